@@ -1,0 +1,50 @@
+from pathlib import Path
+
+from setuptools import find_namespace_packages, setup
+
+FOLDERS = [
+    "benchmarks",
+    "datasets_scripts",
+    "inference_scripts",
+    "metrics",
+    "modeling_litegpt",
+    "processing",
+    "train_scripts",
+]
+
+setup(
+    name="litegpt",
+    version="0.1.0",
+    description="Vision-language model for chest radiographs: names findings, draws their boxes, states diagnoses",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_namespace_packages(include=FOLDERS + [f"{folder}.*" for folder in FOLDERS]),
+    package_data={"metrics": ["**/*.md", "**/*.txt"], "train_scripts": ["**/*.yaml"]},
+    # Lower bounds are the oldest versions that the tests ran on.
+    install_requires=[
+        "torch>=2.11",
+        "transformers>=5.17,<6",
+        "tokenizers>=0.22",
+        "safetensors>=0.6",
+        "huggingface_hub>=1.0",
+        "datasets>=5.2",
+        "accelerate>=1.15",
+        "peft>=0.21",
+        "trl>=1.16",
+        "bitsandbytes>=0.50",
+        "evaluate>=0.4.6",
+        "tensorboard>=2.20",  # the trainer's default report
+        "pydicom>=3.0.2",
+        "imagecodecs>=2026.3.6",
+        "pylibjpeg>=2.0",
+        "pylibjpeg-openjpeg>=2.5",
+        "pylibjpeg-rle>=2.1",
+        "pyjpegls>=1.5",
+        "pillow>=12.0",
+        "numpy>=2.1",
+        "scikit-learn>=1.7",
+    ],
+    extras_require={"dev": ["pytest>=9.0", "ruff>=0.14"]},
+)

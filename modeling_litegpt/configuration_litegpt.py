@@ -1,0 +1,86 @@
+"""LiteGPT's configuration: two vision towers, a projector and a language model."""
+
+from dataclasses import field
+
+from transformers import CONFIG_MAPPING, AutoConfig
+from transformers.configuration_utils import PreTrainedConfig
+
+# ViT-B/16 as BiomedCLIP's image tower (timm's layer norm epsilon) and ViT-B/32 as PubMedCLIP's (CLIP's own defaults).
+BIOMEDCLIP_TOWER = {"model_type": "vit", "layer_norm_eps": 1e-6}
+PUBMEDCLIP_TOWER = {"model_type": "clip_vision_model"}
+# Llama 2 7B. To Llama's 32,000 tokens come <pad>, <image>, </image>, <visual>, [identify], [vqa] and [grounding]; one
+# row stays unused, because tensor cores and tensor parallelism want a vocabulary that is a multiple of 8.
+LLAMA_2_7B = {"model_type": "llama", "vocab_size": 32008, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5}
+
+
+class LiteGPTConfig(PreTrainedConfig):
+    """Configuration of a LiteGPT model. The defaults are the paper's sizes (arXiv 2407.12064, section 3.1).
+
+    Args:
+        vision_config: the first tower: a configuration, a dictionary with `model_type`, or None for ViT-B/16.
+        aux_vision_config: the second tower, ViT-B/32 by default; None for a model with one tower.
+        text_config: the language model, None for Llama 2 7B.
+        image_token_id: id of the placeholder that stands for one visual token in `input_ids`.
+        visual_token_group_size: how many adjacent patch tokens are joined into one visual token.
+        projector_hidden_size: width between the projector's two linear layers; None for one linear layer (MiniGPT-v2).
+        projector_hidden_act: activation between the two layers.
+
+    Raises:
+        ValueError: the towers' widths differ, or their patch tokens are no multiple of `visual_token_group_size`.
+    """
+
+    model_type = "litegpt"
+    sub_configs = {"vision_config": AutoConfig, "aux_vision_config": AutoConfig, "text_config": AutoConfig}
+
+    vision_config: dict | PreTrainedConfig | None = None
+    aux_vision_config: dict | PreTrainedConfig | None = field(default_factory=lambda: dict(PUBMEDCLIP_TOWER))
+    text_config: dict | PreTrainedConfig | None = None
+    image_token_id: int = 32003
+    visual_token_group_size: int = 5
+    projector_hidden_size: int | None = 5632
+    projector_hidden_act: str = "gelu"
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs):
+        self.vision_config = _sub_config(self.vision_config, BIOMEDCLIP_TOWER)
+        self.text_config = _sub_config(self.text_config, LLAMA_2_7B)
+        if self.aux_vision_config is not None:
+            self.aux_vision_config = _sub_config(self.aux_vision_config, PUBMEDCLIP_TOWER)
+
+        widths = [tower.hidden_size for tower in self.tower_configs]
+        if len(set(widths)) > 1:
+            raise ValueError(
+                f"The towers' tokens are concatenated, so their widths must agree: hidden_size is {widths[0]} in "
+                f"vision_config and {widths[1]} in aux_vision_config."
+            )
+        if self.num_patch_tokens % self.visual_token_group_size:
+            raise ValueError(
+                f"The towers give {self.num_patch_tokens} patch tokens, which is no multiple of "
+                f"visual_token_group_size={self.visual_token_group_size}."
+            )
+        super().__post_init__(**kwargs)
+
+    @property
+    def tower_configs(self) -> list[PreTrainedConfig]:
+        """The configurations of the one or two towers, in the order in which their tokens are concatenated."""
+        return [self.vision_config] + ([self.aux_vision_config] if self.aux_vision_config is not None else [])
+
+    @property
+    def num_patch_tokens(self) -> int:
+        """Patch tokens of all towers for one radiograph (245 in the paper: 196 + 49)."""
+        return sum((tower.image_size // tower.patch_size) ** 2 for tower in self.tower_configs)
+
+    @property
+    def num_visual_tokens(self) -> int:
+        """Tokens that one radiograph takes in the language model's input (49 in the paper)."""
+        return self.num_patch_tokens // self.visual_token_group_size
+
+
+def _sub_config(config: dict | PreTrainedConfig | None, default: dict) -> PreTrainedConfig:
+    if isinstance(config, PreTrainedConfig):
+        return config
+    values = dict(default if config is None else config)
+    return CONFIG_MAPPING[values.pop("model_type", default["model_type"])](**values)
+
+
+__all__ = ["LiteGPTConfig"]

@@ -1,0 +1,287 @@
+"""LiteGPT: two vision towers and a projector in front of a language model (arXiv 2407.12064, section 3.1)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import AutoModel
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.generation import GenerationMixin
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
+from transformers.modeling_utils import PreTrainedModel
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, can_return_tuple, torch_compilable_check
+
+from .configuration_litegpt import LiteGPTConfig
+
+
+@dataclass
+class LiteGPTModelOutputWithPast(BaseModelOutputWithPast):
+    """The language model's output; `image_hidden_states`: the visual tokens, (images * visual tokens, text width)."""
+
+    image_hidden_states: torch.FloatTensor | None = None
+
+
+@dataclass
+class LiteGPTCausalLMOutputWithPast(ModelOutput):
+    """Loss (where labels were given), logits (batch, sequence, vocabulary) and what the language model returned."""
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.FloatTensor] | None = None
+    attentions: tuple[torch.FloatTensor] | None = None
+    image_hidden_states: torch.FloatTensor | None = None
+
+
+class LiteGPTMultiModalProjector(nn.Module):
+    """Joins adjacent patch tokens and maps them to the language model's width.
+
+    (images, patch tokens, tower width) -> (images, patch tokens / group, text width). Source: the paper's equations 4
+    and 5.
+    """
+
+    def __init__(self, config: LiteGPTConfig):
+        super().__init__()
+        self.group_size = config.visual_token_group_size
+        joined_size = config.vision_config.hidden_size * self.group_size
+        text_size = config.text_config.hidden_size
+        if config.projector_hidden_size is None:
+            self.linear_1, self.act, self.linear_2 = None, None, nn.Linear(joined_size, text_size)
+        else:
+            self.linear_1 = nn.Linear(joined_size, config.projector_hidden_size)
+            self.act = ACT2FN[config.projector_hidden_act]
+            self.linear_2 = nn.Linear(config.projector_hidden_size, text_size)
+
+    def forward(self, patch_features: torch.Tensor) -> torch.Tensor:
+        images, tokens, width = patch_features.shape
+        hidden_states = patch_features.reshape(images, tokens // self.group_size, width * self.group_size)
+        if self.linear_1 is not None:
+            hidden_states = self.act(self.linear_1(hidden_states))
+        return self.linear_2(hidden_states)
+
+
+class LiteGPTPreTrainedModel(PreTrainedModel):
+    config_class = LiteGPTConfig
+    config: LiteGPTConfig
+    base_model_prefix = "model"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+
+class LiteGPTModel(LiteGPTPreTrainedModel):
+    """Towers, projector and language model, without the language modelling head."""
+
+    def __init__(self, config: LiteGPTConfig):
+        super().__init__(config)
+        self.vision_tower = _build_tower(config.vision_config)
+        self.aux_vision_tower = None if config.aux_vision_config is None else _build_tower(config.aux_vision_config)
+        self.multi_modal_projector = LiteGPTMultiModalProjector(config)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    def get_patch_features(
+        self, pixel_values: torch.FloatTensor, aux_pixel_values: torch.FloatTensor | None = None, **kwargs
+    ) -> torch.FloatTensor:
+        """Patch tokens of all towers, concatenated along the token axis (the paper's equations 1 to 3).
+
+        Args:
+            pixel_values: (images, 3, height, width) for the first tower.
+            aux_pixel_values: the same radiographs for the second tower; None where the model has one tower.
+
+        Returns:
+            (images, patch tokens, tower width); class tokens are left out.
+        """
+        features = [_patch_tokens(self.vision_tower, pixel_values, **kwargs)]
+        if self.aux_vision_tower is not None:
+            if aux_pixel_values is None:
+                raise ValueError("This model has two towers: aux_pixel_values is missing beside pixel_values.")
+            features.append(_patch_tokens(self.aux_vision_tower, aux_pixel_values, **kwargs))
+        return torch.cat(features, dim=1)
+
+    @can_return_tuple
+    def get_image_features(
+        self,
+        pixel_values: torch.FloatTensor | None = None,
+        aux_pixel_values: torch.FloatTensor | None = None,
+        patch_features: torch.FloatTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | BaseModelOutputWithPooling:
+        """Visual tokens, from pixels or from the towers' stored `patch_features` (as `get_patch_features` gives them).
+
+        Returns:
+            `last_hidden_state`: the patch features; `pooler_output`: a list with (visual tokens, text width) an image.
+        """
+        if patch_features is None:
+            patch_features = self.get_patch_features(pixel_values, aux_pixel_values, **kwargs)
+        visual_tokens = self.multi_modal_projector(patch_features.to(self.multi_modal_projector.linear_2.weight.dtype))
+        return BaseModelOutputWithPooling(last_hidden_state=patch_features, pooler_output=list(visual_tokens))
+
+    def get_placeholder_mask(
+        self,
+        input_ids: torch.LongTensor | None,
+        inputs_embeds: torch.FloatTensor,
+        image_features: torch.FloatTensor,
+    ) -> torch.BoolTensor:
+        """Where the placeholders stand, (batch, sequence, 1); an error unless there is one per visual token."""
+        if input_ids is None:
+            placeholder = torch.tensor(self.config.image_token_id, device=inputs_embeds.device)
+            mask = (inputs_embeds == self.get_input_embeddings()(placeholder)).all(-1)
+        else:
+            mask = input_ids == self.config.image_token_id
+        count = mask.sum()
+        mask = mask.unsqueeze(-1).to(inputs_embeds.device)
+        torch_compilable_check(
+            count * inputs_embeds.shape[-1] == image_features.numel(),
+            f"Image features and image tokens do not match, tokens: {count}, features: {image_features.shape[0]}",
+        )
+        return mask
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        aux_pixel_values: torch.FloatTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        patch_features: torch.FloatTensor | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | LiteGPTModelOutputWithPast:
+        if (input_ids is None) ^ (inputs_embeds is not None):
+            raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+
+        # generate() encodes the image once and hands the outputs on as `mm_encoder_outputs`.
+        image_outputs = (mm_encoder_outputs or {}).get("image")
+        if image_outputs is None and (pixel_values is not None or patch_features is not None):
+            image_outputs = self.get_image_features(pixel_values, aux_pixel_values, patch_features, return_dict=True)
+        visual_tokens = None
+        if image_outputs is not None:
+            visual_tokens = torch.cat(tuple(image_outputs.pooler_output), dim=0)
+            visual_tokens = visual_tokens.to(inputs_embeds.device, inputs_embeds.dtype)
+            mask = self.get_placeholder_mask(input_ids, inputs_embeds, visual_tokens)
+            inputs_embeds = inputs_embeds.masked_scatter(mask, visual_tokens)
+
+        outputs = self.language_model(
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        return LiteGPTModelOutputWithPast(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=visual_tokens,
+        )
+
+
+class LiteGPTForConditionalGeneration(LiteGPTPreTrainedModel, GenerationMixin):
+    """LiteGPT with the language modelling head: the model that answers."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+
+    def __init__(self, config: LiteGPTConfig):
+        super().__init__(config)
+        self.model = LiteGPTModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def get_image_features(
+        self,
+        pixel_values: torch.FloatTensor | None = None,
+        aux_pixel_values: torch.FloatTensor | None = None,
+        patch_features: torch.FloatTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | BaseModelOutputWithPooling:
+        return self.model.get_image_features(pixel_values, aux_pixel_values, patch_features, **kwargs)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        aux_pixel_values: torch.FloatTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        patch_features: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | LiteGPTCausalLMOutputWithPast:
+        """Next-token logits, and the loss where labels are given.
+
+        Args:
+            input_ids: (batch, sequence); every image takes `config.num_visual_tokens` placeholders
+                (`config.image_token_id`).
+            pixel_values, aux_pixel_values: (images, 3, height, width), one for each tower.
+            patch_features: (images, patch tokens, tower width) in place of the pixels: the towers' stored output.
+            labels: (batch, sequence), -100 where no loss is wanted.
+
+        Raises:
+            ValueError: the placeholders do not match the images.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            aux_pixel_values=aux_pixel_values,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            patch_features=patch_features,
+            mm_encoder_outputs=mm_encoder_outputs,
+            **kwargs,
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, kept, :])
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
+            )
+        return LiteGPTCausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=outputs.image_hidden_states,
+        )
+
+
+def _build_tower(config: PreTrainedConfig) -> PreTrainedModel:
+    # Only patch tokens are used; ViT alone builds a pooler for the class token unless it is told not to.
+    return AutoModel.from_config(config, **({"add_pooling_layer": False} if config.model_type == "vit" else {}))
+
+
+def _patch_tokens(tower: PreTrainedModel, pixel_values: torch.FloatTensor, **kwargs) -> torch.FloatTensor:
+    # The patch tokens stand last, behind a class token (ViT, CLIP), registers or nothing (SigLIP).
+    patches = (tower.config.image_size // tower.config.patch_size) ** 2
+    pixel_values = pixel_values.to(tower.dtype)
+    return tower(pixel_values, return_dict=True, **kwargs).last_hidden_state[:, -patches:]
+
+
+__all__ = ["LiteGPTForConditionalGeneration", "LiteGPTModel", "LiteGPTPreTrainedModel"]

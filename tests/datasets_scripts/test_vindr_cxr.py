@@ -1,0 +1,439 @@
+import csv
+import logging
+import os
+import random
+
+import numpy as np
+import PIL.Image
+import pytest
+from datasets.exceptions import DatasetGenerationError
+
+from datasets_scripts.vindr_cxr import (
+    DIAGNOSIS_LABELS,
+    FEATURES,
+    FINDING_LABELS,
+    VinDrCXR,
+    VinDrCXRConfig,
+    keep_one_of_overlapping,
+    load_vindr_cxr,
+    pairwise_iou,
+    read_annotations,
+    read_view,
+)
+
+LABEL_COLUMNS = [*FINDING_LABELS, *DIAGNOSIS_LABELS]
+HEART = (20, 40, 60, 80)
+HEART_AGAIN = (22, 40, 62, 80)  # IoU with HEART: 38 / 42
+AORTA = (30, 10, 50, 30)
+
+
+def write_rows(path, header, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def write_split(root, split, boxes, labels, columns=LABEL_COLUMNS, size=(100, 100)):
+    """A release's split: `boxes` (image, reader, label, xyxy or None), `labels` {(image, reader): marked labels}."""
+    reader_column = ["rad_id"] if split == "train" else []
+    write_rows(
+        root / "annotations" / f"annotations_{split}.csv",
+        ["image_id", *reader_column, "class_name", "x_min", "y_min", "x_max", "y_max"],
+        [[i, *([r] if reader_column else []), c, *(b or [""] * 4)] for i, r, c, b in boxes],
+    )
+    write_rows(
+        root / "annotations" / f"image_labels_{split}.csv",
+        ["image_id", *reader_column, *columns],
+        [[i, *([r] if reader_column else []), *(int(c in m) for c in columns)] for (i, r), m in labels.items()],
+    )
+    (root / split).mkdir()
+    for image_id in dict.fromkeys(image_id for image_id, _ in labels):
+        PIL.Image.linear_gradient("L").resize(size).save(root / split / f"{image_id}.png")
+
+
+@pytest.fixture
+def release(tmp_path):
+    """Two readers who agree on a heart, a negative, a conflict, a label without a box; and a test split."""
+    root = tmp_path / "release"
+    write_split(
+        root,
+        "train",
+        boxes=[
+            ("both", "R1", "Cardiomegaly", HEART),
+            ("both", "R1", "Aortic enlargement", AORTA),
+            ("both", "R2", "Cardiomegaly", HEART_AGAIN),
+            ("negative", "R1", "No finding", None),
+            ("negative", "R2", "No finding", None),
+            ("conflict", "R1", "No finding", None),
+            ("conflict", "R2", "Cardiomegaly", HEART),
+        ],
+        labels={
+            ("both", "R1"): {"Cardiomegaly", "Aortic enlargement", "Other diseases"},
+            ("both", "R2"): {"Cardiomegaly", "Pneumonia"},
+            ("negative", "R1"): {"No finding"},
+            ("negative", "R2"): {"No finding"},
+            ("conflict", "R1"): {"No finding"},
+            ("conflict", "R2"): {"Cardiomegaly"},
+            ("boxless", "R1"): {"Edema"},
+        },
+    )
+    write_split(
+        root,
+        "test",
+        boxes=[("t1", "", "Pneumothorax", AORTA)],
+        labels={("t1", ""): {"Pneumothorax", "COPD"}, ("t2", ""): {"No finding"}},
+    )
+    return root
+
+
+def annotations_of(root, split="train"):
+    return {annotation.image_id: annotation for annotation in read_annotations(str(root), split)[0]}
+
+
+# Labels and boxes
+
+
+def test_labels_are_the_papers_in_its_order():
+    assert len(FINDING_LABELS) == 22 and len(DIAGNOSIS_LABELS) == 6
+    assert FINDING_LABELS[0] == "Aortic enlargement" and FINDING_LABELS[11:13] == ("Lung Opacity", "Lung cavity")
+    assert FINDING_LABELS[-1] == "Other lesion" and DIAGNOSIS_LABELS[-2:] == ("COPD", "No finding")
+
+
+def test_pairwise_iou_equals_counting_cells_of_a_grid():
+    rng = np.random.default_rng(0)
+    corners = np.sort(rng.integers(0, 30, (12, 2, 2)), axis=1)
+    boxes = np.concatenate([corners[:, 0], corners[:, 1] + 1], axis=1)
+    masks = np.zeros((12, 31, 31), dtype=bool)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
+        mask[y1:y2, x1:x2] = True
+    expected = [[(a & b).sum() / (a | b).sum() for b in masks] for a in masks]
+    np.testing.assert_allclose(pairwise_iou(boxes.astype(float)), expected)
+
+
+def test_keep_one_keeps_the_first_of_a_group_and_what_does_not_overlap_it():
+    a, b, c = (0, 0, 10, 10), (3, 0, 13, 10), (6, 0, 16, 10)  # a-b and b-c: 7/13; a-c: 4/16
+    assert keep_one_of_overlapping(np.array([a, b, c])).tolist() == [0, 2]
+    assert keep_one_of_overlapping(np.array([b, a, c])).tolist() == [0]
+
+
+def test_keep_one_does_not_group_at_the_threshold_itself():
+    half = np.array([(0, 0, 2, 1), (0, 0, 1, 1)])
+    assert keep_one_of_overlapping(half, iou_threshold=0.5).tolist() == [0, 1]
+    assert keep_one_of_overlapping(half, iou_threshold=0.49).tolist() == [0]
+
+
+def test_keep_one_of_random_boxes_leaves_no_overlap_and_loses_no_group():
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        corner = rng.uniform(0, 10, (15, 2))
+        boxes = np.concatenate([corner, corner + rng.uniform(5, 15, (15, 2))], axis=1)
+        kept = keep_one_of_overlapping(boxes)
+        overlaps = pairwise_iou(boxes) > 0.5
+        assert (overlaps[np.ix_(kept, kept)] == np.eye(len(kept), dtype=bool)).all()
+        assert overlaps[:, kept].any(axis=1).all()
+        assert 0 < len(kept) < 15
+
+
+def test_keep_one_of_none_is_none_and_a_box_without_area_is_refused():
+    assert keep_one_of_overlapping(np.zeros((0, 4))).tolist() == []
+    with pytest.raises(ValueError, match="no area"):
+        keep_one_of_overlapping(np.array([(0, 0, 1, 1), (5, 5, 5, 9)]))
+
+
+# Reading the CSV files
+
+
+def test_readers_are_pooled_and_the_first_of_overlapping_boxes_stands_for_both(release):
+    findings = annotations_of(release)["both"].findings
+    assert [(f.label, f.box, f.readers) for f in findings] == [
+        ("Cardiomegaly", HEART, 2),
+        ("Aortic enlargement", AORTA, 1),
+    ]
+
+
+def test_two_overlapping_boxes_of_one_reader_count_as_one_reader(tmp_path):
+    boxes = [("a", "R1", "ILD", HEART), ("a", "R1", "ILD", HEART_AGAIN)]
+    write_split(tmp_path, "train", boxes, {("a", "R1"): {"ILD"}})
+    assert [f.readers for f in annotations_of(tmp_path)["a"].findings] == [1]
+
+
+def test_boxes_of_different_labels_are_never_merged(tmp_path):
+    boxes = [("a", "R1", "ILD", HEART), ("a", "R2", "Edema", HEART), ("a", "R3", "ILD", HEART)]
+    write_split(tmp_path, "train", boxes, {("a", "R1"): {"ILD"}})
+    assert [(f.label, f.readers) for f in annotations_of(tmp_path)["a"].findings] == [("ILD", 2), ("Edema", 1)]
+
+
+def test_diagnoses_are_the_union_over_readers_in_canonical_order(release):
+    assert annotations_of(release)["both"].diagnoses == ("Pneumonia", "Other diseases")
+
+
+def test_an_image_in_conflict_is_dropped_from_train_and_counted(release):
+    annotations, counts = read_annotations(str(release), "train")
+    assert [annotation.image_id for annotation in annotations] == ["both", "negative", "boxless"]
+    assert counts == {
+        "images": 4,
+        "images_in_conflict": 1,
+        "images_with_boxes": 1,
+        "images_no_finding": 1,
+        "images_unknown": 1,
+        "boxes_without_area": 0,
+        "boxes": 3,
+        "boxes_kept": 2,
+    }
+
+
+def test_a_conflict_shows_even_where_only_the_boxes_file_names_the_finding(tmp_path):
+    write_split(tmp_path, "train", [("a", "R2", "ILD", HEART)], {("a", "R1"): {"No finding"}, ("a", "R2"): set()})
+    assert annotations_of(tmp_path) == {}
+
+
+def test_a_contradictory_test_image_stays_without_its_no_finding(tmp_path):
+    write_split(tmp_path, "test", [], {("a", ""): {"No finding", "Pneumonia"}})
+    annotations, counts = read_annotations(str(tmp_path), "test")
+    assert annotations[0].diagnoses == ("Pneumonia",) and counts["images_in_conflict"] == 1
+
+
+def test_a_label_without_a_box_is_never_no_finding(release):
+    boxless = annotations_of(release)["boxless"]
+    assert boxless.findings == () and boxless.diagnoses == ()
+
+
+def test_findings_keep_the_order_of_the_csv_across_labels(tmp_path):
+    boxes = [("a", "R1", "ILD", HEART), ("a", "R1", "Edema", HEART), ("a", "R1", "ILD", AORTA)]
+    write_split(tmp_path, "train", boxes, {("a", "R1"): {"ILD"}})
+    assert [f.label for f in annotations_of(tmp_path)["a"].findings] == ["ILD", "Edema", "ILD"]
+
+
+@pytest.mark.parametrize("spelling", ["Other disease", "Other diseases"])
+def test_both_spellings_of_other_diseases_are_read(tmp_path, spelling):
+    columns = [spelling if column == "Other diseases" else column for column in LABEL_COLUMNS]
+    write_split(tmp_path, "test", [], {("a", ""): {spelling}}, columns=columns)
+    assert annotations_of(tmp_path, "test")["a"].diagnoses == ("Other diseases",)
+
+
+def test_a_box_turned_inside_out_is_skipped_but_its_label_still_counts(tmp_path):
+    write_split(
+        tmp_path, "train", [("a", "R1", "ILD", (60, 40, 20, 80))], {("a", "R1"): set(), ("b", "R1"): {"No finding"}}
+    )
+    annotations, counts = read_annotations(str(tmp_path), "train")
+    assert annotations[0].findings == () and annotations[0].diagnoses == ()
+    assert counts["boxes_without_area"] == 1 and counts["images_unknown"] == 1
+
+
+def test_kaggles_single_file_gives_boxes_and_no_finding_only(tmp_path):
+    header = ["image_id", "class_name", "class_id", "rad_id", "x_min", "y_min", "x_max", "y_max"]
+    rows = [
+        ["a", "Cardiomegaly", 3, "R1", *HEART],
+        ["a", "Cardiomegaly", 3, "R2", *HEART_AGAIN],
+        ["b", "No finding", 14, "R1", "", "", "", ""],
+    ]
+    write_rows(tmp_path / "train.csv", header, rows)
+    read = annotations_of(tmp_path)
+    assert [(f.label, f.readers) for f in read["a"].findings] == [("Cardiomegaly", 2)] and read["a"].diagnoses == ()
+    assert read["b"].diagnoses == ("No finding",)
+
+
+@pytest.mark.parametrize(
+    "file, old, new, message",
+    [
+        ("annotations_train.csv", "x_min", "left", "has no column x_min"),
+        ("annotations_train.csv", "rad_id", "reader", "has no column rad_id"),
+        ("image_labels_train.csv", "Edema", "Oedema", "has no column Edema"),
+        ("annotations_train.csv", "Aortic enlargement", "Big aorta", r"line 3: unknown label 'Big aorta'"),
+        ("annotations_train.csv", "Cardiomegaly", "Pneumonia", r"line 2: 'Pneumonia' is no local label"),
+        ("annotations_train.csv", "20,40,60,80", "20,forty,60,80", r"line 2: a box coordinate is no number"),
+        ("annotations_train.csv", "20,40,60,80", "20,40,,80", r"line 2: a box has only some"),
+        ("annotations_train.csv", "20,40,60,80", "20,40", r"line 2: the number of cells"),
+        ("image_labels_train.csv", "R1,1", "R1,2", r"line 2: an image label is '2'"),
+    ],
+)
+def test_a_csv_that_cannot_be_read_is_named_with_its_line(release, file, old, new, message):
+    path = release / "annotations" / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(ValueError, match=message) as error:
+        read_annotations(str(release), "train")
+    assert str(path) in str(error.value)
+
+
+def test_a_missing_folder_csv_or_image_folder_is_named(release, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere is no folder"):
+        load_vindr_cxr(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="has neither"):
+        load_vindr_cxr(tmp_path / "empty")
+    (release / "test").rename(release / "elsewhere")
+    with pytest.raises(FileNotFoundError, match="the test radiographs belong there"):
+        load_vindr_cxr(release)
+    (release / "annotations" / "image_labels_train.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"image_labels_train\.csv is missing"):
+        read_annotations(str(release), "train")
+
+
+# Rows
+
+
+def test_rows_have_the_schema_and_boxes_in_the_unit_square(release, tmp_path):
+    dataset = load_vindr_cxr(release, cache_dir=tmp_path / "cache")
+    assert dataset["train"].features == FEATURES and dataset["test"].features == FEATURES
+    assert dataset["train"]["image_id"][:] == ["both", "negative", "boxless"]
+    row = dataset["train"][0]
+    assert row["image"].mode == "L" and row["image"].size == (100, 100) and row["view"] == ""
+    assert [FINDING_LABELS[finding["label"]] for finding in row["findings"]] == ["Cardiomegaly", "Aortic enlargement"]
+    np.testing.assert_allclose(row["findings"][0]["box"], [0.2, 0.4, 0.6, 0.8], rtol=1e-6)
+    assert [DIAGNOSIS_LABELS[label] for label in row["diagnoses"]] == ["Pneumonia", "Other diseases"]
+    assert dataset["train"][1]["findings"] == [] and dataset["train"][1]["diagnoses"] == [5]
+    assert dataset["train"][2]["findings"] == [] and dataset["train"][2]["diagnoses"] == []
+    assert [finding["readers"] for finding in dataset["test"][0]["findings"]] == [1]
+
+
+@pytest.mark.parametrize("max_side, stored", [(50, (25, 50)), (None, (100, 200)), (512, (100, 200))])
+def test_stored_images_keep_their_aspect_and_rows_the_source_size(tmp_path, max_side, stored):
+    root = tmp_path / "release"
+    write_split(root, "train", [("a", "R1", "ILD", (10, 100, 50, 200))], {("a", "R1"): {"ILD"}}, size=(100, 200))
+    row = load_vindr_cxr(root, split="train", cache_dir=tmp_path / "cache", max_side=max_side)[0]
+    assert row["image"].size == stored and (row["width"], row["height"]) == (100, 200)
+    np.testing.assert_allclose(row["findings"][0]["box"], [0.1, 0.5, 0.5, 1.0], rtol=1e-6)
+
+
+def test_a_box_is_clipped_to_the_image_and_dropped_where_nothing_is_inside(tmp_path, caplog):
+    root = tmp_path / "release"
+    boxes = [("a", "R1", "ILD", (-10, 90, 50, 140)), ("a", "R1", "ILD", (120, 0, 140, 50))]
+    write_split(root, "train", boxes, {("a", "R1"): {"ILD"}})
+    row = load_vindr_cxr(root, split="train", cache_dir=tmp_path / "cache")[0]
+    np.testing.assert_allclose([f["box"] for f in row["findings"]], [[0.0, 0.9, 0.5, 1.0]], rtol=1e-6)
+    assert "a box of image a" in caplog.text
+
+
+def test_unreadable_and_missing_radiographs_are_left_out_and_listed(release, tmp_path, caplog):
+    (release / "train" / "both.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    (release / "train" / "boxless.png").unlink()
+    with caplog.at_level(logging.WARNING):
+        dataset = load_vindr_cxr(release, split="train", cache_dir=tmp_path / "cache")
+    assert dataset["image_id"][:] == ["negative"]
+    assert "Skipped image both" in caplog.text and "No radiograph for image_id boxless" in caplog.text
+    assert caplog.messages[-1] == "train: 2 of 3 radiographs were left out: both, boxless"
+
+
+def test_on_error_raise_stops_at_the_first_bad_radiograph(release, tmp_path):
+    (release / "train" / "both.png").write_bytes(b"not an image")
+    with pytest.raises(DatasetGenerationError) as error:
+        load_vindr_cxr(release, cache_dir=tmp_path / "cache", on_error="raise")
+    assert "both.png" in str(error.value.__cause__)
+    assert not list((tmp_path / "cache").rglob("*.arrow"))
+
+
+def test_a_folder_with_none_of_the_radiographs_is_refused(release, tmp_path):
+    for path in (release / "train").iterdir():
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match="holds none of the radiographs"):
+        load_vindr_cxr(release, cache_dir=tmp_path / "cache")
+
+
+def test_a_split_of_which_no_radiograph_can_be_read_is_refused(release, tmp_path):
+    for path in (release / "test").iterdir():
+        path.write_bytes(b"not an image")
+    with pytest.raises(ValueError, match="None of the test radiographs"):
+        load_vindr_cxr(release, split="train", cache_dir=tmp_path / "cache")
+
+
+def test_the_config_refuses_values_it_does_not_know():
+    with pytest.raises(ValueError, match="on_error"):
+        VinDrCXRConfig(on_error="ignore")
+    with pytest.raises(ValueError, match="max_side"):
+        VinDrCXRConfig(max_side=0)
+
+
+def test_the_cache_notices_changed_annotations_images_and_options_and_nothing_else(release, tmp_path):
+    def build(**config):
+        dataset = load_vindr_cxr(release, split="train", cache_dir=tmp_path / "cache", **config)
+        return dataset, os.path.dirname(dataset.cache_files[0]["filename"])
+
+    _, first = build()
+    assert build()[1] == first
+    assert build(max_side=50)[1] != first
+
+    annotations = release / "annotations" / "annotations_train.csv"
+    annotations.write_text(annotations.read_text().replace("20,40,60,80", "10,40,60,80", 1))
+    dataset, second = build()
+    assert second != first and dataset[0]["findings"][0]["box"][0] == pytest.approx(0.1)
+
+    PIL.Image.new("L", (80, 100)).save(release / "train" / "both.png")
+    dataset, third = build()
+    assert third not in (first, second) and dataset[0]["width"] == 80
+
+
+def test_two_processes_build_the_same_rows_as_one(release, tmp_path):
+    one = load_vindr_cxr(release, split="train", cache_dir=tmp_path / "one")
+    two = load_vindr_cxr(release, split="train", cache_dir=tmp_path / "two", num_proc=2)
+    assert len(two.cache_files) == 2
+    assert one.to_list() == two.to_list()
+
+
+def test_streaming_yields_the_same_rows_without_a_cache(release, tmp_path):
+    streamed = VinDrCXR(cache_dir=tmp_path / "cache", data_dir=str(release)).as_streaming_dataset(split="train")
+    built = load_vindr_cxr(release, split="train", cache_dir=tmp_path / "cache")
+    for streamed_row, row in zip(streamed, built, strict=True):
+        assert streamed_row["image"].tobytes() == row["image"].tobytes()
+        assert streamed_row["diagnoses"] == row["diagnoses"]
+        for streamed_finding, finding in zip(streamed_row["findings"], row["findings"], strict=True):
+            assert streamed_finding["label"] == finding["label"]
+            np.testing.assert_allclose(streamed_finding["box"], finding["box"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("view, expected", [("PA", "PA"), (None, ""), ("hospital of x", "")])
+def test_the_view_comes_from_a_valid_view_position_only(tmp_path, view, expected):
+    import pydicom
+
+    path = tmp_path / "a.dicom"
+    with pydicom.config.disable_value_validation():
+        dataset = pydicom.Dataset()
+        dataset.PatientName = "Nobody"
+        if view is not None:
+            dataset.ViewPosition = view
+        pydicom.dcmwrite(path, dataset, implicit_vr=False, little_endian=True)
+    assert read_view(str(path)) == expected
+
+
+def test_dicom_files_are_read_in_place_of_png(real_cxr, tmp_path):
+    root = tmp_path / "release"
+    write_split(root, "train", [("a", "R1", "ILD", HEART)], {("a", "R1"): {"ILD"}})
+    source = real_cxr / "real_cxr" / "dicom_cxr" / "RG1_J2KI.dcm"
+    (root / "train" / "a.dicom").symlink_to(source)  # stands before a.png
+    row = load_vindr_cxr(root, split="train", cache_dir=tmp_path / "cache", max_side=64)[0]
+    assert row["view"] == "PA" and min(row["width"], row["height"]) > 1000 and max(row["image"].size) == 64
+
+
+@pytest.mark.parametrize("split, rows, dropped", [("train", 598, 72), ("test", 165, 0)])
+def test_real_annotations_give_negatives_only_where_every_source_says_so(real_cxr, split, rows, dropped):
+    root = real_cxr / "nih_320"
+    annotations, counts = read_annotations(str(root), split)
+    marked = {}
+    with open(root / "annotations" / f"image_labels_{split}.csv") as file:
+        for row in csv.DictReader(file):
+            ones = {name for name, value in row.items() if value == "1"}
+            marked.setdefault(row["image_id"], set()).update(ones)
+    assert len(annotations) == rows and counts["images_in_conflict"] == dropped
+    for annotation in annotations:
+        is_negative = annotation.diagnoses == ("No finding",)
+        assert is_negative == (marked[annotation.image_id] == {"No finding"})
+        assert not (is_negative and annotation.findings)
+        assert {finding.label for finding in annotation.findings} <= marked[annotation.image_id]
+
+
+def test_real_radiographs_build_from_the_release_layout(real_cxr, tmp_path):
+    root = tmp_path / "release"
+    (root / "annotations").mkdir(parents=True)
+    for name in ("annotations_test.csv", "image_labels_test.csv"):
+        (root / "annotations" / name).symlink_to(real_cxr / "nih_320" / "annotations" / name)
+    (root / "test").mkdir()
+    names = sorted(os.listdir(real_cxr / "nih_320" / "test"))
+    chosen = random.Random(0).sample(names, 12)
+    for name in chosen:
+        (root / "test" / name).symlink_to(real_cxr / "nih_320" / "test" / name)
+    dataset = load_vindr_cxr(root, split="test", cache_dir=tmp_path / "cache")
+    assert sorted(dataset["image_id"]) == sorted(name.removesuffix(".jpg") for name in chosen)
+    for row in dataset:
+        assert (row["width"], row["height"]) == (320, 320)
+        assert np.asarray(row["image"]).std() > 10

@@ -1,0 +1,83 @@
+"""Fixtures that several test files share. No test reaches the network."""
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+import pytest
+from PIL import Image
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_cxr() -> Path:
+    """The folder of real radiographs, which is not part of the repository."""
+    folder = Path(os.environ.get("LITEGPT_REAL_CXR", REPOSITORY.parent / "shared" / "data"))
+    if not (folder / "real_cxr").is_dir():
+        pytest.skip(f"needs the real radiographs: no folder {folder / 'real_cxr'} (set LITEGPT_REAL_CXR)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_arguments():
+    """Sizes of a model that a test can afford; wide enough that its answers differ from image to image."""
+    from train_scripts.new_checkpoint import NewCheckpointArguments
+
+    tower = {
+        "image_size": 64,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    return NewCheckpointArguments(
+        output_dir="",
+        vision_config={"model_type": "vit", "patch_size": 8, **tower},
+        aux_vision_config={"model_type": "clip_vision_model", "patch_size": 16, **tower},
+        text_config={
+            "model_type": "llama",
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 512,
+            "initializer_range": 0.3,
+        },
+        projector_hidden_size=48,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory, tiny_arguments) -> Path:
+    """An untrained checkpoint as `new_checkpoint.py` writes it: 80 patch tokens, 16 visual tokens."""
+    from dataclasses import replace
+
+    from train_scripts.new_checkpoint import main
+
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    main(replace(tiny_arguments, output_dir=str(folder)))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def phantom_release(tmp_path_factory) -> Path:
+    """A small synthetic release in VinDr-CXR's layout: 24 train and 8 test radiographs."""
+    from datasets_scripts.phantom_cxr import write_release
+
+    folder = tmp_path_factory.mktemp("phantoms") / "release"
+    write_release(folder, num_train=24, num_test=8, size=(128, 128), seed=0, num_proc=1)
+    return folder
+
+
+@pytest.fixture
+def radiographs() -> list[Image.Image]:
+    """Three different grey pictures of different shape."""
+    rng = np.random.default_rng(0)
+    return [
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).resize(shape[::-1])
+        for shape in ((90, 70), (64, 64), (50, 120))
+    ]

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datasets_scripts.vindr_cxr import load_vindr_cxr
+from train_scripts.checkpoint import load_checkpoint
+from train_scripts.patch_features import patch_feature_file
+from train_scripts.radiograph_store import Movement, RadiographStore
+
+
+@pytest.fixture(scope="module")
+def rows(phantom_release, tmp_path_factory):
+    return load_vindr_cxr(phantom_release, split="train", cache_dir=tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_checkpoint):
+    return load_checkpoint(tiny_checkpoint)
+
+
+@pytest.fixture
+def store(rows, loaded, tmp_path) -> RadiographStore:
+    return RadiographStore(rows, [loaded[1].image_processor, loaded[1].aux_image_processor], tmp_path)
+
+
+def test_an_unmoved_radiograph_gives_the_processors_tensors(rows, loaded, store):
+    processor = loaded[1]
+    expected = processor(images=[rows[3]["image"], rows[5]["image"]], text=["<image>"] * 2, return_tensors="pt")
+    pixels, aux_pixels = store.pixel_values([3, 5], [Movement(), Movement()])
+    torch.testing.assert_close(pixels, expected["pixel_values"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(aux_pixels, expected["aux_pixel_values"], atol=1e-6, rtol=0)
+
+
+def test_boxes_move_with_the_picture(store):
+    side = store.pictures[0].shape[1]
+    picture = np.zeros((1, side, side), dtype=np.uint8)
+    picture[0, 16:32, 20:40] = 255
+    store.pictures = [picture, picture]
+    finding = {"label": 4, "box": [20 / side, 16 / side, 40 / side, 32 / side]}
+    for seed in range(5):
+        movement = Movement.random(np.random.default_rng(seed))
+        pixels = store.pixel_values([0], [movement])[0][0, 0]
+        # Seen, but not quite: the border is blurred by half a pixel.
+        ys, xs = torch.nonzero(pixels > (pixels.max() + pixels.min()) / 2, as_tuple=True)
+        (moved,) = movement.findings([finding])
+        seen = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+        assert np.allclose(np.array(moved["box"]) * side, seen, atol=1.0)
+        assert moved["label"] == 4
+
+
+def test_a_finding_moved_out_of_sight_is_left_out():
+    movement = Movement(scale=(1.0, 1.0), shift=(0.05, 0.0))
+    gone, cut = {"label": 0, "box": [0.96, 0.1, 1.0, 0.2]}, {"label": 1, "box": [0.8, 0.1, 1.0, 0.2]}
+    (kept,) = movement.findings([gone, cut])
+    assert kept["label"] == 1 and kept["box"] == pytest.approx([0.85, 0.1, 1.0, 0.2])
+
+
+def test_views_are_never_mirrored():
+    scales = [Movement.random(np.random.default_rng(seed)).scale for seed in range(100)]
+    assert min(min(scale) for scale in scales) > 0.85
+
+
+def test_stored_features_are_the_towers_and_are_found_again(loaded, store, tmp_path):
+    model = loaded[0].model.eval()
+    views = [(0, Movement()), (1, Movement()), (1, Movement.random(np.random.default_rng(0)))]
+    features = patch_feature_file(model, store, views, tmp_path)
+    rows, movements = zip(*views, strict=True)
+    with torch.no_grad():
+        expected = model.get_patch_features(*store.pixel_values(rows, movements))
+    torch.testing.assert_close(features, expected)
+    (file,) = tmp_path.glob("patch-features-*.bin")
+    changed = file.stat().st_mtime_ns
+    patch_feature_file(model, store, views, tmp_path)
+    assert file.stat().st_mtime_ns == changed
+
+
+def test_other_towers_do_not_take_stored_features_for_theirs(loaded, store, tmp_path, tiny_checkpoint):
+    views = [(0, Movement())]
+    patch_feature_file(loaded[0].model, store, views, tmp_path)
+    other = load_checkpoint(tiny_checkpoint)[0].model
+    with torch.no_grad():
+        other.vision_tower.layernorm.bias.add_(1)
+    features = patch_feature_file(other, store, views, tmp_path)
+    assert len(list(tmp_path.glob("patch-features-*.bin"))) == 2
+    with torch.no_grad():
+        torch.testing.assert_close(features, other.get_patch_features(*store.pixel_values([0], [Movement()])))
+
+
+def test_radiographs_of_another_size_are_kept_apart(rows, loaded, tmp_path):
+    RadiographStore(rows, [loaded[1].image_processor], tmp_path)
+    small = with_side(loaded[1].image_processor, 32)
+    store = RadiographStore(rows, [small], tmp_path)
+    assert store.pictures[0].shape == (len(rows), 32, 32)
+    expected = np.asarray(rows[0]["image"].resize((32, 32), Image.Resampling.BICUBIC))
+    assert (store.pictures[0][0] == expected).all()
+
+
+def with_side(image_processor, side: int):
+    values = image_processor.to_dict()
+    return type(image_processor)(**{**values, "size": {"height": side, "width": side}})

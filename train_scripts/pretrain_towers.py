@@ -1,0 +1,169 @@
+"""Short pre-training of a checkpoint's towers on a data set's boxes and labels.
+
+    python train_scripts/pretrain_towers.py --config train_scripts/configs/tiny_towers.yaml \\
+        --model_name_or_path outputs/tiny/new --data_dir outputs/demo/phantoms --output_dir outputs/tiny/towers
+
+Fresh towers learn to localise only so: a language model behind them gives too weak a signal in minutes. Real runs
+start from BiomedCLIP and PubMedCLIP instead, or continue from them with this program. It is supervision by boxes, not
+CLIP pre-training: every patch token says which findings' boxes it lies in (22 sigmoids) and where the corners of the
+smallest of them are; the largest of the patches' logits is the image's label. The heads are thrown away.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainingArguments
+from trl import TrlParser
+
+from datasets_scripts.vindr_cxr import load_vindr_cxr
+from modeling_litegpt import LiteGPTModel
+from train_scripts.checkpoint import load_checkpoint, save_checkpoint
+from train_scripts.radiograph_store import Movement, RadiographStore
+
+INSIDE_WEIGHT = 4.0  # patches inside a box are rare
+OFFSET_SCALE = 4.0  # offsets are a quarter of the image at most, mostly
+
+
+@dataclass
+class TowerArguments:
+    model_name_or_path: str = field(metadata={"help": "The LiteGPT checkpoint whose towers are trained."})
+    data_dir: str = field(metadata={"help": "A release in VinDr-CXR's layout."})
+    cache_dir: str | None = field(
+        default=None, metadata={"help": "Prepared data; the library's own cache by default."}
+    )
+    training_cache_dir: str | None = field(
+        default=None, metadata={"help": "Radiographs at the towers' size; OUTPUT_DIR/cache by default."}
+    )
+    num_proc: int = field(default=1, metadata={"help": "Processes that read radiographs."})
+    repeat_findings: int = field(
+        default=2, metadata={"help": "How often an epoch shows a radiograph with findings; the others are shown once."}
+    )
+
+
+class TowerTrainingModel(nn.Module):
+    """The towers, each with a head that reads labels and a box out of every patch token."""
+
+    def __init__(self, model: LiteGPTModel, num_labels: int):
+        super().__init__()
+        towers = [tower for tower in (model.vision_tower, model.aux_vision_tower) if tower is not None]
+        self.towers = nn.ModuleList(towers)
+        self.heads = nn.ModuleList(nn.Linear(tower.config.hidden_size, num_labels + 4) for tower in towers)
+        self.num_labels = num_labels
+
+    def forward(
+        self, pixel_values: list[torch.Tensor], findings: list[list[dict]], **_: Any
+    ) -> dict[str, torch.Tensor]:
+        loss = torch.zeros((), device=pixel_values[0].device)
+        for tower, head, pixels in zip(self.towers, self.heads, pixel_values, strict=True):
+            side = tower.config.image_size // tower.config.patch_size
+            output = head(tower(pixels).last_hidden_state[:, -side * side :])
+            loss = loss + patch_loss(output, findings, side, self.num_labels)
+        return {"loss": loss}
+
+
+def patch_loss(output: torch.Tensor, findings: list[list[dict]], side: int, num_labels: int) -> torch.Tensor:
+    """Labels of patches and of the image, and box corners, for one tower.
+
+    Args:
+        output: (images, side * side, labels + 4).
+        findings: for each image `{"label": index, "box": xyxy in [0, 1]}`.
+    """
+    logits, corners = output[..., :num_labels], output[..., num_labels:]
+    inside, boxes = patch_targets(findings, side, num_labels)
+    inside, boxes = inside.to(output.device), boxes.to(output.device)
+    per_patch = functional.binary_cross_entropy_with_logits(
+        logits, inside, pos_weight=torch.tensor(INSIDE_WEIGHT, device=output.device)
+    )
+    # A smooth maximum over the patches; log 4 as if a finding covered four of them.
+    image_logits = logits.logsumexp(dim=1) - math.log(4)
+    per_image = functional.binary_cross_entropy_with_logits(image_logits, inside.amax(dim=1))
+    loss = num_labels * per_patch + 0.25 * per_image
+    in_a_box = boxes[..., 2] > 0
+    if in_a_box.any():
+        centres = (torch.arange(side, device=output.device) + 0.5) / side
+        y, x = torch.meshgrid(centres, centres, indexing="ij")
+        centre = torch.stack([x, y, x, y], dim=-1).reshape(side * side, 4)
+        offsets = OFFSET_SCALE * (boxes - centre)
+        loss = loss + 2 * (corners[in_a_box] - offsets[in_a_box]).abs().mean()
+    return loss
+
+
+def patch_targets(findings: list[list[dict]], side: int, num_labels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which boxes a patch's centre lies in, (images, patches, labels), and the smallest of them, (images, patches, 4).
+
+    A box without any patch centre takes the patch in which its own centre lies. Patches outside all boxes have zeros.
+    """
+    centres = (np.arange(side) + 0.5) / side
+    inside = torch.zeros(len(findings), side, side, num_labels)
+    boxes = torch.zeros(len(findings), side, side, 4)
+    for image, of_image in enumerate(findings):
+        # The largest first, so that the smallest stays.
+        for finding in sorted(of_image, key=lambda f: -(f["box"][2] - f["box"][0]) * (f["box"][3] - f["box"][1])):
+            x1, y1, x2, y2 = finding["box"]
+            columns, rows = (centres >= x1) & (centres <= x2), (centres >= y1) & (centres <= y2)
+            columns[min(side - 1, int(side * (x1 + x2) / 2))] = True
+            rows[min(side - 1, int(side * (y1 + y2) / 2))] = True
+            patches = torch.from_numpy(rows[:, None] & columns[None, :])
+            inside[image, ..., finding["label"]][patches] = 1
+            boxes[image][patches] = torch.tensor(finding["box"], dtype=torch.float32)
+    return inside.flatten(1, 2), boxes.flatten(1, 2)
+
+
+class RowIndices(Dataset):
+    """Row numbers; the collator turns them into batches. Rows with findings are repeated."""
+
+    def __init__(self, findings: list[list[dict]], repeat_findings: int):
+        self.rows = [row for row, found in enumerate(findings) for _ in range(repeat_findings if found else 1)]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> int:
+        return self.rows[index]
+
+
+class MovedRadiographs:
+    """Row numbers -> a batch of randomly moved radiographs with their boxes."""
+
+    def __init__(self, store: RadiographStore, findings: list[list[dict]]):
+        self.store, self.findings = store, findings
+
+    def __call__(self, rows: list[int]) -> dict[str, Any]:
+        # Seeded from torch, whose random state the trainer restores when a run is resumed.
+        rng = np.random.default_rng(int(torch.randint(2**62, (1,))))
+        movements = [Movement.random(rng) for _ in rows]
+        return {
+            "pixel_values": self.store.pixel_values(rows, movements),
+            "findings": [movement.findings(self.findings[row]) for row, movement in zip(rows, movements, strict=True)],
+        }
+
+
+def main(arguments: TowerArguments, training_arguments: TrainingArguments) -> None:
+    model, processor = load_checkpoint(arguments.model_name_or_path)
+    rows = load_vindr_cxr(
+        arguments.data_dir, split="train", cache_dir=arguments.cache_dir, num_proc=arguments.num_proc
+    )
+    findings = rows["findings"][:]
+    image_processors = [processor.image_processor, processor.aux_image_processor][: processor.num_towers]
+    cache_dir = arguments.training_cache_dir or f"{training_arguments.output_dir}/cache"
+    store = RadiographStore(rows, image_processors, cache_dir)
+
+    training_arguments.remove_unused_columns = False
+    trainer = Trainer(
+        model=TowerTrainingModel(model.model, len(processor.finding_labels)),
+        args=training_arguments,
+        train_dataset=RowIndices(findings, arguments.repeat_findings),
+        data_collator=MovedRadiographs(store, findings),
+    )
+    trainer.train(resume_from_checkpoint=training_arguments.resume_from_checkpoint)
+    save_checkpoint(model, processor, f"{training_arguments.output_dir}/checkpoint")
+
+
+if __name__ == "__main__":
+    main(*TrlParser((TowerArguments, TrainingArguments)).parse_args_and_config())

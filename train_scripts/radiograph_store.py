@@ -1,0 +1,127 @@
+"""Radiographs as the towers see them, for training: stored once in 8 bit, moved and normalised by the batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.lib.format import open_memmap
+from PIL import Image
+from torch.nn import functional
+from tqdm.auto import tqdm
+
+MAX_SCALE, MAX_SHIFT, MAX_CONTRAST, MAX_BRIGHTNESS = 0.1, 0.05, 0.15, 0.05
+MIN_VISIBLE = 0.3
+
+
+@dataclass
+class Movement:
+    """A random view of a radiograph: scaled and shifted, with other contrast and brightness; never mirrored or turned.
+
+    Left and right carry meaning in a chest radiograph. In [0, 1],
+    `u -> (u - 0.5) * scale + 0.5 + shift`.
+    """
+
+    scale: tuple[float, float] = (1.0, 1.0)
+    shift: tuple[float, float] = (0.0, 0.0)
+    contrast: float = 1.0
+    brightness: float = 0.0
+
+    @classmethod
+    def random(cls, rng: np.random.Generator) -> "Movement":
+        return cls(
+            scale=tuple(1 + rng.uniform(-MAX_SCALE, MAX_SCALE, 2)),
+            shift=tuple(rng.uniform(-MAX_SHIFT, MAX_SHIFT, 2)),
+            contrast=1 + rng.uniform(-MAX_CONTRAST, MAX_CONTRAST),
+            brightness=rng.uniform(-MAX_BRIGHTNESS, MAX_BRIGHTNESS),
+        )
+
+    def findings(self, findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The findings with their boxes moved along and cut at the edge; one mostly moved out of sight is left out."""
+        moved = []
+        for finding in findings:
+            corners = np.asarray(finding["box"], dtype=float).reshape(2, 2)
+            full = (corners - 0.5) * self.scale + 0.5 + self.shift
+            visible = full.clip(0, 1)
+            if np.prod(visible[1] - visible[0]) >= MIN_VISIBLE * np.prod(full[1] - full[0]):
+                moved.append({**finding, "box": visible.reshape(4).tolist()})
+        return moved
+
+
+class RadiographStore:
+    """The radiographs of a data set at each tower's input size, 8-bit grey, in files (n, side, side) that are mapped.
+
+    Resizing is the image processors' own (Pillow, whole image, no crop), so that an unmoved radiograph gives exactly
+    the tensors that `LiteGPTProcessor` gives for it.
+
+    Args:
+        rows: a data set with an `image` column.
+        image_processors: one for each tower.
+        folder: where the files are written; they are used again if they hold as many radiographs.
+    """
+
+    def __init__(self, rows: Dataset, image_processors: Sequence[Any], folder: str | Path):
+        self.image_processors = list(image_processors)
+        self._inputs = [processor.to_json_string() for processor in self.image_processors]
+        self.identity = (rows._fingerprint, *self._inputs)
+        sides = [(processor.size["height"], processor.size["width"]) for processor in self.image_processors]
+        paths = {side: Path(folder) / f"radiographs-{rows._fingerprint}-{side[0]}x{side[1]}.npy" for side in sides}
+        _write_missing(rows, paths, self.image_processors[0].resample)
+        files = {side: np.load(path, mmap_mode="r") for side, path in paths.items()}
+        self.pictures = [files[side] for side in sides]
+
+    def pixel_values(self, rows: Sequence[int], movements: Sequence[Movement]) -> list[torch.Tensor]:
+        """One (n, 3, side, side) tensor for each tower; the same one where the towers' input is the same."""
+        tensors: dict[str, torch.Tensor] = {}
+        for pictures, processor, key in zip(self.pictures, self.image_processors, self._inputs, strict=True):
+            if key not in tensors:
+                grey = torch.from_numpy(pictures[np.asarray(rows)]).float()
+                tensors[key] = _normalise(_move(grey, movements), processor)
+        return [tensors[key] for key in self._inputs]
+
+
+def _write_missing(rows: Dataset, paths: dict[tuple[int, int], Path], resample: int) -> None:
+    missing = {side: path for side, path in paths.items() if not path.exists()}
+    if not missing:
+        return
+    temporary = {side: path.with_suffix(".incomplete") for side, path in missing.items()}
+    for path in missing.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+    files = {side: open_memmap(temporary[side], "w+", np.uint8, (len(rows), *side)) for side in missing}
+    for index, image in enumerate(tqdm(rows["image"], desc="Radiographs at the towers' size", mininterval=1)):
+        for (height, width), file in files.items():
+            file[index] = np.asarray(image.resize((width, height), Image.Resampling(resample)))
+    for side, path in missing.items():
+        files[side].flush()
+        temporary[side].replace(path)
+
+
+def _move(grey: torch.Tensor, movements: Sequence[Movement]) -> torch.Tensor:
+    """(n, height, width) in 0..255, moved; an unmoved radiograph stays exactly as it is."""
+    if all(movement == Movement() for movement in movements):
+        return grey
+    scale = torch.tensor([movement.scale for movement in movements], dtype=torch.float32)
+    shift = torch.tensor([movement.shift for movement in movements], dtype=torch.float32)
+    # affine_grid maps output to input in [-1, 1]: the inverse of Movement's formula.
+    theta = torch.zeros(len(grey), 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1] = 1 / scale[:, 0], 1 / scale[:, 1]
+    theta[:, :, 2] = -2 * shift / scale
+    grid = functional.affine_grid(theta, (len(grey), 1, *grey.shape[1:]), align_corners=False)
+    moved = functional.grid_sample(grey[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
+    contrast = torch.tensor([movement.contrast for movement in movements]).view(-1, 1, 1)
+    brightness = torch.tensor([255 * movement.brightness for movement in movements]).view(-1, 1, 1)
+    moved = (moved * contrast + brightness).clamp(0, 255)
+    unmoved = torch.tensor([movement == Movement() for movement in movements]).view(-1, 1, 1)
+    return torch.where(unmoved, grey, moved)
+
+
+def _normalise(grey: torch.Tensor, processor: Any) -> torch.Tensor:
+    # One multiplication and one addition a pixel: this runs for every radiograph of every step.
+    channels = [
+        torch.add(grey * (processor.rescale_factor / std), -mean / std)
+        for mean, std in zip(processor.image_mean, processor.image_std, strict=True)
+    ]
+    return torch.stack(channels, dim=1)

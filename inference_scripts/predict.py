@@ -1,0 +1,120 @@
+"""Findings, boxes and diagnoses of radiographs, as JSON and as pictures with the boxes drawn.
+
+    python inference_scripts/predict.py --model_name_or_path outputs/demo/checkpoint \\
+        --output_dir outputs/predictions radiograph.dicom more.png folder_of_radiographs
+
+Reads DICOM, PNG and JPEG; from a folder it takes every file below it. Writes `predictions.json` and an overlay PNG
+for each radiograph. A file that cannot be used is named with the reason, the others are answered; the status is 1.
+"""
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from tqdm.auto import tqdm
+from transformers import pipeline
+
+from processing.dicom import RadiographError, load_radiograph
+
+MARGIN = 0.03  # of the overlay's height, for a line of text
+MIN_OVERLAY = 512
+COLOURS = ("#ff5a5f", "#ffd166", "#06d6a0", "#4cc9f0", "#f78c6b", "#c77dff", "#a3e635", "#f472b6")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("radiographs", nargs="+", type=Path, help="DICOM, PNG or JPEG files, or folders of them")
+    parser.add_argument("--model_name_or_path", required=True, help="a LiteGPT checkpoint: folder or Hub repository")
+    parser.add_argument("--output_dir", required=True, type=Path)
+    parser.add_argument("--batch_size", type=int, default=8, help="radiographs read and answered together")
+    args = parser.parse_args(arguments)
+
+    missing = [str(path) for path in args.radiographs if not path.exists()]
+    if missing:
+        parser.error(f"no such file or folder: {', '.join(missing)}")
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    pipe = pipeline(
+        "chest-xray-findings",
+        model=args.model_name_or_path,
+        trust_remote_code=True,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
+    files = list(files_below(args.radiographs))
+    results, failures = [], 0
+    for start in tqdm(range(0, len(files), args.batch_size), desc="Radiographs", unit="batch"):
+        batch = []
+        for path in files[start : start + args.batch_size]:
+            try:
+                with warnings.catch_warnings(record=True) as notes:
+                    warnings.simplefilter("always")
+                    batch.append((path, load_radiograph(path)))
+                for note in notes:
+                    tqdm.write(f"{path}: {note.message}", file=sys.stderr)
+            except (RadiographError, OSError) as error:
+                failures += 1
+                tqdm.write(str(error), file=sys.stderr)
+        outputs = pipe([radiograph for _, radiograph in batch], batch_size=args.batch_size) if batch else []
+        for (path, radiograph), output in zip(batch, outputs, strict=True):
+            name = f"{len(results):04d}_{path.stem}.png"
+            overlay(radiograph, output).save(args.output_dir / name)
+            results.append(
+                {"file": str(path), "width": radiograph.width, "height": radiograph.height, **output, "overlay": name}
+            )
+    write_json(args.output_dir / "predictions.json", results)
+    print(f"{len(results)} radiographs answered, {failures} could not be used: {args.output_dir / 'predictions.json'}")
+    return 1 if failures or not files else 0
+
+
+def files_below(paths: Sequence[Path]) -> Iterator[Path]:
+    """The files themselves and every file below the folders, in order; hidden files are left out."""
+    for path in paths:
+        if path.is_dir():
+            yield from (file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith("."))
+        else:
+            yield path
+
+
+def overlay(radiograph: Image.Image, output: dict[str, Any]) -> Image.Image:
+    """The radiograph with the findings' boxes and labels drawn, the diagnoses below it.
+
+    Args:
+        radiograph: as the boxes' pixels refer to it; small ones are enlarged for legible text.
+        output: of the `chest-xray-findings` pipeline.
+    """
+    scale = max(1.0, MIN_OVERLAY / min(radiograph.size))
+    width, height = (round(scale * side) for side in radiograph.size)
+    line = max(14, round(MARGIN * height))
+    canvas = Image.new("RGB", (width, height + 2 * line))
+    canvas.paste(radiograph.resize((width, height), Image.Resampling.BICUBIC).convert("RGB"))
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(size=round(0.8 * line))
+    colours = {}
+    for finding in output["findings"]:
+        colour = colours.setdefault(finding["label"], COLOURS[len(colours) % len(COLOURS)])
+        box = [scale * finding["box"][side] for side in ("xmin", "ymin", "xmax", "ymax")]
+        draw.rectangle(box, outline=colour, width=max(2, line // 8))
+        text = f"{finding['label']} {finding['score']:.2f}"
+        x = max(0, min(box[0], width - draw.textlength(text, font=font)))
+        y = box[1] - line if box[1] >= line else box[3]
+        draw.rectangle([x, y, x + draw.textlength(text, font=font), y + line], fill="#000000")
+        draw.text((x, y), text, fill=colour, font=font)
+    malformed = [f"{task}: {reason}" for task, reason in output["malformed"].items() if reason]
+    diagnoses = ", ".join(f"{diagnosis['label']} {diagnosis['score']:.2f}" for diagnosis in output["diagnoses"])
+    draw.text((line // 2, height + line // 2), "; ".join(malformed) or diagnoses, fill="#ffffff", font=font)
+    return canvas
+
+
+def write_json(path: Path, value: Any) -> None:
+    temporary = path.with_name(path.name + ".incomplete")
+    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

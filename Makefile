@@ -1,0 +1,62 @@
+# Every target calls programs that also run alone; `make demo` goes on where an interrupted run stopped.
+PYTHON := .venv/bin/python
+# This release of torch has a small CPU wheel; `make TORCH=torch ...` takes the newest one (with CUDA, several GB).
+TORCH ?= torch==2.13.0
+JOBS ?= 2
+DEMO := outputs/demo
+DATA := $(DEMO)/phantoms/annotations/image_labels_test.csv
+SHARED := --data_dir $(DEMO)/phantoms --cache_dir $(DEMO)/cache --num_proc $(JOBS)
+
+.PHONY: demo test test-slow lint clean
+
+demo: $(DEMO)/overlays.png
+	@echo "Read $(DEMO)/report.md and look at $(DEMO)/overlays.png"
+
+test: .venv/installed
+	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest
+
+test-slow: .venv/installed
+	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest -m slow
+
+lint: .venv/installed
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+clean:
+	rm -rf outputs .venv build *.egg-info
+
+.venv/installed: setup.py
+	python3 -m venv .venv
+	$(PYTHON) -m pip install --quiet --upgrade pip
+	$(PYTHON) -m pip install --quiet $(TORCH)
+	$(PYTHON) -m pip install --quiet --editable .[dev]
+	touch $@
+
+$(DATA): | .venv/installed
+	$(PYTHON) datasets_scripts/phantom_cxr.py --output_dir $(DEMO)/phantoms --num_train 3000 --num_test 300 --size 256 --num_proc $(JOBS)
+
+$(DEMO)/new/config.json: | .venv/installed
+	$(PYTHON) train_scripts/new_checkpoint.py --config train_scripts/configs/tiny.yaml --output_dir $(DEMO)/new
+
+$(DEMO)/towers/checkpoint/config.json: $(DATA) $(DEMO)/new/config.json
+	$(PYTHON) train_scripts/pretrain_towers.py --config train_scripts/configs/tiny_towers.yaml $(SHARED) \
+		--model_name_or_path $(DEMO)/new --output_dir $(DEMO)/towers --training_cache_dir $(DEMO)/cache
+
+$(DEMO)/stage1/checkpoint/config.json: $(DEMO)/towers/checkpoint/config.json
+	$(PYTHON) train_scripts/sft.py --config train_scripts/configs/tiny_stage1.yaml $(SHARED) \
+		--model_name_or_path $(DEMO)/towers/checkpoint --output_dir $(DEMO)/stage1 --training_cache_dir $(DEMO)/cache
+
+$(DEMO)/checkpoint/config.json: $(DEMO)/stage1/checkpoint/config.json
+	$(PYTHON) train_scripts/sft.py --config train_scripts/configs/tiny_stage2.yaml $(SHARED) \
+		--model_name_or_path $(DEMO)/stage1/checkpoint --output_dir $(DEMO)/stage2 --training_cache_dir $(DEMO)/cache
+	rm -rf $(DEMO)/checkpoint && cp -r $(DEMO)/stage2/checkpoint $(DEMO)/checkpoint
+
+$(DEMO)/report.md: $(DEMO)/checkpoint/config.json
+	rm -f $(DEMO)/predictions.jsonl
+	$(PYTHON) train_scripts/evaluate_litegpt.py $(SHARED) --model_name_or_path $(DEMO)/checkpoint --output_dir $(DEMO)
+
+$(DEMO)/overlays.png: $(DEMO)/report.md
+	$(PYTHON) inference_scripts/load_checkpoint.py $(DEMO)/checkpoint $$(ls $(DEMO)/phantoms/test/*.dicom | head -n 1)
+	$(PYTHON) inference_scripts/predict.py --model_name_or_path $(DEMO)/checkpoint --output_dir $(DEMO)/overlays \
+		$$(ls $(DEMO)/phantoms/test/*.dicom | head -n 32)
+	$(PYTHON) inference_scripts/contact_sheet.py $(DEMO)/overlays $@

@@ -7,7 +7,7 @@ DEMO := outputs/demo
 DATA := $(DEMO)/phantoms/annotations/image_labels_test.csv
 SHARED := --data_dir $(DEMO)/phantoms --cache_dir $(DEMO)/cache --num_proc $(JOBS)
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow bench lint clean
 
 demo: $(DEMO)/overlays.png
 	@echo "Read $(DEMO)/report.md and look at $(DEMO)/overlays.png"
@@ -17,6 +17,9 @@ test: .venv/installed
 
 test-slow: .venv/installed
 	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest -m slow
+
+bench: .venv/installed
+	$(PYTHON) benchmarks/dicom_to_tensors.py --output outputs/bench.json
 
 lint: .venv/installed
 	$(PYTHON) -m ruff check .
@@ -29,7 +32,7 @@ clean:
 	python3 -m venv .venv
 	$(PYTHON) -m pip install --quiet --upgrade pip
 	$(PYTHON) -m pip install --quiet $(TORCH)
-	$(PYTHON) -m pip install --quiet --editable .[dev]
+	PYTHONWARNINGS=ignore $(PYTHON) -m pip install --quiet --editable .[dev]
 	touch $@
 
 $(DATA): | .venv/installed

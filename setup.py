@@ -22,7 +22,7 @@ setup(
     python_requires=">=3.10",
     packages=find_namespace_packages(include=FOLDERS + [f"{folder}.*" for folder in FOLDERS]),
     package_data={"metrics": ["**/*.md", "**/*.txt"], "train_scripts": ["**/*.yaml"]},
-    # Lower bounds are the oldest versions that the tests ran on.
+    # The tests run on transformers 5.17 and on the newest; the other bounds are what works beside them.
     install_requires=[
         "torch>=2.11",
         "transformers>=5.17,<6",

@@ -34,7 +34,8 @@ def main(checkpoint: str, radiograph: str) -> None:
         question = f"[vqa] {processor.instructions['vqa']}"
         content = [{"type": "image", "path": radiograph}, {"type": "text", "text": question}]
         chat = pipeline("image-text-to-text", model=checkpoint, trust_remote_code=True)
-        answer = chat(text=[{"role": "user", "content": content}], return_full_text=False, do_sample=False)
+        message = {"role": "user", "content": content}
+        answer = chat(text=[message], return_full_text=False, generate_kwargs={"do_sample": False})
         print("image-text-to-text:   ", answer[0]["generated_text"].strip())
 
         findings = pipeline("chest-xray-findings", model=checkpoint, trust_remote_code=True)

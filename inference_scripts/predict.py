@@ -3,8 +3,9 @@
     python inference_scripts/predict.py --model_name_or_path outputs/demo/checkpoint \\
         --output_dir outputs/predictions radiograph.dicom more.png folder_of_radiographs
 
-Reads DICOM, PNG and JPEG; from a folder it takes every file below it. Writes `predictions.json` and an overlay PNG
-for each radiograph. A file that cannot be used is named with the reason, the others are answered; the status is 1.
+Reads DICOM, PNG and JPEG; from a folder it takes every file below it. Writes `predictions.jsonl`, a line for each
+radiograph, and overlay PNGs. A file that cannot be used is named with the reason, the others are answered; the status
+is 1. The same command again goes on where an interrupted run stopped.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from tqdm.auto import tqdm
 from transformers import pipeline
 
 from processing.dicom import RadiographError, load_radiograph
+from train_scripts.files import complete_lines, refuse_bad_input
 
 MARGIN = 0.03  # of the overlay's height, for a line of text
 MIN_OVERLAY = 512
@@ -39,36 +41,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if missing:
         parser.error(f"no such file or folder: {', '.join(missing)}")
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    pipe = pipeline(
-        "chest-xray-findings",
-        model=args.model_name_or_path,
-        trust_remote_code=True,
-        device="cuda" if torch.cuda.is_available() else "cpu",
-    )
-    files = list(files_below(args.radiographs))
-    results, failures = [], 0
-    for start in tqdm(range(0, len(files), args.batch_size), desc="Radiographs", unit="batch"):
-        batch = []
-        for path in files[start : start + args.batch_size]:
-            try:
-                with warnings.catch_warnings(record=True) as notes:
-                    warnings.simplefilter("always")
-                    batch.append((path, load_radiograph(path)))
-                for note in notes:
-                    tqdm.write(f"{path}: {note.message}", file=sys.stderr)
-            except (RadiographError, OSError) as error:
-                failures += 1
-                tqdm.write(str(error), file=sys.stderr)
-        outputs = pipe([radiograph for _, radiograph in batch], batch_size=args.batch_size) if batch else []
-        for (path, radiograph), output in zip(batch, outputs, strict=True):
-            name = f"{len(results):04d}_{path.stem}.png"
-            overlay(radiograph, output).save(args.output_dir / name)
-            results.append(
-                {"file": str(path), "width": radiograph.width, "height": radiograph.height, **output, "overlay": name}
-            )
-    write_json(args.output_dir / "predictions.json", results)
-    print(f"{len(results)} radiographs answered, {failures} could not be used: {args.output_dir / 'predictions.json'}")
-    return 1 if failures or not files else 0
+    predictions = args.output_dir / "predictions.jsonl"
+    answered = {(line["file"], line["model"]) for line in complete_lines(predictions)}
+    pending = [path for path in files_below(args.radiographs) if (str(path), args.model_name_or_path) not in answered]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with refuse_bad_input():
+        pipe = pipeline("chest-xray-findings", args.model_name_or_path, trust_remote_code=True, device=device)
+    failures = 0
+    with predictions.open("a", encoding="utf-8") as file:
+        for start in tqdm(range(0, len(pending), args.batch_size), desc="Radiographs", unit="batch"):
+            batch = list(readable(pending[start : start + args.batch_size]))
+            failures += len(pending[start : start + args.batch_size]) - len(batch)
+            outputs = pipe([radiograph for _, radiograph in batch], batch_size=args.batch_size) if batch else []
+            for (path, radiograph), output in zip(batch, outputs, strict=True):
+                name = f"{len(answered):05d}_{path.stem}.png"
+                overlay(radiograph, output).save(args.output_dir / name)
+                size = {"width": radiograph.width, "height": radiograph.height}
+                line = {"file": str(path), "model": args.model_name_or_path, **size, **output, "overlay": name}
+                answered.add((line["file"], line["model"]))
+                file.write(json.dumps(line) + "\n")
+            file.flush()
+    print(f"{predictions}: {len(answered)} radiographs answered; {failures} could not be used")
+    return 1 if failures or not answered else 0
+
+
+def readable(paths: Sequence[Path]) -> Iterator[tuple[Path, Image.Image]]:
+    """The radiographs that can be used; what is wrong with the others, or odd about these, goes to standard error."""
+    for path in paths:
+        try:
+            with warnings.catch_warnings(record=True) as notes:
+                warnings.simplefilter("always")
+                radiograph = load_radiograph(path)
+            for note in notes:
+                tqdm.write(str(note.message), file=sys.stderr)
+            yield path, radiograph
+        except RadiographError as error:
+            tqdm.write(str(error), file=sys.stderr)
 
 
 def files_below(paths: Sequence[Path]) -> Iterator[Path]:
@@ -108,12 +116,6 @@ def overlay(radiograph: Image.Image, output: dict[str, Any]) -> Image.Image:
     diagnoses = ", ".join(f"{diagnosis['label']} {diagnosis['score']:.2f}" for diagnosis in output["diagnoses"])
     draw.text((line // 2, height + line // 2), "; ".join(malformed) or diagnoses, fill="#ffffff", font=font)
     return canvas
-
-
-def write_json(path: Path, value: Any) -> None:
-    temporary = path.with_name(path.name + ".incomplete")
-    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,8 @@ class LiteGPTPreTrainedModel(PreTrainedModel):
 class LiteGPTModel(LiteGPTPreTrainedModel):
     """Towers, projector and language model, without the language modelling head."""
 
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
+
     def __init__(self, config: LiteGPTConfig):
         super().__init__(config)
         self.vision_tower = _build_tower(config.vision_config)

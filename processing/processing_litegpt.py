@@ -92,6 +92,11 @@ class LiteGPTProcessor(ProcessorMixin):
         content = [{"type": "image"}, {"type": "text", "text": f"[{task}] {self.instructions[task]}"}]
         return self.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
 
+    @property
+    def tower_image_processors(self) -> list:
+        """One image processor for each tower, in the order of the towers."""
+        return [self.image_processor, self.aux_image_processor][: self.num_towers]
+
     def prepare_inputs_layout(self, images=None, text=None, **kwargs):
         if images is not None:
             images = _as_rgb(images)

@@ -3,7 +3,8 @@
 import shutil
 from pathlib import Path
 
-from transformers import GenerationConfig
+from transformers import GenerationConfig, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration, LiteGPTModel
 from processing.processing_litegpt import LiteGPTProcessor
@@ -104,3 +105,13 @@ def load_checkpoint(folder: str | Path, **kwargs) -> tuple[LiteGPTForConditional
             f"unexpected {sorted(info['unexpected_keys'])}."
         )
     return model, LiteGPTProcessor.from_pretrained(folder)
+
+
+def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
+    """The trainer's state to go on from: as asked for, or else the last one of an interrupted run in `output_dir`."""
+    if arguments.resume_from_checkpoint is not None:
+        return arguments.resume_from_checkpoint
+    last = get_last_checkpoint(arguments.output_dir) if Path(arguments.output_dir).is_dir() else None
+    if last is not None:
+        print(f"Going on from {last}; for a run from the beginning choose another output_dir.")
+    return last

@@ -8,7 +8,6 @@ and `report.md`. Decoding is greedy. The control gives every image the answers o
 """
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,10 @@ from trl import TrlParser
 
 from datasets_scripts.instructions import answer
 from datasets_scripts.vindr_cxr import load_vindr_cxr
-from processing.answers import NO_FINDING
+from processing.answers import NO_FINDING, text_to_findings
 from processing.pipeline_litegpt import FINDING_TASKS, ChestXrayFindingsPipeline
 from train_scripts.checkpoint import load_checkpoint
+from train_scripts.files import complete_lines, refuse_bad_input, write_text
 from train_scripts.report import write_report
 
 METRICS = Path(__file__).resolve().parents[1] / "metrics"
@@ -49,7 +49,8 @@ class EvaluationArguments:
 
 
 def main(args: EvaluationArguments) -> None:
-    rows = load_vindr_cxr(args.data_dir, split=args.split, cache_dir=args.cache_dir, num_proc=args.num_proc)
+    with refuse_bad_input():
+        rows = load_vindr_cxr(args.data_dir, split=args.split, cache_dir=args.cache_dir, num_proc=args.num_proc)
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     predictions = predict(args, rows, output_dir / "predictions.jsonl")
@@ -58,8 +59,8 @@ def main(args: EvaluationArguments) -> None:
         "diagnosis": rows.features["diagnoses"].feature.names,
     }
     metrics = scores_with_control(predictions, rows.remove_columns("image"), args.tasks, labels)
-    _write(output_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    _write(output_dir / "report.md", write_report(metrics, args.model_name_or_path, args.data_dir, args.split))
+    write_text(output_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    write_text(output_dir / "report.md", write_report(metrics, args.model_name_or_path, args.data_dir, args.split))
     print(f"{output_dir / 'report.md'}: Finding F1 {metrics['finding_f1']}, Acc@IoU {metrics['accuracy_at_iou']}")
 
 
@@ -70,52 +71,48 @@ def predict(args: EvaluationArguments, rows: Dataset, path: Path) -> list[dict[s
         SystemExit: `path` holds predictions of another checkpoint or of other data.
     """
     _check_settings(args, path)
-    done = {(line["image_id"], line["task"]): line for line in _complete_lines(path)}
+    done = {(line["image_id"], line["task"]): line for line in complete_lines(path)}
     image_ids = rows["image_id"][:]
-    pending = [i for i, image_id in enumerate(image_ids) if any((image_id, task) not in done for task in args.tasks)]
-    if pending:
-        model, processor = load_checkpoint(args.model_name_or_path, dtype=args.dtype)
+    pending = {
+        task: [index for index, image_id in enumerate(image_ids) if (image_id, task) not in done]
+        for task in args.tasks
+    }
+    if any(pending.values()):
+        with refuse_bad_input():
+            model, processor = load_checkpoint(args.model_name_or_path, dtype=args.dtype)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         pipe = ChestXrayFindingsPipeline(model=model.eval(), processor=processor, device=device)
-        outputs = pipe(
-            KeyDataset(rows.select(pending), "image"),
-            batch_size=args.batch_size,
-            tasks=args.tasks,
-            max_new_tokens=args.max_new_tokens,
-        )
-        progress = tqdm(outputs, total=len(pending), desc="Answers", mininterval=1)
-        with path.open("a", encoding="utf-8") as file:
-            for index, output in zip(pending, progress, strict=True):
-                row = rows[index]
-                for line in prediction_lines(row["image_id"], row["image"].size, output):
-                    done[line["image_id"], line["task"]] = line
-                    file.write(json.dumps(line) + "\n")
+    with path.open("a", encoding="utf-8") as file:
+        # A task at a time: the answers of one are of similar length, so a batch waits less for its longest.
+        for task in (task for task in args.tasks if pending[task]):
+            outputs = pipe(
+                KeyDataset(rows.select(pending[task]), "image"),
+                batch_size=args.batch_size,
+                tasks=[task],
+                max_new_tokens=args.max_new_tokens,
+            )
+            progress = tqdm(outputs, total=len(pending[task]), desc=f"Answers [{task}]", mininterval=1)
+            for index, output in zip(pending[task], progress, strict=True):
+                line = prediction_line(image_ids[index], task, output, processor.finding_labels)
+                done[line["image_id"], line["task"]] = line
+                file.write(json.dumps(line) + "\n")
                 file.flush()
     return [done[image_id, task] for image_id in image_ids for task in args.tasks]
 
 
-def prediction_lines(image_id: str, size: tuple[int, int], output: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    """A line for each task of the pipeline's output; boxes become xyxy in [0, 1]."""
-    width, height = size
-    for task, text in output["answers"].items():
-        line = {"image_id": image_id, "task": task, "answer": text}
-        if task in FINDING_TASKS:
-            line["findings"] = [
-                {
-                    "label": finding["label"],
-                    "box": [
-                        finding["box"]["xmin"] / width,
-                        finding["box"]["ymin"] / height,
-                        finding["box"]["xmax"] / width,
-                        finding["box"]["ymax"] / height,
-                    ],
-                    "score": finding["score"],
-                }
-                for finding in output["findings"]
-            ]
-        else:
-            line["diagnoses"] = output["diagnoses"]
-        yield {**line, "malformed": output["malformed"][task]}
+def prediction_line(image_id: str, task: str, output: dict[str, Any], finding_labels: list[str]) -> dict[str, Any]:
+    """The pipeline's output for one task; boxes are xyxy in [0, 1], exactly as the answer states them."""
+    text, malformed = output["answers"][task], output["malformed"][task]
+    line = {"image_id": image_id, "task": task, "answer": text}
+    if task in FINDING_TASKS:
+        findings = text_to_findings(text, finding_labels) if malformed is None else []
+        line["findings"] = [
+            {"label": finding.label, "box": list(finding.box), "score": scored["score"]}
+            for finding, scored in zip(findings, output["findings"], strict=True)
+        ]
+    else:
+        line["diagnoses"] = output["diagnoses"]
+    return {**line, "malformed": malformed}
 
 
 def scores_with_control(
@@ -215,17 +212,6 @@ def _metric(name: str) -> evaluate.Metric:
     return evaluate.load(str(METRICS / name), keep_in_memory=True)
 
 
-def _complete_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of an earlier run; a last line that was cut off by an interruption is removed from the file."""
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    complete = text[: text.rfind("\n") + 1]
-    if complete != text:
-        _write(path, complete)
-    return [json.loads(line) for line in complete.splitlines()]
-
-
 def _check_settings(args: EvaluationArguments, path: Path) -> None:
     weights = sorted(Path(args.model_name_or_path).glob("*.safetensors"))
     settings = {
@@ -241,13 +227,7 @@ def _check_settings(args: EvaluationArguments, path: Path) -> None:
             f"{path} holds predictions of another checkpoint, split or data set; remove it or choose another "
             "output_dir."
         )
-    _write(settings_path, json.dumps(settings, indent=2) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".incomplete")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_text(settings_path, json.dumps(settings, indent=2) + "\n")
 
 
 if __name__ == "__main__":

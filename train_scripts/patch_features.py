@@ -8,7 +8,7 @@ import torch
 from tqdm.auto import tqdm
 
 from modeling_litegpt import LiteGPTModel
-from train_scripts.radiograph_store import Movement, RadiographStore
+from train_scripts.radiograph_store import Movement, RadiographStore, check_free_space
 
 BATCH_SIZE = 32
 
@@ -28,7 +28,7 @@ def patch_feature_file(
     shape = (len(views), model.config.num_patch_tokens, model.config.vision_config.hidden_size)
     size = shape[0] * shape[1] * shape[2]
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        check_free_space(path.parent, size * model.dtype.itemsize)
         temporary = path.with_suffix(".incomplete")
         temporary.unlink(missing_ok=True)
         features = torch.from_file(str(temporary), shared=True, size=size, dtype=model.dtype).view(shape)

@@ -6,7 +6,8 @@
 Fresh towers learn to localise only so: a language model behind them gives too weak a signal in minutes. Real runs
 start from BiomedCLIP and PubMedCLIP instead, or continue from them with this program. It is supervision by boxes, not
 CLIP pre-training: every patch token says which findings' boxes it lies in (22 sigmoids) and where the corners of the
-smallest of them are; the largest of the patches' logits is the image's label. The heads are thrown away.
+smallest of them are; the largest of the patches' logits is the image's label. The heads are thrown away. The
+same command again goes on where an interrupted run stopped.
 """
 
 import math
@@ -23,7 +24,8 @@ from trl import TrlParser
 
 from datasets_scripts.vindr_cxr import load_vindr_cxr
 from modeling_litegpt import LiteGPTModel
-from train_scripts.checkpoint import load_checkpoint, save_checkpoint
+from train_scripts.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint
+from train_scripts.files import refuse_bad_input
 from train_scripts.radiograph_store import Movement, RadiographStore
 
 INSIDE_WEIGHT = 4.0  # patches inside a box are rare
@@ -145,14 +147,18 @@ class MovedRadiographs:
 
 
 def main(arguments: TowerArguments, training_arguments: TrainingArguments) -> None:
-    model, processor = load_checkpoint(arguments.model_name_or_path)
-    rows = load_vindr_cxr(
-        arguments.data_dir, split="train", cache_dir=arguments.cache_dir, num_proc=arguments.num_proc
-    )
-    findings = rows["findings"][:]
-    image_processors = [processor.image_processor, processor.aux_image_processor][: processor.num_towers]
+    with refuse_bad_input():
+        model, processor = load_checkpoint(arguments.model_name_or_path)
     cache_dir = arguments.training_cache_dir or f"{training_arguments.output_dir}/cache"
-    store = RadiographStore(rows, image_processors, cache_dir)
+    with (
+        refuse_bad_input(),
+        training_arguments.main_process_first(desc="preparing data"),
+    ):  # the other processes find the files
+        rows = load_vindr_cxr(
+            arguments.data_dir, split="train", cache_dir=arguments.cache_dir, num_proc=arguments.num_proc
+        )
+        store = RadiographStore(rows, processor.tower_image_processors, cache_dir)
+    findings = rows["findings"][:]
 
     training_arguments.remove_unused_columns = False
     trainer = Trainer(
@@ -161,7 +167,7 @@ def main(arguments: TowerArguments, training_arguments: TrainingArguments) -> No
         train_dataset=RowIndices(findings, arguments.repeat_findings),
         data_collator=MovedRadiographs(store, findings),
     )
-    trainer.train(resume_from_checkpoint=training_arguments.resume_from_checkpoint)
+    trainer.train(resume_from_checkpoint=checkpoint_to_resume(training_arguments))
     save_checkpoint(model, processor, f"{training_arguments.output_dir}/checkpoint")
 
 

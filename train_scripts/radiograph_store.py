@@ -1,5 +1,6 @@
 """Radiographs as the towers see them, for training: stored once in 8 bit, moved and normalised by the batch."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,8 +89,8 @@ def _write_missing(rows: Dataset, paths: dict[tuple[int, int], Path], resample: 
     if not missing:
         return
     temporary = {side: path.with_suffix(".incomplete") for side, path in missing.items()}
-    for path in missing.values():
-        path.parent.mkdir(parents=True, exist_ok=True)
+    for (height, width), path in missing.items():
+        check_free_space(path.parent, len(rows) * height * width)
     files = {side: open_memmap(temporary[side], "w+", np.uint8, (len(rows), *side)) for side in missing}
     for index, image in enumerate(tqdm(rows["image"], desc="Radiographs at the towers' size", mininterval=1)):
         for (height, width), file in files.items():
@@ -97,6 +98,14 @@ def _write_missing(rows: Dataset, paths: dict[tuple[int, int], Path], resample: 
     for side, path in missing.items():
         files[side].flush()
         temporary[side].replace(path)
+
+
+def check_free_space(folder: Path, size: int) -> None:
+    """Makes the folder; refuses before a mapped file of `size` bytes would kill the process on a full disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise SystemExit(f"{folder}: {size / 1e9:.1f} GB are needed for training data, {free / 1e9:.1f} GB are free.")
 
 
 def _move(grey: torch.Tensor, movements: Sequence[Movement]) -> torch.Tensor:

@@ -10,7 +10,8 @@ Stage one, then stage two continued from it, on a CPU or one GPU:
         --output_dir outputs/tiny/stage2
 
 Every option of the YAML is a flag too. `OUTPUT_DIR/checkpoint` is ready for the Hub; with LoRA (`--use_peft`)
-`OUTPUT_DIR/adapter` holds the adapter, and the checkpoint is the merged model.
+`OUTPUT_DIR/adapter` holds the adapter, and the checkpoint is the merged model. The same command again goes on where an
+interrupted run stopped.
 """
 
 from dataclasses import dataclass, field
@@ -25,9 +26,9 @@ from trl import ModelConfig, SFTConfig, SFTTrainer, TrlParser
 
 from datasets_scripts.instructions import answer
 from datasets_scripts.vindr_cxr import load_vindr_cxr
-from modeling_litegpt import LiteGPTForConditionalGeneration
 from processing.processing_litegpt import LITEGPT_TOKENS, LiteGPTProcessor
-from train_scripts.checkpoint import load_checkpoint, save_checkpoint
+from train_scripts.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint
+from train_scripts.files import refuse_bad_input
 from train_scripts.patch_features import patch_feature_file
 from train_scripts.radiograph_store import Movement, RadiographStore
 
@@ -65,25 +66,29 @@ class DataArguments:
 def main(data_args: DataArguments, training_args: SFTConfig, model_args: ModelConfig) -> None:
     if data_args.cache_features and data_args.train_towers:
         raise SystemExit("cache_features: the features of towers that are trained change, so they can't be cached.")
-    model, processor = load_checkpoint(
-        model_args.model_name_or_path,
-        dtype=model_args.dtype,
-        attn_implementation=model_args.attn_implementation,
-        quantization_config=quantization_of_language_model(model_args),
-    )
+    with refuse_bad_input():
+        model, processor = load_checkpoint(
+            model_args.model_name_or_path,
+            dtype=model_args.dtype,
+            attn_implementation=model_args.attn_implementation,
+            quantization_config=quantization_of_language_model(model_args),
+        )
     for tower in (model.model.vision_tower, model.model.aux_vision_tower):
         if tower is not None:
             tower.requires_grad_(data_args.train_towers)
 
-    rows = load_vindr_cxr(
-        data_args.data_dir, split="train", cache_dir=data_args.cache_dir, num_proc=data_args.num_proc
-    )
-    views = views_of(rows, data_args.augmented_views, training_args.seed)
-    examples = training_examples(rows, views, data_args.tasks, processor)
     cache_dir = data_args.training_cache_dir or f"{training_args.output_dir}/cache"
-    image_processors = [processor.image_processor, processor.aux_image_processor][: processor.num_towers]
-    store = RadiographStore(rows, image_processors, cache_dir)
-    features = patch_feature_file(model.model, store, views, cache_dir) if data_args.cache_features else None
+    with (
+        refuse_bad_input(),
+        training_args.main_process_first(desc="preparing data"),
+    ):  # the other processes find the files
+        rows = load_vindr_cxr(
+            data_args.data_dir, split="train", cache_dir=data_args.cache_dir, num_proc=data_args.num_proc
+        )
+        views = views_of(rows, data_args.augmented_views, training_args.seed)
+        store = RadiographStore(rows, processor.tower_image_processors, cache_dir)
+        features = patch_feature_file(model.model, store, views, cache_dir) if data_args.cache_features else None
+    examples = training_examples(rows, views, data_args.tasks, processor)
 
     # The collator does what SFTTrainer would do with a vision data set; it cannot truncate, since that would cut
     # images.
@@ -98,7 +103,7 @@ def main(data_args: DataArguments, training_args: SFTConfig, model_args: ModelCo
         data_collator=ChatCollator(processor, store, views, features),
         peft_config=lora_config(model_args, processor) if model_args.use_peft else None,
     )
-    trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
+    trainer.train(resume_from_checkpoint=checkpoint_to_resume(training_args))
     if trainer.is_world_process_zero():
         save(trainer.model, processor, model_args, training_args.output_dir)
 
@@ -226,7 +231,6 @@ def save(model: torch.nn.Module, processor: LiteGPTProcessor, model_args: ModelC
         # A quantized base cannot be merged, so the adapter is merged into the checkpoint that it started from.
         base, _ = load_checkpoint(model_args.model_name_or_path, dtype=model_args.dtype)
         model = PeftModel.from_pretrained(base, f"{output_dir}/adapter").merge_and_unload()
-    assert isinstance(model, LiteGPTForConditionalGeneration)
     save_checkpoint(model, processor, f"{output_dir}/checkpoint")
 
 

@@ -1,9 +1,8 @@
-import json
-
 import pytest
 from PIL import Image
 
 from inference_scripts.predict import main, overlay
+from train_scripts.files import complete_lines
 
 OUTPUT = {
     "findings": [{"label": "ILD", "score": 0.5, "box": {"xmin": 20, "ymin": 50, "xmax": 100, "ymax": 90}}],
@@ -38,16 +37,21 @@ def test_folders_and_files_are_answered_and_unusable_ones_named(tiny_checkpoint,
     ]
 
     assert main([*options, str(folder), str(dicom)]) == 1
-    results = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    results = complete_lines(tmp_path / "out" / "predictions.jsonl")
     assert [(result["width"], result["height"]) for result in results] == [(60, 60), (80, 60), (128, 128)]
     assert results[2]["file"] == str(dicom) and set(results[0]["answers"]) == {"identify", "vqa"}
     for result in results:
         assert Image.open(tmp_path / "out" / result["overlay"]).width >= 512
     output = capsys.readouterr()
     assert "c.dcm: it is neither a DICOM file nor a picture" in output.err
-    assert "3 radiographs answered, 1 could not be used" in output.out
+    assert "3 radiographs answered; 1 could not be used" in output.out
 
+    # Again: nothing is answered twice, also not where the last line was being written.
+    path = tmp_path / "out" / "predictions.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:2]) + lines[2][:30])
     assert main([*options, str(dicom)]) == 0
+    assert complete_lines(path) == results
 
 
 def test_a_missing_file_is_one_sentence_and_a_status(tiny_checkpoint, tmp_path, capsys):
@@ -60,5 +64,5 @@ def test_a_missing_file_is_one_sentence_and_a_status(tiny_checkpoint, tmp_path, 
 def test_real_dicoms_are_answered(tiny_checkpoint, real_cxr, tmp_path):
     files = [str(real_cxr / "real_cxr" / "dicom_cxr" / name) for name in ("RG1_J2KI.dcm", "nih_00000001_000.dcm")]
     assert main(["--model_name_or_path", str(tiny_checkpoint), "--output_dir", str(tmp_path), *files]) == 0
-    results = json.loads((tmp_path / "predictions.json").read_text())
+    results = complete_lines(tmp_path / "predictions.jsonl")
     assert [(result["width"], result["height"]) for result in results] == [(1841, 1955), (1024, 1024)]

@@ -48,7 +48,8 @@ results["again"] = answers(again, radiographs)[2]
 chat = pipeline("image-text-to-text", model=checkpoint, **remote)
 content = [{"type": "image", "path": radiographs[0]},
            {"type": "text", "text": "[identify] " + processor.instructions["identify"]}]
-output = chat(text=[{"role": "user", "content": content}], max_new_tokens=16, do_sample=False, return_full_text=False)
+output = chat(text=[{"role": "user", "content": content}], max_new_tokens=16, return_full_text=False,
+              generate_kwargs={"do_sample": False})
 results["chat"] = output[0]["generated_text"]
 for name, folder in (("findings", checkpoint), ("findings_again", again)):
     ask = pipeline("chest-xray-findings", model=folder, **remote)

@@ -6,7 +6,7 @@ import pytest
 from datasets_scripts.vindr_cxr import load_vindr_cxr
 from processing.answers import Finding, diagnoses_to_text, findings_to_text
 from train_scripts import evaluate_litegpt
-from train_scripts.evaluate_litegpt import EvaluationArguments, main, predict, prediction_lines, scores_with_control
+from train_scripts.evaluate_litegpt import EvaluationArguments, main, predict, prediction_line, scores_with_control
 
 
 @pytest.fixture(scope="module")
@@ -76,18 +76,23 @@ def test_every_control_image_gets_the_answers_of_another():
         assert sorted(others) == list(range(count)) and not (others == np.arange(count)).any()
 
 
-def test_prediction_lines_have_boxes_of_the_whole_image():
+def test_a_prediction_line_has_the_boxes_that_the_answer_states():
+    text = findings_to_text([Finding("ILD", (0.1, 0.5, 0.38, 1))])
     output = {
-        "findings": [{"label": "ILD", "score": 0.5, "box": {"xmin": 20, "ymin": 50, "xmax": 100, "ymax": 100}}],
+        "findings": [{"label": "ILD", "score": 0.5, "box": {"xmin": 32, "ymin": 50, "xmax": 122, "ymax": 100}}],
         "diagnoses": [],
-        "answers": {
-            "identify": findings_to_text([Finding("ILD", (0.1, 0.5, 0.5, 1))]),
-            "vqa": diagnoses_to_text([])[:-1],
-        },
+        "answers": {"identify": text, "vqa": diagnoses_to_text([])[:-1]},
         "malformed": {"identify": None, "vqa": "it does not end with a full stop"},
     }
-    identify, vqa = prediction_lines("an_id", (200, 100), output)
-    assert identify["findings"] == [{"label": "ILD", "box": [0.1, 0.5, 0.5, 1.0], "score": 0.5}]
+    identify = prediction_line("an_id", "identify", output, ["ILD"])
+    assert identify == {
+        "image_id": "an_id",
+        "task": "identify",
+        "answer": text,
+        "findings": [{"label": "ILD", "box": [0.1, 0.5, 0.38, 1.0], "score": 0.5}],
+        "malformed": None,
+    }
+    vqa = prediction_line("an_id", "vqa", output, ["ILD"])
     assert vqa["diagnoses"] == [] and vqa["malformed"] == "it does not end with a full stop"
 
 
@@ -110,10 +115,10 @@ def test_an_interrupted_run_goes_on_after_the_last_line(
 
     path.write_text("".join(lines[:5]) + lines[5][:20])  # the sixth line was being written
     asked = []
-    original = evaluate_litegpt.prediction_lines
-    monkeypatch.setattr(evaluate_litegpt, "prediction_lines", lambda *a: asked.append(a[0]) or original(*a))
+    original = evaluate_litegpt.prediction_line
+    monkeypatch.setattr(evaluate_litegpt, "prediction_line", lambda *a: asked.append(a[0]) or original(*a))
     main(args)
-    assert len(asked) == 6
+    assert len(asked) == 11
     by_key = {(line["image_id"], line["task"]): line for line in map(json.loads, path.read_text().splitlines())}
     assert by_key == {(line["image_id"], line["task"]): line for line in map(json.loads, lines)}
     assert (tmp_path / "metrics.json").read_text() == metrics
@@ -131,3 +136,8 @@ def test_predictions_of_another_checkpoint_are_not_taken_for_this_ones(
             rows,
             tmp_path / "predictions.jsonl",
         )
+
+
+def test_a_folder_that_is_no_release_is_refused_in_one_sentence(tiny_checkpoint, tmp_path):
+    with pytest.raises(SystemExit, match="no folder: data_dir must be the folder of a VinDr-CXR release"):
+        main(arguments(tiny_checkpoint, tmp_path / "nothing", str(tmp_path), tmp_path / "out"))

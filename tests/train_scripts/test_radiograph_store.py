@@ -21,7 +21,7 @@ def loaded(tiny_checkpoint):
 
 @pytest.fixture
 def store(rows, loaded, tmp_path) -> RadiographStore:
-    return RadiographStore(rows, [loaded[1].image_processor, loaded[1].aux_image_processor], tmp_path)
+    return RadiographStore(rows, loaded[1].tower_image_processors, tmp_path)
 
 
 def test_an_unmoved_radiograph_gives_the_processors_tensors(rows, loaded, store):

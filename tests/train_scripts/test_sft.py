@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 
@@ -56,7 +57,7 @@ def changed_parameters(before, after) -> set[str]:
 
 def test_loss_falls_on_the_answer_alone_and_prompts_are_the_processors(rows, processor, tmp_path):
     views = sft.views_of(rows, 0, seed=0)
-    store = RadiographStore(rows, [processor.image_processor, processor.aux_image_processor], tmp_path)
+    store = RadiographStore(rows, processor.tower_image_processors, tmp_path)
     examples = sft.training_examples(rows, views, ["identify", "vqa"], processor)
     collator = sft.ChatCollator(processor, store, views, features=None)
     picked = [examples[0], examples[1], next(e for e in examples if "<p>" in e["answer"])]
@@ -146,6 +147,17 @@ def test_lora_adapts_q_and_v_of_the_language_model_and_is_merged(
         return_tensors="pt",
     )
     torch.testing.assert_close(merged(**inputs).logits, adapted(**inputs).logits, atol=1e-4, rtol=1e-3)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(tiny_checkpoint, phantom_release, cache_dir, tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 2, "cache_features": True, "augmented_views": 1}
+    train(tmp_path / "out", tiny_checkpoint, phantom_release, cache_dir, **options)
+    expected = load_checkpoint(tmp_path / "out" / "checkpoint")[0].state_dict()
+    shutil.rmtree(tmp_path / "out" / "checkpoint")
+    shutil.rmtree(tmp_path / "out" / "checkpoint-4")
+    train(tmp_path / "out", tiny_checkpoint, phantom_release, cache_dir, **options)
+    for name, tensor in load_checkpoint(tmp_path / "out" / "checkpoint")[0].state_dict().items():
+        torch.testing.assert_close(tensor, expected[name])
 
 
 def test_4_bit_is_refused_on_a_cpu(monkeypatch):

@@ -1,0 +1,37 @@
+"""What the programs share: files that an interruption does not spoil, and how bad input is refused."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from datasets.exceptions import DatasetGenerationError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes under a temporary name, then renames: `path` is whole at any moment."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".incomplete")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def complete_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON lines of an earlier run; a last line that was cut off by an interruption is removed from the file."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    complete = text[: text.rfind("\n") + 1]
+    if complete != text:
+        write_text(path, complete)
+    return [json.loads(line) for line in complete.splitlines()]
+
+
+@contextmanager
+def refuse_bad_input() -> Iterator[None]:
+    """Ends the program with one sentence where a checkpoint or a data set, loaded in this block, cannot be used."""
+    try:
+        yield
+    except (OSError, ValueError, DatasetGenerationError) as error:
+        raise SystemExit(str(error.__cause__ or error).strip().splitlines()[0]) from None

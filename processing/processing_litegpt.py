@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from transformers.image_utils import load_image
+from transformers.image_utils import load_image, make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 from transformers.tokenization_utils_base import AddedToken, PreTrainedTokenizerBase
 from transformers.utils import is_torch_tensor
@@ -100,6 +100,12 @@ class LiteGPTProcessor(ProcessorMixin):
     def prepare_inputs_layout(self, images=None, text=None, **kwargs):
         if images is not None:
             images = _as_rgb(images)
+            # Older releases of transformers do not compare the two.
+            count, placeholders = len(make_flat_list_of_images(images)), "".join(text or []).count(IMAGE_TOKEN)
+            if text is not None and placeholders != count:
+                raise ValueError(
+                    f"{IMAGE_TOKEN} stands {placeholders} times in the text, but there are {count} radiographs."
+                )
         return super().prepare_inputs_layout(images=images, text=text, **kwargs)
 
     def _process_images(self, images, **kwargs):

@@ -117,7 +117,7 @@ def test_batches_are_padded_on_the_left_and_keep_the_order_of_images(processor, 
 
 
 def test_as_many_images_as_placeholders_are_needed(processor, radiographs):
-    with pytest.raises(ValueError, match="same as the number of images"):
+    with pytest.raises(ValueError, match="<image> stands 1 times in the text, but there are 2 radiographs"):
         processor(images=radiographs[:2], text="<image> hello", return_tensors="pt")
 
 

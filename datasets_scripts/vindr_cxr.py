@@ -35,6 +35,7 @@ import numpy as np
 import PIL.Image
 
 from processing import dicom
+from processing.answers import NO_FINDING
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,6 @@ FINDING_LABELS: tuple[str, ...] = (
     "Rib fracture",
     "Other lesion",
 )
-NO_FINDING = "No finding"
 # In the order in which the paper's release lists them in an answer; the CSVs' columns stand in another one.
 DIAGNOSIS_LABELS: tuple[str, ...] = ("Lung tumor", "Pneumonia", "Tuberculosis", "Other diseases", "COPD", NO_FINDING)
 LABEL_COLUMNS = (*FINDING_LABELS, "COPD", "Lung tumor", "Pneumonia", "Tuberculosis", "Other disease", NO_FINDING)

@@ -50,8 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failures = 0
     with predictions.open("a", encoding="utf-8") as file:
         for start in tqdm(range(0, len(pending), args.batch_size), desc="Radiographs", unit="batch"):
-            batch = list(readable(pending[start : start + args.batch_size]))
-            failures += len(pending[start : start + args.batch_size]) - len(batch)
+            paths = pending[start : start + args.batch_size]
+            batch = list(readable(paths))
+            failures += len(paths) - len(batch)
             outputs = pipe([radiograph for _, radiograph in batch], batch_size=args.batch_size) if batch else []
             for (path, radiograph), output in zip(batch, outputs, strict=True):
                 name = f"{len(answered):05d}_{path.stem}.png"

@@ -90,6 +90,11 @@ class LiteGPTModel(LiteGPTPreTrainedModel):
         self.language_model = AutoModel.from_config(config.text_config)
         self.post_init()
 
+    @property
+    def towers(self) -> list[PreTrainedModel]:
+        """The one or two vision towers, in the order in which their tokens are concatenated."""
+        return [tower for tower in (self.vision_tower, self.aux_vision_tower) if tower is not None]
+
     def get_patch_features(
         self, pixel_values: torch.FloatTensor, aux_pixel_values: torch.FloatTensor | None = None, **kwargs
     ) -> torch.FloatTensor:

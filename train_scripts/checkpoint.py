@@ -92,8 +92,12 @@ def save_checkpoint(model: LiteGPTForConditionalGeneration, processor: LiteGPTPr
         ),
         encoding="utf-8",
     )
-    shutil.rmtree(folder, ignore_errors=True)
+    older = folder.with_name(folder.name + ".older")
+    shutil.rmtree(older, ignore_errors=True)
+    if folder.exists():
+        folder.rename(older)
     temporary.rename(folder)
+    shutil.rmtree(older, ignore_errors=True)
 
 
 def load_checkpoint(folder: str | Path, **kwargs) -> tuple[LiteGPTForConditionalGeneration, LiteGPTProcessor]:

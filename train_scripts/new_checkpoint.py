@@ -56,9 +56,8 @@ def main(arguments: NewCheckpointArguments) -> None:
         projector_hidden_size=arguments.projector_hidden_size,
     )
     model = LiteGPTForConditionalGeneration(config)
-    for tower in (model.model.vision_tower, model.model.aux_vision_tower):
-        if tower is not None:
-            start_positions_from_sinusoids(tower)
+    for tower in model.model.towers:
+        start_positions_from_sinusoids(tower)
     processor = LiteGPTProcessor(
         *(image_processor(tower.image_size) for tower in config.tower_configs),
         tokenizer=tokenizer,

@@ -53,9 +53,8 @@ class TowerTrainingModel(nn.Module):
 
     def __init__(self, model: LiteGPTModel, num_labels: int):
         super().__init__()
-        towers = [tower for tower in (model.vision_tower, model.aux_vision_tower) if tower is not None]
-        self.towers = nn.ModuleList(towers)
-        self.heads = nn.ModuleList(nn.Linear(tower.config.hidden_size, num_labels + 4) for tower in towers)
+        self.towers = nn.ModuleList(model.towers)
+        self.heads = nn.ModuleList(nn.Linear(tower.config.hidden_size, num_labels + 4) for tower in model.towers)
         self.num_labels = num_labels
 
     def forward(
@@ -150,10 +149,8 @@ def main(arguments: TowerArguments, training_arguments: TrainingArguments) -> No
     with refuse_bad_input():
         model, processor = load_checkpoint(arguments.model_name_or_path)
     cache_dir = arguments.training_cache_dir or f"{training_arguments.output_dir}/cache"
-    with (
-        refuse_bad_input(),
-        training_arguments.main_process_first(desc="preparing data"),
-    ):  # the other processes find the files
+    # The main process writes the files, the others find them.
+    with refuse_bad_input(), training_arguments.main_process_first(desc="preparing data"):
         rows = load_vindr_cxr(
             arguments.data_dir, split="train", cache_dir=arguments.cache_dir, num_proc=arguments.num_proc
         )

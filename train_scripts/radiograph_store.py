@@ -22,8 +22,7 @@ MIN_VISIBLE = 0.3
 class Movement:
     """A random view of a radiograph: scaled and shifted, with other contrast and brightness; never mirrored or turned.
 
-    Left and right carry meaning in a chest radiograph. In [0, 1],
-    `u -> (u - 0.5) * scale + 0.5 + shift`.
+    Left and right carry meaning in a chest radiograph. In [0, 1], `u -> (u - 0.5) * scale + 0.5 + shift`.
     """
 
     scale: tuple[float, float] = (1.0, 1.0)
@@ -61,18 +60,22 @@ class RadiographStore:
     Args:
         rows: a data set with an `image` column.
         image_processors: one for each tower.
-        folder: where the files are written; they are used again if they hold as many radiographs.
+        folder: where the files are written; the same rows and sizes find them again.
     """
 
     def __init__(self, rows: Dataset, image_processors: Sequence[Any], folder: str | Path):
         self.image_processors = list(image_processors)
         self._inputs = [processor.to_json_string() for processor in self.image_processors]
         self.identity = (rows._fingerprint, *self._inputs)
-        sides = [(processor.size["height"], processor.size["width"]) for processor in self.image_processors]
-        paths = {side: Path(folder) / f"radiographs-{rows._fingerprint}-{side[0]}x{side[1]}.npy" for side in sides}
-        _write_missing(rows, paths, self.image_processors[0].resample)
-        files = {side: np.load(path, mmap_mode="r") for side, path in paths.items()}
-        self.pictures = [files[side] for side in sides]
+        scalings = [(p.size["height"], p.size["width"], int(p.resample)) for p in self.image_processors]
+        paths = {
+            (height, width, resample): Path(folder)
+            / f"radiographs-{rows._fingerprint}-{height}x{width}-{resample}.npy"
+            for height, width, resample in scalings
+        }
+        _write_missing(rows, paths)
+        files = {scaling: np.load(path, mmap_mode="r") for scaling, path in paths.items()}
+        self.pictures = [files[scaling] for scaling in scalings]
 
     def pixel_values(self, rows: Sequence[int], movements: Sequence[Movement]) -> list[torch.Tensor]:
         """One (n, 3, side, side) tensor for each tower; the same one where the towers' input is the same."""
@@ -84,20 +87,22 @@ class RadiographStore:
         return [tensors[key] for key in self._inputs]
 
 
-def _write_missing(rows: Dataset, paths: dict[tuple[int, int], Path], resample: int) -> None:
-    missing = {side: path for side, path in paths.items() if not path.exists()}
+def _write_missing(rows: Dataset, paths: dict[tuple[int, int, int], Path]) -> None:
+    """Writes the files of `paths`, keyed by height, width and Pillow's resampling filter, that do not exist."""
+    missing = {scaling: path for scaling, path in paths.items() if not path.exists()}
     if not missing:
         return
-    temporary = {side: path.with_suffix(".incomplete") for side, path in missing.items()}
-    for (height, width), path in missing.items():
+    files = {}
+    for (height, width, resample), path in missing.items():
         check_free_space(path.parent, len(rows) * height * width)
-    files = {side: open_memmap(temporary[side], "w+", np.uint8, (len(rows), *side)) for side in missing}
+        shape = (len(rows), height, width)
+        files[height, width, resample] = open_memmap(path.with_suffix(".incomplete"), "w+", np.uint8, shape)
     for index, image in enumerate(tqdm(rows["image"], desc="Radiographs at the towers' size", mininterval=1)):
-        for (height, width), file in files.items():
+        for (height, width, resample), file in files.items():
             file[index] = np.asarray(image.resize((width, height), Image.Resampling(resample)))
-    for side, path in missing.items():
-        files[side].flush()
-        temporary[side].replace(path)
+    for scaling, path in missing.items():
+        files[scaling].flush()
+        path.with_suffix(".incomplete").replace(path)
 
 
 def check_free_space(folder: Path, size: int) -> None:

@@ -73,15 +73,12 @@ def main(data_args: DataArguments, training_args: SFTConfig, model_args: ModelCo
             attn_implementation=model_args.attn_implementation,
             quantization_config=quantization_of_language_model(model_args),
         )
-    for tower in (model.model.vision_tower, model.model.aux_vision_tower):
-        if tower is not None:
-            tower.requires_grad_(data_args.train_towers)
+    for tower in model.model.towers:
+        tower.requires_grad_(data_args.train_towers)
 
     cache_dir = data_args.training_cache_dir or f"{training_args.output_dir}/cache"
-    with (
-        refuse_bad_input(),
-        training_args.main_process_first(desc="preparing data"),
-    ):  # the other processes find the files
+    # The main process writes the files, the others find them.
+    with refuse_bad_input(), training_args.main_process_first(desc="preparing data"):
         rows = load_vindr_cxr(
             data_args.data_dir, split="train", cache_dir=data_args.cache_dir, num_proc=data_args.num_proc
         )
@@ -90,8 +87,7 @@ def main(data_args: DataArguments, training_args: SFTConfig, model_args: ModelCo
         features = patch_feature_file(model.model, store, views, cache_dir) if data_args.cache_features else None
     examples = training_examples(rows, views, data_args.tasks, processor)
 
-    # The collator does what SFTTrainer would do with a vision data set; it cannot truncate, since that would cut
-    # images.
+    # The collator does what SFTTrainer would do with a vision data set, but never truncates: that would cut images.
     training_args.dataset_kwargs = {"skip_prepare_dataset": True}
     training_args.remove_unused_columns = False
     training_args.max_length = None

@@ -21,7 +21,8 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm.auto import tqdm
 from transformers import pipeline
 
-from processing.dicom import RadiographError, load_radiograph
+from processing.dicom import RadiographError
+from processing.radiograph import load_radiograph
 from train_scripts.files import complete_lines, refuse_bad_input
 
 MARGIN = 0.03  # of the overlay's height, for a line of text
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with predictions.open("a", encoding="utf-8") as file:
         for start in tqdm(range(0, len(pending), args.batch_size), desc="Radiographs", unit="batch"):
             paths = pending[start : start + args.batch_size]
-            batch = list(readable(paths))
+            batch = list(readable(paths, pipe.processor.windowing))
             failures += len(paths) - len(batch)
             outputs = pipe([radiograph for _, radiograph in batch], batch_size=args.batch_size) if batch else []
             for (path, radiograph), output in zip(batch, outputs, strict=True):
@@ -66,13 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failures or not answered else 0
 
 
-def readable(paths: Sequence[Path]) -> Iterator[tuple[Path, Image.Image]]:
+def readable(paths: Sequence[Path], windowing: str) -> Iterator[tuple[Path, Image.Image]]:
     """The radiographs that can be used; what is wrong with the others, or odd about these, goes to standard error."""
     for path in paths:
         try:
             with warnings.catch_warnings(record=True) as notes:
                 warnings.simplefilter("always")
-                radiograph = load_radiograph(path)
+                radiograph = load_radiograph(path, windowing)
             for note in notes:
                 tqdm.write(str(note.message), file=sys.stderr)
             yield path, radiograph

@@ -1,14 +1,13 @@
-"""One radiograph, as hospitals and people hand it over (DICOM, PNG, JPEG, array) -> an 8-bit grey PIL image.
+"""DICOM chest radiographs -> 8-bit grey pictures.
 
-The stored values of a DICOM file pass the Modality LUT (PS3.3 C.11.1), the VOI LUT or window (C.11.2) and the
-inversion of MONOCHROME1 (C.7.6.3.1.2), computed once for every value that can be stored, then looked up by pixel.
-A header is checked before pixels are allocated. pydicom's messages quote the values of tags, so none is passed on: an
-error or warning never tells who the patient is.
+The stored values pass the Modality LUT (PS3.3 C.11.1), the VOI LUT or window (C.11.2) and the inversion of MONOCHROME1
+(C.7.6.3.1.2), computed once for every value that can be stored, then looked up by pixel. A header is checked before
+pixels are allocated. pydicom's messages quote the values of tags, so none is passed on: an error or warning never
+tells who the patient is.
 """
 
 import importlib
 import logging
-import os
 import re
 import struct
 import warnings
@@ -20,10 +19,11 @@ from types import ModuleType
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 MAX_PIXELS = 89_478_485  # rows x columns x samples, Pillow's own limit; a chest radiograph has 5 to 20 million
-MAX_BYTES = 1 << 30
+MAX_BYTES = 1 << 30  # of a file
+MAX_INFLATED_BYTES = 1 << 28  # of a deflated data set: `MAX_PIXELS` of 16 bits are 179 million
 
 # SC files of film scanners say OT; PS3.3 C.7.3.1.1.1 has no code of its own for them.
 _RADIOGRAPH_MODALITIES = ("CR", "DX", "RG", "OT")
@@ -32,65 +32,61 @@ _NOT_CHEST = frozenset(
     "ABDOMEN ANKLE ARM BREAST CSPINE ELBOW EXTREMITY FEMUR FINGER FOOT FOREARM HAND HEAD HIP HUMERUS JAW KNEE "
     "LEG LSPINE MANDIBLE NECK PELVIS SHOULDER SKULL TOE WRIST".split()
 )
-# Pillow's other readers start programs (EPS) or recognise almost any bytes (TGA).
-_RASTER_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000", "PPM")
-_BLOCK = 64  # rows a step: NumPy turns an index array into 8 bytes a pixel, too much for a whole frame
+# Transfer Syntax UIDs, PS3.6 table A-1.
+_JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+_JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", *_JPEG_LOSSLESS)
+_JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
+_JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
+_LOSSY = (_JPEG[0], _JPEG[1], _JPEG_LS[1], _JPEG_2000[1])
+_RLE = "1.2.840.10008.1.2.5"
+_VOI_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
+_ROWS_AT_ONCE = 16  # NumPy turns an index array into 8 bytes a pixel: too much for a whole frame or the cache
 
 
 class RadiographError(ValueError):
     """The radiograph cannot be used; the message is one sentence that names the file and the reason."""
 
 
-def load_radiograph(source: Any, windowing: str = "dicom") -> Image.Image:
-    """One radiograph in 8-bit grey, at its own size; air is black.
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a radiograph is read.
 
-    Args:
-        source: a file's path, its bytes, or a binary file object (DICOM, PNG, JPEG, GIF, BMP, TIFF, WebP, JPEG 2000,
-            PNM; recognised by content, not by suffix); a `pydicom.Dataset`; a PIL image; or a NumPy array of shape
-            (h, w), (h, w, 1), (h, w, 3) RGB or (h, w, 4) RGBA. Arrays are bool, uint8, uint16 (scaled by its full
-            range, as 16-bit pictures are) or float in [0, 1]. Colour becomes luminance (ITU-R BT.601), transparent
-            pixels lie over black, EXIF orientation is applied.
-        windowing: "dicom" or "paper", see `dicom_to_radiograph`; other sources than DICOM don't depend on it.
-
-    Returns:
-        A PIL image of mode "L".
-
-    Raises:
-        RadiographError: the radiograph cannot be used: unreadable, damaged, larger than `MAX_PIXELS` or `MAX_BYTES`,
-            of another modality, a URL, a folder.
-        TypeError: `source` is none of these.
-
-    Warns:
-        UserWarning: the first of several frames is used, or what `dicom_to_radiograph` warns of.
+    Attributes:
+        windowing: "dicom" or "paper", see `dicom_to_radiograph`.
+        num_threads: that decode one JPEG 2000 stream.
+        enough: pixels of the shorter side that will do, where decoding fewer is faster; None for all.
     """
-    _check_windowing(windowing)
-    if isinstance(source, (str, os.PathLike)):
-        return _load_path(os.fspath(source), windowing)
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return _load_file(BytesIO(source), "the given bytes", windowing)
-    if isinstance(source, Image.Image):
-        return _picture_to_grey(source, "the given image")
-    if isinstance(source, np.ndarray):
-        return _array_to_grey(source, "the given array")
 
-    if type(source).__module__.partition(".")[0] == "pydicom":
-        return dicom_to_radiograph(source, windowing)
-    if callable(getattr(source, "read", None)):
-        data = source.read(MAX_BYTES + 1)
-        if not isinstance(data, bytes):
-            raise TypeError("a radiograph's file object must be opened in binary mode")
-        return _load_file(BytesIO(data), "the given file object", windowing)
-    raise TypeError(
-        "a radiograph is a path, bytes, a binary file object, a pydicom.Dataset, a PIL image or a NumPy array, "
-        f"not {type(source).__name__}"
-    )
+    windowing: str = "dicom"
+    num_threads: int = 1
+    enough: int | None = None
+
+    def __post_init__(self):
+        if self.windowing not in ("dicom", "paper"):
+            raise ValueError(f"windowing is 'dicom' or 'paper', not {self.windowing!r}")
+
+
+@dataclass(frozen=True)
+class GreyPicture:
+    """A radiograph in 8-bit grey, in full or reduced.
+
+    Attributes:
+        image: mode "L".
+        size: (width, height) of the radiograph itself.
+        box: xyxy in pixels of `image`: the part that shows the radiograph; None for all of it.
+    """
+
+    image: Image.Image
+    size: tuple[int, int]
+    box: tuple[float, float, float, float] | None = None
 
 
 def dicom_to_radiograph(dataset: Any, windowing: str = "dicom", name: str = "the given dataset") -> Image.Image:
     """One DICOM radiograph in 8-bit grey; the first frame where there are several.
 
     Args:
-        dataset: with Pixel Data of 1 to 16 bits stored; MONOCHROME1 or 2, PALETTE COLOR, RGB or YBR.
+        dataset: a `pydicom.Dataset` with Pixel Data of 1 to 16 bits stored; MONOCHROME1 or 2, PALETTE COLOR, RGB or
+            YBR.
         windowing: "dicom" applies the Modality LUT or rescale, then the first VOI LUT, or else the first window
             (centre +- width / 2; LINEAR, LINEAR_EXACT or SIGMOID), or else the full range of the pixels that are not
             padding; 8-bit pixels without a VOI LUT or window are ready to display and stay as they are.
@@ -106,51 +102,95 @@ def dicom_to_radiograph(dataset: Any, windowing: str = "dicom", name: str = "the
             contradicts itself or the pixel data, or pixel data that cannot be decoded.
 
     Warns:
-        UserWarning: several frames; a View Position other than PA or AP; a body part other than the chest; a window
-            that cannot be applied (and is left out).
+        UserWarning: several frames; a View Position other than PA or AP; a body part other than the chest; text burned
+            into the picture; a window that cannot be applied (and is left out).
 
     Source: PS3.3 C.7.6.3, C.11.1, C.11.2.1; LiteGPT (arXiv 2407.12064), appendix A.1, for "paper".
     """
-    _check_windowing(windowing)
+    return read_dataset(dataset, name, ReadOptions(windowing)).image
+
+
+def read_dicom(file: BinaryIO, name: str, options: ReadOptions) -> GreyPicture:
+    """A DICOM file, also without preamble or File Meta Information, as old files are; see `dicom_to_radiograph`."""
+    pydicom = _import_pydicom(name)
+    try:
+        dataset = pydicom.dcmread(_inflated(file, name), force=True)
+    except RadiographError:
+        raise
+    except Exception:  # see _read_header
+        raise unusable(name, "its DICOM header is damaged") from None
+    if not dataset.preamble and not any(keyword in dataset for keyword in ("SOPClassUID", "Modality", "Rows")):
+        raise unusable(name, "it is neither a DICOM file nor a picture (PNG, JPEG, ...)")
+    return read_dataset(dataset, name, options)
+
+
+def read_dataset(dataset: Any, name: str, options: ReadOptions) -> GreyPicture:
+    """`dicom_to_radiograph` with the other options."""
     _import_pydicom(name)
     header = _read_header(dataset, name)
     _check_header(header, name)
-    pixels, photometric = _decode(dataset, header, name)
-
+    syntax, frame = _first_frame(dataset, header, name)
+    size = (header.columns, header.rows)
+    if options.enough and syntax in _JPEG_2000 and header.is_windowed(options.windowing):
+        reduced = _decode_reduced(frame, header, options.enough)
+        if reduced is not None:
+            codes, box = reduced
+            return GreyPicture(_display(codes, header, options.windowing, name), size, box)
+    pixels, photometric = _decode(dataset, syntax, frame, header, options.num_threads, name)
     if pixels.ndim == 3:
-        pixels = (pixels >> max(header.bits_stored - 8, 0)).astype(np.uint8)
-        return Image.fromarray(pixels[..., 0] if photometric.startswith("YBR") else pixels).convert("L")
-    # High bits that are not stored may hold anything (PS3.5 8.1.1).
-    codes = pixels.astype(f"u{pixels.dtype.itemsize}", copy=False) & (2**header.bits_stored - 1)
-    if header.palette:
-        table = _palette_table(header)
-    elif windowing == "paper":
-        table = _paper_table(header, codes, name)
-    else:
-        table = _dicom_table(header, codes, name)
-    return Image.fromarray(_apply_table(table, codes))
+        if header.bits_stored != 8:
+            full = 2**header.bits_stored - 1
+            pixels = apply_table(np.rint(np.arange(full + 1) * 255 / full).astype(np.uint8), pixels)
+        image = Image.fromarray(pixels[..., 0] if photometric.startswith("YBR") else pixels)
+        return GreyPicture(image.convert("L"), size)
+    return GreyPicture(_display(pixels, header, options.windowing, name), size)
 
 
-# --- DICOM: header ---------------------------------------------------------------------------------------------------
+def _inflated(file: BinaryIO, name: str) -> BinaryIO:
+    """The file, a deflated data set (PS3.5 A.5) inflated: pydicom inflates without a limit."""
+    head = file.read(4096)
+    file.seek(0)
+    if b"1.2.840.10008.1.2.1.99" not in head or len(head) <= 144:
+        return file
+    meta = file.read(144 + int.from_bytes(head[140:144], "little"))  # PS3.10 7.1
+    inflated = BytesIO()
+    inflated.write(meta.replace(b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.1\0\0\0", 1))
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        while inflated.tell() <= MAX_INFLATED_BYTES and (data := inflater.unconsumed_tail or file.read(1 << 16)):
+            inflated.write(inflater.decompress(data, 1 << 22))
+    except zlib.error:
+        raise unusable(name, "its deflated data set is damaged") from None
+    if inflated.tell() > MAX_INFLATED_BYTES:
+        raise unusable(name, f"its deflated data set is larger than {MAX_INFLATED_BYTES >> 20} MiB")
+    inflated.seek(0)
+    return inflated
+
+
+# --- Header ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _LookupTable:
-    """A LUT of PS3.3 C.11.1.1: `data[0]` is for input `first` and below, the last entry for all above."""
+    """A LUT of PS3.3 C.11.1.1: `data[0]` is for input `first` and below, the last entry for all above.
+
+    `first` is read as unsigned: in an implicit VR nothing else says its sign than the values it stands for.
+    """
 
     first: int
     bits: int
     data: np.ndarray
 
-    def __call__(self, values: np.ndarray) -> np.ndarray:
-        index = np.rint(values).astype(np.int64) - self.first
-        return self.data[np.clip(index, 0, len(self.data) - 1)]
+    def __call__(self, values: np.ndarray, signed: bool) -> np.ndarray:
+        first = self.first - 2**16 if signed and self.first >= 2**15 else self.first
+        return self.data[np.clip(np.rint(values) - first, 0, len(self.data) - 1).astype(np.int64)]
 
 
 @dataclass(frozen=True)
 class _Header:
     view: str
     body_part: str
+    burned_in_annotation: str
     photometric: str
     rows: int
     columns: int
@@ -175,6 +215,17 @@ class _Header:
         values = np.arange(2**self.bits_stored)
         return np.where(self.signed & (values >= len(values) // 2), values - len(values), values)
 
+    def clip(self, pixels: np.ndarray) -> np.ndarray:
+        """Values that a lossy stream has beyond the stored range, which would wrap around to the other end."""
+        low = -(2 ** (self.bits_stored - 1)) if pixels.dtype.kind == "i" else 0
+        return pixels.clip(low, low + 2**self.bits_stored - 1)
+
+    def is_windowed(self, windowing: str) -> bool:
+        """Whether a window or VOI LUT says how values are displayed, without a look at the pixels."""
+        if windowing == "dicom" and self.voi_lut:
+            return True
+        return self.window is not None and self.window[1] > 1 and self.voi_function in _VOI_FUNCTIONS
+
 
 def _read_header(dataset: Any, name: str) -> _Header:
     def read(keyword: str, convert: Callable[[Any], Any], default: Any = None) -> Any:
@@ -184,23 +235,22 @@ def _read_header(dataset: Any, name: str) -> _Header:
                 value = value[0] if value else None
             return default if value is None or value == "" else convert(value)
         except Exception:  # pydicom converts a value when it is read, and raises whatever a bad one runs into
-            raise _unusable(name, f"its {keyword} is malformed") from None
+            raise unusable(name, f"its {keyword} is malformed") from None
 
     def lookup_table(item: Any) -> _LookupTable:
-        return _read_lookup_table(item, "LUT", signed, byte_order)
+        return _read_lookup_table(item, "LUT", byte_order)
 
     def palette_table(colour: str) -> _LookupTable:
         return read(
             f"{colour}PaletteColorLookupTableDescriptor",
-            lambda _: _read_lookup_table(dataset, f"{colour}PaletteColorLookupTable", signed, byte_order),
+            lambda _: _read_lookup_table(dataset, f"{colour}PaletteColorLookupTable", byte_order),
         )
 
     modality = read("Modality", _code_string, "")
     if modality and modality not in _RADIOGRAPH_MODALITIES:
         wanted = ", ".join(_RADIOGRAPH_MODALITIES)
-        raise _unusable(name, f"its modality is {modality}, not a radiograph's ({wanted})")
+        raise unusable(name, f"its modality is {modality}, not a radiograph's ({wanted})")
     byte_order = ">" if dataset.original_encoding[1] is False else "<"
-    signed = read("PixelRepresentation", int, 0) == 1
     photometric = read("PhotometricInterpretation", _code_string, "")
     bits_allocated = read("BitsAllocated", int, 0)
     bits_stored = read("BitsStored", int, bits_allocated)
@@ -210,6 +260,7 @@ def _read_header(dataset: Any, name: str) -> _Header:
     return _Header(
         view=read("ViewPosition", _code_string, ""),
         body_part=read("BodyPartExamined", _code_string, ""),
+        burned_in_annotation=read("BurnedInAnnotation", _code_string, ""),
         photometric=photometric,
         rows=read("Rows", int, 0),
         columns=read("Columns", int, 0),
@@ -218,7 +269,7 @@ def _read_header(dataset: Any, name: str) -> _Header:
         bits_allocated=bits_allocated,
         bits_stored=bits_stored,
         high_bit=read("HighBit", int, bits_stored - 1),
-        signed=signed,
+        signed=read("PixelRepresentation", int, 0) == 1,
         padding=None if padding is None else (padding, read("PixelPaddingRangeLimit", int, padding)),
         slope=read("RescaleSlope", _finite, 1.0),
         intercept=read("RescaleIntercept", _finite, 0.0),
@@ -243,24 +294,22 @@ def _finite(value: Any) -> float:
     return float(value)
 
 
-def _read_lookup_table(dataset: Any, keyword: str, signed: bool, byte_order: str) -> _LookupTable:
+def _read_lookup_table(dataset: Any, keyword: str, byte_order: str) -> _LookupTable:
     entries, first, bits = (int(value) for value in dataset[f"{keyword}Descriptor"].value)
     entries = entries % 2**16 or 2**16  # 0 says 65536; a negative count was read as signed
-    if signed and first >= 2**15:
-        first -= 2**16
     data = dataset[f"{keyword}Data"].value
     if isinstance(data, bytes):
         data = np.frombuffer(data, np.uint8 if len(data) < 2 * entries else f"{byte_order}u2")
     data = np.atleast_1d(np.asarray(data, dtype=np.int64))[:entries]
     if len(data) < entries or not 1 <= bits <= 16:
         raise ValueError("the table does not match its descriptor")
-    return _LookupTable(first, bits, data)
+    return _LookupTable(first % 2**16, bits, data)
 
 
 def _check_header(header: _Header, name: str) -> None:
     if header.rows < 1 or header.columns < 1 or header.bits_allocated < 1:
-        raise _unusable(name, "it holds no image (no Rows, Columns or BitsAllocated)")
-    _check_size(header.rows, header.columns, header.samples, name)
+        raise unusable(name, "it holds no image (no Rows, Columns or BitsAllocated)")
+    check_size(header.rows, header.columns, header.samples, name)
     known = header.photometric == "RGB" or header.photometric.startswith("YBR_")
     samples = {"MONOCHROME1": 1, "MONOCHROME2": 1, "PALETTE COLOR": 1}.get(header.photometric, 3 if known else None)
     for bad, reason in (
@@ -277,65 +326,49 @@ def _check_header(header: _Header, name: str) -> None:
         (header.slope == 0, "its RescaleSlope is 0"),
     ):
         if bad:
-            raise _unusable(name, reason)
+            raise unusable(name, reason)
     if header.frames > 1:
-        _warn(name, f"it has {header.frames} frames, the first is used")
+        warn(name, f"it has {header.frames} frames, the first is used")
     if header.view and header.view not in _FRONTAL_VIEWS:
-        _warn(name, f"its ViewPosition is {header.view}, not PA or AP")
+        warn(name, f"its ViewPosition is {header.view}, not PA or AP")
     if header.body_part in _NOT_CHEST:
-        _warn(name, f"its BodyPartExamined is {header.body_part}, not the chest")
+        warn(name, f"its BodyPartExamined is {header.body_part}, not the chest")
+    if header.burned_in_annotation == "YES":
+        warn(name, "text is burned into its picture (BurnedInAnnotation), which may tell who the patient is")
 
 
-# --- DICOM: pixels ---------------------------------------------------------------------------------------------------
+# --- Pixels ----------------------------------------------------------------------------------------------------------
 
 
-def _decode(dataset: Any, header: _Header, name: str) -> tuple[np.ndarray, str]:
-    """The first frame, (rows, columns) or (rows, columns, 3) of stored values, and its Photometric Interpretation."""
+def _first_frame(dataset: Any, header: _Header, name: str) -> tuple[Any, memoryview]:
+    """The Transfer Syntax UID and the first frame's compressed stream, checked; empty where it is not compressed."""
     pydicom = _import_pydicom(name)
     uid = pydicom.uid
     data = header.pixel_data
     if not data:
-        raise _unusable(name, "it holds no pixel data")
+        raise unusable(name, "it holds no pixel data")
     try:
         syntax = _transfer_syntax(dataset, uid)
     except Exception:  # see _read_header
-        raise _unusable(name, "its TransferSyntaxUID is malformed") from None
+        raise unusable(name, "its TransferSyntaxUID is malformed") from None
     if syntax not in uid.AllTransferSyntaxes:
-        raise _unusable(name, "its transfer syntax is unknown")
-    undecodable = _unusable(name, f"its pixel data cannot be decoded ({syntax.name})")
-
-    frame = b""
+        raise unusable(name, "its transfer syntax is unknown")
     if syntax in uid.UncompressedTransferSyntaxes:
         bits = header.rows * header.columns * header.samples * header.frames * header.bits_allocated
         if header.photometric == "YBR_FULL_422":
             bits = bits * 2 // 3
         if len(data) < (bits + 7) // 8:
-            raise _unusable(name, f"it is cut short: {len(data)} of {(bits + 7) // 8} bytes of pixel data")
-    else:
+            raise unusable(name, f"it is cut short: {len(data)} of {(bits + 7) // 8} bytes of pixel data")
+        return syntax, memoryview(b"")
+    frame = _only_fragment(data)
+    if frame is None:
         try:
-            frame = pydicom.encaps.get_frame(data, 0, number_of_frames=header.frames)
-        except Exception:  # a damaged stream can raise anything, here and below
-            raise undecodable from None
-        if syntax not in uid.RLETransferSyntaxes:
-            _check_codestream(frame, header, name)
-
-    lossless_jpeg = (uid.JPEGLossless, uid.JPEGLosslessSV1)
-    try:
-        # pydicom's own plug-ins under a free licence decode neither of these.
-        if syntax in lossless_jpeg or (syntax == uid.JPEGExtended12Bit and header.samples == 1):
-            imagecodecs = _import_optional("imagecodecs", name)
-            pixels, photometric = imagecodecs.jpeg8_decode(frame), header.photometric
-        else:
-            native = {"view_only": True, "correct_unused_bits": False} if not frame else {}
-            pixels, properties = pydicom.pixels.get_decoder(syntax).as_array(dataset, index=0, **native)
-            photometric = str(properties["photometric_interpretation"])
-    except (KeyboardInterrupt, SystemExit, RadiographError):
-        raise
-    except BaseException:  # a panic of pylibjpeg-rle is no Exception
-        raise undecodable from None
-    if pixels.shape[:2] != (header.rows, header.columns):
-        raise undecodable
-    return pixels, photometric
+            frame = memoryview(pydicom.encaps.get_frame(data, 0, number_of_frames=header.frames))
+        except Exception:  # a damaged stream can raise anything
+            raise _undecodable(name, syntax) from None
+    if syntax not in uid.RLETransferSyntaxes:
+        _check_codestream(frame, syntax, header, name)
+    return syntax, frame
 
 
 def _transfer_syntax(dataset: Any, uid: ModuleType) -> str:
@@ -349,24 +382,35 @@ def _transfer_syntax(dataset: Any, uid: ModuleType) -> str:
     return uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian
 
 
-def _check_codestream(frame: bytes, header: _Header, name: str) -> None:
+def _only_fragment(data: bytes) -> memoryview | None:
+    """The stream of a single frame in a single fragment (PS3.5 A.4), as nearly all are, without a copy of it."""
+    item, delimiter = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+    start = 8 + int.from_bytes(data[4:8], "little")  # behind the Basic Offset Table
+    end = start + 8 + int.from_bytes(data[start + 4 : start + 8], "little")
+    if data[:4] == data[start : start + 4] == item and data[end : end + 4] in (delimiter, b"") and end <= len(data):
+        return memoryview(data)[start + 8 : end]
+    return None
+
+
+def _undecodable(name: str, syntax: Any) -> RadiographError:
+    return unusable(name, f"its pixel data cannot be decoded ({syntax.name})")
+
+
+def _check_codestream(frame: memoryview, syntax: str, header: _Header, name: str) -> None:
     """Refuses a JPEG, JPEG-LS or JPEG 2000 stream that is cut short or of another size than the header's.
 
     Decoders fill what is cut off with grey, and allocate what the stream says, however little the header says.
     """
-    if b"\xff\xd9" not in frame[-32:]:  # end of image, with padding behind it
-        raise _unusable(name, "its compressed pixel data are cut short")
-    size = _codestream_size(frame)
+    if b"\xff\xd9" not in bytes(frame[-32:]):  # end of image, with padding behind it
+        raise unusable(name, "its compressed pixel data are cut short")
+    is_jpeg = syntax in (*_JPEG, *_JPEG_LS)
+    size = _jpeg_size(frame) if is_jpeg else _jpeg_2000_size(frame)
     if size != (header.rows, header.columns, header.samples):
-        raise _unusable(name, "its compressed pixel data are damaged or of another size than its header says")
+        raise unusable(name, "its compressed pixel data are damaged or of another size than its header says")
 
 
-def _codestream_size(frame: bytes) -> tuple[int, int, int] | None:
-    """Rows, columns, samples as a JPEG 2000 (ITU-T T.800 A.5.1), JPEG or JPEG-LS (T.81 B.2.2) stream declares them."""
-    start = frame.find(b"\xff\x4f\xff\x51", 0, 4096)
-    if start >= 0 and len(frame) >= start + 42:
-        width, height, left, top = struct.unpack_from(">4I", frame, start + 8)
-        return height - top, width - left, struct.unpack_from(">H", frame, start + 40)[0]
+def _jpeg_size(frame: memoryview) -> tuple[int, int, int] | None:
+    """Rows, columns, samples as a JPEG or JPEG-LS stream declares them (ITU-T T.81 B.2.2)."""
     position = 2
     while position + 10 <= len(frame) and frame[position] == 0xFF:
         marker = frame[position + 1]
@@ -379,12 +423,142 @@ def _codestream_size(frame: bytes) -> tuple[int, int, int] | None:
     return None
 
 
+def _jpeg_2000_size(frame: memoryview) -> tuple[int, int, int] | None:
+    """Rows, columns, samples as a JPEG 2000 stream declares them (ITU-T T.800 A.5.1)."""
+    start = _start_of_jpeg_2000(frame)
+    if start is None:
+        return None
+    width, height, left, top = struct.unpack_from(">4I", frame, start + 8)
+    return height - top, width - left, struct.unpack_from(">H", frame, start + 40)[0]
+
+
+def _start_of_jpeg_2000(frame: memoryview) -> int | None:
+    """Where the codestream starts: at once, or in the box `jp2c` of a JP2 file (T.800 I.4), as some writers store."""
+    start = 0
+    while frame[start : start + 4] != b"\xff\x4f\xff\x51":
+        size = int.from_bytes(frame[start : start + 4])
+        if size != 0 and size < 8 or start + 8 > len(frame):
+            return None
+        start += 8 if frame[start + 4 : start + 8] == b"jp2c" else size or len(frame)
+    return start if start + 43 <= len(frame) else None
+
+
+def _decode(
+    dataset: Any, syntax: Any, frame: memoryview, header: _Header, num_threads: int, name: str
+) -> tuple[np.ndarray, str]:
+    """The first frame, (rows, columns) or (rows, columns, 3) of stored values, and its Photometric Interpretation."""
+    imagecodecs = None
+    by_imagecodecs = syntax in _JPEG_LOSSLESS or (
+        header.samples == 1 and syntax in (_RLE, *_JPEG, *_JPEG_LS, *_JPEG_2000)
+    )
+    try:
+        if by_imagecodecs and (imagecodecs := _find("imagecodecs")):
+            pixels, photometric = _decode_by(imagecodecs, syntax, frame, header, num_threads), header.photometric
+        else:
+            native = {"view_only": True, "correct_unused_bits": False} if not frame else {}
+            decoder = _import_optional("pydicom.pixels", name).get_decoder(syntax)
+            pixels, properties = decoder.as_array(dataset, index=0, **native)
+            photometric = str(properties["photometric_interpretation"])
+    except (KeyboardInterrupt, SystemExit, RadiographError):
+        raise
+    except BaseException:  # a panic of pylibjpeg-rle is no Exception
+        if by_imagecodecs and not imagecodecs:
+            raise unusable(name, f"{syntax.name} cannot be decoded without the package imagecodecs") from None
+        raise _undecodable(name, syntax) from None
+    if pixels.shape[:2] != (header.rows, header.columns):
+        raise _undecodable(name, syntax)
+    return pixels, photometric
+
+
+def _decode_by(
+    imagecodecs: ModuleType, syntax: str, frame: memoryview, header: _Header, num_threads: int
+) -> np.ndarray:
+    """Several times faster than pydicom's plug-ins, of which none under a free licence decodes lossless JPEG."""
+    if syntax == _RLE:
+        return _decode_rle(frame, header, imagecodecs)
+    if syntax in _JPEG:
+        pixels = imagecodecs.jpeg8_decode(frame)
+    elif syntax in _JPEG_LS:
+        pixels = imagecodecs.jpegls_decode(frame)
+    else:
+        pixels = imagecodecs.jpeg2k_decode(frame, numthreads=num_threads)
+    return header.clip(pixels) if syntax in _LOSSY else pixels
+
+
+def _decode_rle(frame: memoryview, header: _Header, imagecodecs: ModuleType) -> np.ndarray:
+    """Raises a ValueError where a stream, complete or not, is longer or shorter than the frame."""
+    dtype = np.dtype(f"<u{-(-header.bits_allocated // 8)}")
+    values = np.empty(header.rows * header.columns * dtype.itemsize, np.uint8)
+    if len(imagecodecs.dicomrle_decode(frame, dtype, out=values)) != len(values):
+        raise ValueError("the stream is too short")
+    return values.view(dtype).reshape(header.rows, header.columns)
+
+
+def _decode_reduced(
+    frame: memoryview, header: _Header, enough: int
+) -> tuple[np.ndarray, tuple[float, float, float, float]] | None:
+    """A JPEG 2000 stream at the lowest resolution whose shorter side has `enough` pixels, and `GreyPicture.box`.
+
+    None where no lower resolution will do or Pillow cannot decode it; the stream is then decoded in full.
+
+    Sample i of the resolution that is `levels` down stands for pixel i * 2^levels (ITU-T T.800 F.3: low-pass samples
+    are the even ones), not for the middle of 2^levels pixels, which the box makes up for.
+    """
+    levels = (min(header.rows, header.columns) // enough).bit_length() - 1
+    start = _start_of_jpeg_2000(frame) or 0
+    origin, precision = frame[start + 16 : start + 24], frame[start + 42]
+    # Signed values, others than the header's and an image area that starts elsewhere are left to the full decoder.
+    if levels < 1 or not 8 <= header.bits_stored == precision + 1 or any(origin):
+        return None
+    step = 2**levels
+    width, height = -(-header.columns // step), -(-header.rows // step)
+    try:
+        image = Image.open(BytesIO(frame), formats=("JPEG2000",))
+        image.reduce = levels
+        image._size = (width * step, height * step)  # else Pillow rounds the reduced size where JPEG 2000 rounds up
+        codes = np.asarray(image)
+    except Exception:  # see GreyPicture's readers: Pillow's decoders raise anything
+        return None
+    if codes.shape != (height, width):
+        return None
+    if codes.dtype == np.uint16:
+        codes = codes >> (16 - header.bits_stored)  # Pillow spreads the values over 16 bits
+    shift = 0.5 - 0.5 / step
+    return np.pad(codes, ((0, 1), (0, 1)), "edge"), (
+        shift,
+        shift,
+        header.columns / step + shift,
+        header.rows / step + shift,
+    )
+
+
+def _display(pixels: np.ndarray, header: _Header, windowing: str, name: str) -> Image.Image:
+    """(rows, columns) of stored values as they are displayed."""
+    codes = pixels.astype(f"u{pixels.dtype.itemsize}", copy=False)
+    if codes.itemsize > 2:
+        codes = codes.astype(np.uint16)
+    if header.palette:
+        table = _palette_table(header)
+    elif windowing == "paper":
+        table = _paper_table(header, codes, name)
+    else:
+        table = _dicom_table(header, codes, name)
+    return Image.fromarray(apply_table(table, codes))
+
+
 def _dicom_table(header: _Header, codes: np.ndarray, name: str) -> np.ndarray:
     """(2^bits_stored,) uint8: what each pixel code is displayed as."""
     stored = header.stored_values()
-    values = header.modality_lut(stored) if header.modality_lut else stored * header.slope + header.intercept
+    if header.modality_lut:
+        values = header.modality_lut(stored, header.signed)
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = stored * header.slope + header.intercept
+        if not np.isfinite(values).all():
+            raise unusable(name, "its RescaleSlope or RescaleIntercept is too large")
     if header.voi_lut:
-        fraction = header.voi_lut(values) / (2**header.voi_lut.bits - 1)
+        # C.11.2.1.1: the first value is signed where the Modality LUT may give negative ones.
+        fraction = header.voi_lut(values, bool(values.min() < 0)) / (2**header.voi_lut.bits - 1)
     elif window := _usable_window(header, name):
         fraction = _apply_window(values, *window, header.voi_function)
     else:
@@ -410,11 +584,11 @@ def _used_values(header: _Header, codes: np.ndarray, stored: np.ndarray) -> np.n
 def _usable_window(header: _Header, name: str) -> tuple[float, float] | None:
     if header.window is None:
         return None
-    if header.voi_function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        _warn(name, f"its VOILUTFunction {header.voi_function} is unknown, its window is left out")
+    if header.voi_function not in _VOI_FUNCTIONS:
+        warn(name, f"its VOILUTFunction {header.voi_function} is unknown, its window is left out")
         return None
     if header.window[1] < 1 if header.voi_function == "LINEAR" else header.window[1] <= 0:
-        _warn(name, f"its WindowWidth is {header.window[1]:g}, its window is left out")
+        warn(name, f"its WindowWidth is {header.window[1]:g}, its window is left out")
         return None
     return header.window
 
@@ -437,7 +611,7 @@ def _paper_table(header: _Header, codes: np.ndarray, name: str) -> np.ndarray:
         center, width = header.window
     else:
         if header.window:
-            _warn(name, f"its WindowWidth is {header.window[1]:g}, its window is left out")
+            warn(name, f"its WindowWidth is {header.window[1]:g}, its window is left out")
         counts = _histogram(codes, len(stored))
         used = stored[counts > 0]
         center, width = (counts @ stored) / counts.sum(), float(used.max() - used.min()) or 1.0
@@ -447,148 +621,46 @@ def _paper_table(header: _Header, codes: np.ndarray, name: str) -> np.ndarray:
 
 def _palette_table(header: _Header) -> np.ndarray:
     stored = header.stored_values()
-    rgb = [np.clip(lut(stored) / (2**lut.bits - 1) * 255, 0, 255) for lut in header.palette]
+    rgb = [np.clip(lut(stored, header.signed) / (2**lut.bits - 1) * 255, 0, 255) for lut in header.palette]
     return np.asarray(Image.fromarray(np.rint(np.stack(rgb, axis=-1)[None]).astype(np.uint8)).convert("L"))[0]
 
 
 def _histogram(codes: np.ndarray, bins: int) -> np.ndarray:
     counts = np.zeros(bins, np.int64)
-    for start in range(0, len(codes), _BLOCK):
-        counts += np.bincount(codes[start : start + _BLOCK].ravel(), minlength=bins)
+    for start in range(0, len(codes), _ROWS_AT_ONCE):
+        rows = codes[start : start + _ROWS_AT_ONCE]
+        counts += np.bincount((rows & (bins - 1)).ravel(), minlength=bins)
     return counts
 
 
-def _apply_table(table: np.ndarray, codes: np.ndarray) -> np.ndarray:
+def apply_table(table: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """`table[codes]` for uint8 or uint16 codes, with less memory.
+
+    Bits above the table's, a power of two, count for nothing: high bits that are not stored may hold anything
+    (PS3.5 8.1.1).
+    """
+    table = np.tile(table, 2 ** (8 * codes.itemsize) // len(table))
     out = np.empty(codes.shape, np.uint8)
-    for start in range(0, len(codes), _BLOCK):
-        np.take(table, codes[start : start + _BLOCK], out=out[start : start + _BLOCK], mode="clip")
+    for start in range(0, len(codes), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        np.take(table, codes[rows], out=out[rows], mode="clip")
     return out
 
 
-# --- Files, pictures, arrays -----------------------------------------------------------------------------------------
+# --- What radiograph.py shares ---------------------------------------------------------------------------------------
 
 
-def _load_path(path: str, windowing: str) -> Image.Image:
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", path):
-        raise _unusable(path, "it is a URL; download it and give the file")
-    if not os.path.isfile(path):  # before it is opened: a pipe would wait for ever
-        raise _unusable(path, "it is not a file" if os.path.exists(path) else "there is no such file")
-    try:
-        file = open(path, "rb")
-    except OSError as error:
-        raise _unusable(path, f"it cannot be opened ({error.strerror})") from None
-    with file:
-        return _load_file(file, path, windowing)
-
-
-def _load_file(file: BinaryIO, name: str, windowing: str) -> Image.Image:
-    if file.seek(0, os.SEEK_END) > MAX_BYTES:
-        raise _unusable(name, f"it is larger than {MAX_BYTES >> 30} GiB")
-    file.seek(0)
-    head = file.read(132)
-    if not head:
-        raise _unusable(name, "it is empty")
-    file.seek(0)
-    if head[128:] != b"DICM":
-        try:
-            image = Image.open(file, formats=_RASTER_FORMATS)
-        except UnidentifiedImageError:
-            file.seek(0)
-        except Image.DecompressionBombError:
-            raise _unusable(name, f"it has more than {MAX_PIXELS:,} pixels") from None
-        except Exception:  # see _picture_to_grey
-            raise _unusable(name, "its picture is damaged or cut short") from None
-        else:
-            return _picture_to_grey(image, name)
-    return dicom_to_radiograph(_read_dicom(file, name), windowing, name)
-
-
-def _read_dicom(file: BinaryIO, name: str) -> Any:
-    """Also without preamble or File Meta Information, as old files are."""
-    pydicom = _import_pydicom(name)
-    _check_deflated(file, name)
-    try:
-        dataset = pydicom.dcmread(file, force=True)
-    except Exception:  # see _read_header
-        raise _unusable(name, "its DICOM header is damaged") from None
-    if not dataset.preamble and not any(keyword in dataset for keyword in ("SOPClassUID", "Modality", "Rows")):
-        raise _unusable(name, "it is neither a DICOM file nor a picture (PNG, JPEG, ...)")
-    return dataset
-
-
-def _check_deflated(file: BinaryIO, name: str) -> None:
-    """Refuses a deflated data set (PS3.5 A.5) that inflates beyond `MAX_BYTES`; pydicom inflates without a limit."""
-    head = file.read(4096)
-    if b"1.2.840.10008.1.2.1.99" in head and len(head) > 144:
-        file.seek(144 + int.from_bytes(head[140:144], "little"))  # behind the File Meta Information (PS3.10 7.1)
-        inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
-        try:
-            while size <= MAX_BYTES and (data := inflater.unconsumed_tail or file.read(1 << 16)):
-                size += len(inflater.decompress(data, 1 << 24))
-        except zlib.error:
-            raise _unusable(name, "its deflated data set is damaged") from None
-        if size > MAX_BYTES:
-            raise _unusable(name, f"its deflated data set is larger than {MAX_BYTES >> 30} GiB")
-    file.seek(0)
-
-
-def _picture_to_grey(image: Image.Image, name: str) -> Image.Image:
-    _check_size(image.height, image.width, 1, name)
-    try:
-        frames = getattr(image, "n_frames", 1)  # only Pillow's multi-frame formats have it
-        image.load()
-        image = ImageOps.exif_transpose(image)
-        deep = image.mode == "F" or image.mode.startswith("I")  # convert would clip these at 255
-        if image.has_transparency_data and not deep:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-        if not deep:
-            image = image.convert("L")
-    except Exception:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, IndexError, ...
-        raise _unusable(name, "its picture is damaged or cut short") from None
-    if frames > 1:
-        _warn(name, f"it has {frames} frames, the first is used")
-    if deep:
-        array = np.asarray(image)
-        if image.mode == "I" and array.min() >= 0 and array.max() < 2**16:  # 16-bit PNM
-            array = array.astype(np.uint16)
-        return _array_to_grey(array, name)
-    return image
-
-
-def _array_to_grey(array: np.ndarray, name: str) -> Image.Image:
-    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))) or array.size == 0:
-        raise _unusable(name, f"its shape is {array.shape}, not (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)")
-    if array.dtype == np.uint16:
-        array = _apply_table(np.rint(np.arange(2**16) / 257).astype(np.uint8), array)
-    elif array.dtype == bool:
-        array = array.astype(np.uint8) * 255
-    elif np.issubdtype(array.dtype, np.floating):
-        if not (array.min() >= 0 and array.max() <= 1):
-            raise _unusable(name, "its floats are not all in [0, 1]")
-        array = np.rint(array * 255).astype(np.uint8)
-    elif array.dtype != np.uint8:
-        raise _unusable(name, f"its {array.dtype} values have no known range; give uint8, uint16 or floats in [0, 1]")
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[..., 0]
-    return _picture_to_grey(Image.fromarray(array), name)
-
-
-def _check_windowing(windowing: str) -> None:
-    if windowing not in ("dicom", "paper"):
-        raise ValueError(f"windowing is 'dicom' or 'paper', not {windowing!r}")
-
-
-def _check_size(rows: int, columns: int, samples: int, name: str) -> None:
+def check_size(rows: int, columns: int, samples: int, name: str) -> None:
+    """Refuses a radiograph of more than `MAX_PIXELS`."""
     if rows * columns * samples > MAX_PIXELS:
-        raise _unusable(name, f"it has {rows} x {columns} pixels, more than {MAX_PIXELS:,} in all")
+        raise unusable(name, f"it has {rows} x {columns} pixels, more than {MAX_PIXELS // max(samples, 1):,}")
 
 
-def _unusable(name: str, reason: str) -> RadiographError:
+def unusable(name: str, reason: str) -> RadiographError:
     return RadiographError(f"Cannot use {name}: {reason}.")
 
 
-def _warn(name: str, message: str) -> None:
+def warn(name: str, message: str) -> None:
     warnings.warn(f"{name}: {message}", stacklevel=2)
 
 
@@ -605,8 +677,15 @@ def _import_pydicom(name: str) -> ModuleType:
 
 
 def _import_optional(module: str, name: str) -> ModuleType:
+    found = _find(module)
+    if found is None:
+        raise unusable(name, f"reading it needs the package {module.partition('.')[0]}")
+    return found
+
+
+def _find(module: str) -> ModuleType | None:
     # By name: transformers refuses a checkpoint whose code has an import statement for a package that is missing.
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise _unusable(name, f"reading it needs the package {module.partition('.')[0]}") from None
+        return None

@@ -8,7 +8,6 @@ from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokeniz
 from transformers.pipelines.base import ChunkPipeline
 
 from .answers import AnswerError, text_to_diagnoses, text_to_findings
-from .dicom import load_radiograph
 
 FINDING_TASKS = ("identify", "grounding")
 
@@ -51,7 +50,7 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         return preprocess, forward, {}
 
     def preprocess(self, image: Any, tasks: tuple[str, ...] = ("identify", "vqa")) -> Iterator[dict[str, Any]]:
-        radiograph = load_radiograph(image)
+        radiograph = self.processor.squash(image)
         for index, task in enumerate(tasks):
             inputs = self.processor(
                 images=radiograph, text=self.processor.prompt(task), add_special_tokens=False, return_tensors="pt"

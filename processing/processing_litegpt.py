@@ -1,14 +1,17 @@
 """LiteGPT's processor: radiographs and prompts -> the model's tensors."""
 
+from collections.abc import Iterator
 from typing import Any
 
-from transformers.image_utils import load_image, make_flat_list_of_images
+import numpy as np
+from PIL import Image
+from transformers.image_utils import load_image
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 from transformers.tokenization_utils_base import AddedToken, PreTrainedTokenizerBase
 from transformers.utils import is_torch_tensor
 
-from .dicom import load_radiograph
 from .pipeline_litegpt import ChestXrayFindingsPipeline  # noqa: F401 (its file must travel wherever this one does)
+from .radiograph import SquashedRadiograph, load_radiograph, squash_radiograph
 
 IMAGE_TOKEN, IMAGE_END_TOKEN, VISUAL_TOKEN = "<image>", "</image>", "<visual>"
 IDENTIFIER_TOKENS = ("[identify]", "[vqa]", "[grounding]")
@@ -40,7 +43,8 @@ class LiteGPTProcessor(ProcessorMixin):
 
     Images may be DICOM files (path, bytes, `pydicom.Dataset`), PNG or JPEG files, PIL images or arrays, singly or in
     (nested) lists; each becomes an 8-bit grey picture that is squashed whole, without a crop, to the tower's square
-    input.
+    input. That is done once in grey, with Pillow whether torchvision is there or not; the values are the image
+    processors' own, looked up by grey level.
 
     Args:
         image_processor: for the first tower; gives `pixel_values`.
@@ -51,6 +55,9 @@ class LiteGPTProcessor(ProcessorMixin):
         finding_labels, diagnosis_labels: the label vocabularies that the checkpoint was trained on, in the answers'
             order.
         instructions: identifier ("identify", "vqa", ...) -> the instruction that the checkpoint was trained with.
+        windowing: of DICOM files, "dicom" or "paper" (what the paper's weights were trained with).
+        fast: approximate resizing and JPEG 2000 decoding, see `squash_radiograph`.
+        num_threads: that decode one JPEG 2000 stream.
     """
 
     def __init__(
@@ -63,6 +70,9 @@ class LiteGPTProcessor(ProcessorMixin):
         finding_labels: list[str] | None = None,
         diagnosis_labels: list[str] | None = None,
         instructions: dict[str, str] | None = None,
+        windowing: str = "dicom",
+        fast: bool = False,
+        num_threads: int = 1,
         chat_template: str | None = None,
     ):
         tokenizer.padding_side = "left"  # as generation in batches needs it
@@ -71,6 +81,9 @@ class LiteGPTProcessor(ProcessorMixin):
         self.finding_labels = list(finding_labels or [])
         self.diagnosis_labels = list(diagnosis_labels or [])
         self.instructions = dict(instructions or {})
+        self.windowing = windowing
+        self.fast = fast
+        self.num_threads = num_threads
         self.image_token = IMAGE_TOKEN
         self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         self.image_token_ids = [tokenizer.convert_tokens_to_ids(VISUAL_TOKEN)]
@@ -97,22 +110,60 @@ class LiteGPTProcessor(ProcessorMixin):
         """One image processor for each tower, in the order of the towers."""
         return [self.image_processor, self.aux_image_processor][: self.num_towers]
 
+    def squash(self, source: Any) -> SquashedRadiograph:
+        """One radiograph at the towers' sizes; the processor takes it as an image, as often as it is asked about.
+
+        Args:
+            source: what `load_radiograph` takes, a torch tensor that is such an array, or a URL.
+
+        Raises:
+            RadiographError: the radiograph cannot be used.
+            ValueError: an image processor does something else than squash the whole image.
+        """
+        processors = self.tower_image_processors
+        if not self._squashes:
+            raise ValueError("an image processor crops, or the two resize in different ways: boxes would not fit")
+        return squash_radiograph(
+            _local(source),
+            [_size(processor) for processor in processors],
+            Image.Resampling(processors[0].resample),
+            self.windowing,
+            self.fast,
+            self.num_threads,
+        )
+
     def prepare_inputs_layout(self, images=None, text=None, **kwargs):
-        if images is not None:
-            images = _as_rgb(images)
-            # Older releases of transformers do not compare the two.
-            count, placeholders = len(make_flat_list_of_images(images)), "".join(text or []).count(IMAGE_TOKEN)
-            if text is not None and placeholders != count:
+        _, *others = super().prepare_inputs_layout(images=None, text=text, **kwargs)
+        return None if images is None else list(_flat(images)), *others
+
+    def validate_inputs(self, images=None, text=None, **kwargs):
+        # The library counts pictures; these are still files, datasets, ...
+        pictures = None if images is None else [Image.new("L", (1, 1))] * len(images)
+        if images is not None and text is not None:
+            placeholders = "".join(text).count(IMAGE_TOKEN)
+            if placeholders != len(images):  # older releases of transformers do not compare the two
                 raise ValueError(
-                    f"{IMAGE_TOKEN} stands {placeholders} times in the text, but there are {count} radiographs."
+                    f"{IMAGE_TOKEN} stands {placeholders} times in the text, but there are {len(images)} radiographs."
                 )
-        return super().prepare_inputs_layout(images=images, text=text, **kwargs)
+        super().validate_inputs(images=pictures, text=text, **kwargs)
 
     def _process_images(self, images, **kwargs):
-        processed, replacements = super()._process_images(images, **kwargs)
-        if self.num_towers == 2:
-            processed["aux_pixel_values"] = self.aux_image_processor(images, **kwargs)["pixel_values"]
-        return processed, replacements
+        processors = self.tower_image_processors
+        names = ("pixel_values", "aux_pixel_values")[: len(processors)]
+        if set(kwargs) <= {"return_tensors"} and self._squashes:
+            radiographs = [i if isinstance(i, SquashedRadiograph) else self.squash(i) for i in images]
+            values = [_pixel_values(radiographs, processor) for processor in processors]
+        else:
+            pictures = [load_radiograph(_local(image), self.windowing).convert("RGB") for image in images]
+            values = [processor(pictures, **kwargs)["pixel_values"] for processor in processors]
+        return dict(zip(names, values, strict=True)), [self.expanded_image] * len(images)
+
+    @property
+    def _squashes(self) -> bool:
+        processors = self.tower_image_processors
+        return len({p.resample for p in processors}) == 1 and all(
+            p.do_resize and not p.do_center_crop and dict(p.size).keys() == {"height", "width"} for p in processors
+        )
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
         return self.expanded_image
@@ -149,15 +200,30 @@ def add_litegpt_tokens(tokenizer: PreTrainedTokenizerBase) -> int:
     return added
 
 
-def _as_rgb(images: Any) -> Any:
-    """The same nesting of lists with every radiograph as an 8-bit grey picture in three equal channels."""
+def _flat(images: Any) -> Iterator[Any]:
     if isinstance(images, (list, tuple)):
-        return [_as_rgb(image) for image in images]
-    if isinstance(images, str) and images.startswith(("http://", "https://", "data:")):
-        images = load_image(images)
-    elif is_torch_tensor(images):
-        images = images.cpu().numpy()
-    return load_radiograph(images).convert("RGB")
+        for image in images:
+            yield from _flat(image)
+    else:
+        yield images
+
+
+def _local(source: Any) -> Any:
+    if isinstance(source, str) and source.startswith(("http://", "https://", "data:")):
+        return load_image(source)
+    return source.cpu().numpy() if is_torch_tensor(source) else source
+
+
+def _size(processor: Any) -> tuple[int, int]:
+    return processor.size["width"], processor.size["height"]
+
+
+def _pixel_values(radiographs: list[SquashedRadiograph], processor: Any) -> np.ndarray:
+    """(n, 3, height, width) float32: what `processor` makes of the pictures, by a table of its 256 grey levels."""
+    greys = Image.fromarray(np.arange(256, dtype=np.uint8)[None]).convert("RGB")
+    table = np.asarray(processor(greys, do_resize=False, return_tensors="pt")["pixel_values"][0, :, 0])
+    pictures = np.stack([np.asarray(radiograph.pictures[_size(processor)]) for radiograph in radiographs])
+    return np.ascontiguousarray(table[:, pictures].swapaxes(0, 1))
 
 
 __all__ = ["LiteGPTProcessor"]

@@ -5,6 +5,7 @@ import pydicom
 import pytest
 import torch
 from PIL import Image
+from transformers import CLIPImageProcessor
 
 from processing.processing_litegpt import LiteGPTProcessor
 from train_scripts.checkpoint import load_checkpoint
@@ -101,6 +102,65 @@ def test_every_kind_of_radiograph_gives_the_same_tensors(processor, tmp_path):
     for name in ("pixel_values", "aux_pixel_values"):
         for tensor in batch[name][1:]:
             torch.testing.assert_close(tensor, batch[name][0], atol=0, rtol=0)
+
+
+def test_tensors_are_the_image_processors_own_to_the_last_bit(processor, radiographs):
+    batch = processor(images=radiographs, text=["<image>"] * 3, return_tensors="pt")
+    pictures = [radiograph.convert("RGB") for radiograph in radiographs]
+    for name, image_processor in zip(
+        ("pixel_values", "aux_pixel_values"), processor.tower_image_processors, strict=True
+    ):
+        expected = image_processor(pictures, return_tensors="pt")["pixel_values"]
+        assert batch[name].dtype == expected.dtype and torch.equal(batch[name], expected)
+
+
+def test_options_of_the_image_processor_can_be_given_with_a_call(processor, radiographs):
+    size = {"height": 32, "width": 48}
+    inputs = processor(images=radiographs[0], text="<image>", images_kwargs={"size": size}, return_tensors="pt")
+    assert inputs["pixel_values"].shape == inputs["aux_pixel_values"].shape == (1, 3, 32, 48)
+    plain = processor(images=radiographs[0], text="<image>", do_normalize=False, return_tensors="pt")["pixel_values"]
+    assert 0 <= plain.min() and plain.max() <= 1
+
+
+def test_a_squashed_radiograph_is_taken_as_an_image_and_knows_its_own_size(processor, radiographs):
+    squashed = processor.squash(radiographs[2])
+    assert squashed.size == radiographs[2].size == (120, 50)
+    for name in ("pixel_values", "aux_pixel_values"):
+        assert torch.equal(
+            processor(images=squashed, text="<image>", return_tensors="pt")[name],
+            processor(images=radiographs[2], text="<image>", return_tensors="pt")[name],
+        )
+
+
+def test_an_image_processor_that_crops_is_obeyed_but_squashes_nothing(processor, radiographs):
+    crops = CLIPImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
+    cropping = LiteGPTProcessor(crops, tokenizer=processor.tokenizer, num_towers=1, image_seq_length=16)
+    inputs = cropping(images=radiographs[2], text="<image>", return_tensors="pt")
+    expected = crops(radiographs[2].convert("RGB"), return_tensors="pt")["pixel_values"]
+    assert torch.equal(inputs["pixel_values"], expected)
+    with pytest.raises(ValueError, match="crops"):
+        cropping.squash(radiographs[2])
+
+
+def test_windowing_is_the_checkpoints_and_saved_with_it(processor, tmp_path):
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset.Modality, dataset.PhotometricInterpretation, dataset.SamplesPerPixel = "DX", "MONOCHROME2", 1
+    dataset.Rows, dataset.Columns, dataset.BitsAllocated, dataset.BitsStored = 8, 8, 16, 12
+    dataset.PixelRepresentation, dataset.WindowCenter, dataset.WindowWidth = 0, 1000, 2000
+    dataset.PixelData = np.full((8, 8), 1500, np.uint16).tobytes()
+    greys = {}
+    for windowing in ("dicom", "paper"):
+        options = {"windowing": windowing, "fast": windowing == "paper"}
+        LiteGPTProcessor(
+            processor.image_processor, tokenizer=processor.tokenizer, num_towers=1, **options
+        ).save_pretrained(tmp_path / windowing)
+        again = LiteGPTProcessor.from_pretrained(tmp_path / windowing)
+        assert (again.windowing, again.fast) == (windowing, windowing == "paper")
+        assert LiteGPTProcessor.from_pretrained(tmp_path / windowing, num_threads=2).num_threads == 2
+        greys[windowing] = again.squash(dataset).pictures[64, 64].getpixel((5, 5))
+    assert greys == {"dicom": 191, "paper": 159}  # centre +- width / 2 and centre +- width
 
 
 def test_batches_are_padded_on_the_left_and_keep_the_order_of_images(processor, radiographs):

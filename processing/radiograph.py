@@ -1,0 +1,202 @@
+"""A chest radiograph, as hospitals and people hand it over (DICOM, PNG, JPEG, array) -> 8-bit grey PIL images."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
+
+from .dicom import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    GreyPicture,
+    ReadOptions,
+    apply_table,
+    check_size,
+    read_dataset,
+    read_dicom,
+    unusable,
+    warn,
+)
+
+# Pillow's other readers start programs (EPS) or recognise almost any bytes (TGA).
+_RASTER_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000", "PPM")
+
+
+def load_radiograph(source: Any, windowing: str = "dicom", num_threads: int = 1) -> Image.Image:
+    """One radiograph in 8-bit grey, at its own size; air is black.
+
+    Args:
+        source: a file's path, its bytes, or a binary file object (DICOM, PNG, JPEG, GIF, BMP, TIFF, WebP, JPEG 2000,
+            PNM; recognised by content, not by suffix); a `pydicom.Dataset`; a PIL image; or a NumPy array of shape
+            (h, w), (h, w, 1), (h, w, 3) RGB or (h, w, 4) RGBA. Arrays are bool, uint8, uint16 (scaled by its full
+            range, as 16-bit pictures are) or float in [0, 1]. Colour becomes luminance (ITU-R BT.601), transparent
+            pixels lie over black, EXIF orientation is applied.
+        windowing: "dicom" or "paper", see `dicom_to_radiograph`; other sources than DICOM don't depend on it.
+        num_threads: that decode one JPEG 2000 stream.
+
+    Returns:
+        A PIL image of mode "L".
+
+    Raises:
+        RadiographError: the radiograph cannot be used: unreadable, damaged, larger than `MAX_PIXELS` or `MAX_BYTES`,
+            of another modality, a URL, a folder.
+        TypeError: `source` is none of these.
+
+    Warns:
+        UserWarning: the first of several frames is used, or what `dicom_to_radiograph` warns of.
+    """
+    return _read(source, ReadOptions(windowing, num_threads)).image
+
+
+@dataclass(frozen=True)
+class SquashedRadiograph:
+    """A radiograph as towers see it: the whole image squashed to their input sizes, without a crop.
+
+    Attributes:
+        size: (width, height) of the radiograph itself, in pixels.
+        pictures: mode "L", by their (width, height).
+    """
+
+    size: tuple[int, int]
+    pictures: dict[tuple[int, int], Image.Image]
+
+
+def squash_radiograph(
+    source: Any,
+    sizes: Sequence[tuple[int, int]],
+    resample: Image.Resampling = Image.Resampling.BICUBIC,
+    windowing: str = "dicom",
+    fast: bool = False,
+    num_threads: int = 1,
+) -> SquashedRadiograph:
+    """One radiograph in 8-bit grey, squashed to each of `sizes` with Pillow's antialiased filter.
+
+    Args:
+        source, windowing, num_threads: see `load_radiograph`.
+        sizes: (width, height) in pixels.
+        resample: the filter.
+        fast: approximate. JPEG 2000 with a window is decoded at the lowest resolution that has twice the pixels of the
+            largest size, and other large pictures are averaged over blocks before they are resized (Pillow's
+            `reducing_gap`). Exact, the pictures equal `load_radiograph(source).resize(size, resample)`.
+
+    Raises:
+        RadiographError, TypeError: see `load_radiograph`.
+    """
+    enough = 2 * max(max(size) for size in sizes) if fast else None
+    picture = _read(source, ReadOptions(windowing, num_threads, enough))
+    reducing_gap = 3.0 if fast else None
+    squashed = {size: picture.image.resize(size, resample, picture.box, reducing_gap) for size in sizes}
+    return SquashedRadiograph(picture.size, squashed)
+
+
+def _read(source: Any, options: ReadOptions) -> GreyPicture:
+    if isinstance(source, (str, os.PathLike)):
+        return _read_path(os.fspath(source), options)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _read_file(BytesIO(source), "the given bytes", options)
+    if isinstance(source, Image.Image):
+        return _in_full(_picture_to_grey(source, "the given image"))
+    if isinstance(source, np.ndarray):
+        return _in_full(_array_to_grey(source, "the given array"))
+    if type(source).__module__.partition(".")[0] == "pydicom":
+        return read_dataset(source, "the given dataset", options)
+    if callable(getattr(source, "read", None)):
+        data = source.read(MAX_BYTES + 1)
+        if not isinstance(data, bytes):
+            raise TypeError("a radiograph's file object must be opened in binary mode")
+        return _read_file(BytesIO(data), "the given file object", options)
+    raise TypeError(
+        "a radiograph is a path, bytes, a binary file object, a pydicom.Dataset, a PIL image or a NumPy array, "
+        f"not {type(source).__name__}"
+    )
+
+
+def _in_full(image: Image.Image) -> GreyPicture:
+    return GreyPicture(image, image.size)
+
+
+def _read_path(path: str, options: ReadOptions) -> GreyPicture:
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", path):
+        raise unusable(path, "it is a URL; download it and give the file")
+    if not os.path.isfile(path):  # before it is opened: a pipe would wait for ever
+        raise unusable(path, "it is not a file" if os.path.exists(path) else "there is no such file")
+    try:
+        file = open(path, "rb")
+    except OSError as error:
+        raise unusable(path, f"it cannot be opened ({error.strerror})") from None
+    with file:
+        return _read_file(file, path, options)
+
+
+def _read_file(file: BinaryIO, name: str, options: ReadOptions) -> GreyPicture:
+    if file.seek(0, os.SEEK_END) > MAX_BYTES:
+        raise unusable(name, f"it is larger than {MAX_BYTES >> 30} GiB")
+    file.seek(0)
+    head = file.read(132)
+    if not head:
+        raise unusable(name, "it is empty")
+    file.seek(0)
+    if head[128:] != b"DICM":
+        try:
+            image = Image.open(file, formats=_RASTER_FORMATS)
+        except UnidentifiedImageError:
+            file.seek(0)
+        except Image.DecompressionBombError:
+            raise unusable(name, f"it has more than {MAX_PIXELS:,} pixels") from None
+        except Exception:  # see _picture_to_grey
+            raise unusable(name, "its picture is damaged or cut short") from None
+        else:
+            return _in_full(_picture_to_grey(image, name))
+    return read_dicom(file, name, options)
+
+
+def _picture_to_grey(image: Image.Image, name: str) -> Image.Image:
+    # Pillow holds 4 bytes a pixel in these modes, and conversion holds them several times.
+    samples = 2 if image.mode in ("RGBA", "CMYK", "I", "F") else 1
+    check_size(image.height, image.width, samples, name)
+    try:
+        several = getattr(image, "is_animated", False)  # only Pillow's multi-frame formats have it
+        image.load()
+        image = ImageOps.exif_transpose(image)
+        deep = image.mode == "F" or image.mode.startswith("I")  # convert would clip these at 255
+        if image.has_transparency_data and not deep:
+            image = image.convert("LA" if image.mode == "LA" else "RGBA")
+            image = ImageChops.multiply(image.convert("L"), image.getchannel("A"))  # over black
+        if not deep:
+            image = image.convert("L")
+    except Exception:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, IndexError, ...
+        raise unusable(name, "its picture is damaged or cut short") from None
+    if several:
+        warn(name, "it has several frames, the first is used")
+    if deep:
+        array = np.asarray(image)
+        if image.mode == "I" and array.min() >= 0 and array.max() < 2**16:  # 16-bit PNM
+            array = array.astype(np.uint16)
+        return _array_to_grey(array, name)
+    return image
+
+
+def _array_to_grey(array: np.ndarray, name: str) -> Image.Image:
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))) or array.size == 0:
+        raise unusable(name, f"its shape is {array.shape}, not (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)")
+    if array.dtype == np.uint16:
+        array = apply_table(np.rint(np.arange(2**16) / 257).astype(np.uint8), array)
+    elif array.dtype == bool:
+        array = array.astype(np.uint8) * 255
+    elif np.issubdtype(array.dtype, np.floating):
+        if not (array.min() >= 0 and array.max() <= 1):
+            raise unusable(name, "its floats are not all in [0, 1]")
+        grey = np.empty(array.shape, np.uint8)
+        for row, values in zip(grey, array, strict=True):  # a whole picture at once would be held three times
+            row[...] = np.rint(values * 255)
+        array = grey
+    elif array.dtype != np.uint8:
+        raise unusable(name, f"its {array.dtype} values have no known range; give uint8, uint16 or floats in [0, 1]")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    return _picture_to_grey(Image.fromarray(array), name)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS as VINDR_CXR_DIAGNOSES
 from processing.answers import NO_FINDING, Finding, diagnoses_to_text, findings_to_text
 
 FINDINGS_INSTRUCTION = (
@@ -11,14 +12,30 @@ FINDINGS_INSTRUCTION = (
 )
 DIAGNOSES_INSTRUCTION = (
     "Given the provided chest X-ray image, which of the following diagnoses are present (select all that apply): "
-    "COPD, Lung Tumor, Pneumonia, Tuberculosis, Other Disease, or No Finding?"
+    "{diagnoses}?"
 )
-# Task (the identifier without its brackets) -> instruction. `grounding` is `identify` by another name (section 4.6).
-INSTRUCTIONS = {
-    "identify": FINDINGS_INSTRUCTION,
-    "vqa": DIAGNOSES_INSTRUCTION,
-    "grounding": FINDINGS_INSTRUCTION,
-}
+# How the paper asks for VinDr-CXR's labels: in its own order and capitals.
+PAPER_DIAGNOSES = "COPD, Lung Tumor, Pneumonia, Tuberculosis, Other Disease, or No Finding"
+
+
+def instructions_for(diagnosis_labels: Sequence[str]) -> dict[str, str]:
+    """Task (the identifier without its brackets) -> instruction, for a data set's diagnoses.
+
+    VinDr-CXR's diagnoses are asked for in the paper's own words, those of other data sets by their labels. `grounding`
+    is `identify` by another name (section 4.6).
+    """
+    if set(diagnosis_labels) == set(VINDR_CXR_DIAGNOSES):
+        diagnoses = PAPER_DIAGNOSES
+    else:
+        diagnoses = ", ".join([*diagnosis_labels[:-1], f"or {diagnosis_labels[-1]}"])
+    return {
+        "identify": FINDINGS_INSTRUCTION,
+        "vqa": DIAGNOSES_INSTRUCTION.format(diagnoses=diagnoses),
+        "grounding": FINDINGS_INSTRUCTION,
+    }
+
+
+INSTRUCTIONS = instructions_for(VINDR_CXR_DIAGNOSES)  # the paper's
 
 
 def answer(
@@ -37,7 +54,7 @@ def answer(
     Args:
         findings: the row's findings, `{"label": index, "box": xyxy in [0, 1]}`.
         diagnoses: the row's diagnoses, indices.
-        task: a key of `INSTRUCTIONS`.
+        task: a key of `instructions_for`.
     """
     names = [diagnosis_labels[index] for index in sorted(diagnoses)]
     if task == "vqa":

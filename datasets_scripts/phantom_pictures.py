@@ -26,6 +26,7 @@ Finding = tuple[str, Box]
 PICTURE_VERSION = 3  # raise it when a drawing changes: a release is never mixed from two versions
 SMALLEST_SIDE = 64
 LARGEST_DRAWING = 512  # larger pictures are drawn at this size, then enlarged; the grain is always of full size
+BAND = 32  # rows of a large picture that are worked on at a time, so that they stay in the processor's cache
 SOFT_TISSUE = 0.6  # its brightness
 EDGE = 0.008  # width of a sharp outline: two pixels of 256
 
@@ -705,6 +706,20 @@ def draw_phantom(
         ValueError: a side is below SMALLEST_SIDE.
     """
     width, height = (size, size) if isinstance(size, int) else size
+    pixels, findings, grain_rng = _draw(rng, width, height, labels)
+    return Phantom(_expose(pixels, grain_rng, width, height), findings, diagnoses_of(findings))
+
+
+def draw_findings(rng: np.random.Generator, size: int | tuple[int, int]) -> list[Finding]:
+    """The findings of the phantom that `draw_phantom` draws from the same state, without its picture in full size."""
+    width, height = (size, size) if isinstance(size, int) else size
+    return _draw(rng, width, height, None)[1]
+
+
+def _draw(
+    rng: np.random.Generator, width: int, height: int, labels: Sequence[str] | None
+) -> tuple[np.ndarray, list[Finding], np.random.Generator]:
+    """Chest and findings at the drawing's size, the findings, and the stream of what is still to be drawn."""
     check_size(width, height)
     label_rng, chest_rng, finding_rng, grain_rng = rng.spawn(4)
     if labels is None:
@@ -719,21 +734,26 @@ def draw_phantom(
         for _ in range(labels.count(label)):
             findings.append((label, draw(scene, finding_rng)))
             scene.boxes.append(findings[-1][1])
-
-    pixels = _expose(scene.pixels, grain_rng, width, height)
     findings = [(label, _clipped(box)) for label, box in findings]
     findings.sort(key=lambda finding: FINDING_LABELS.index(finding[0]))
-    return Phantom(pixels, findings, diagnoses_of(findings))
+    return scene.pixels, findings, grain_rng
 
 
 def _expose(pixels: np.ndarray, rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     """Mottle, exposure, full size, grain, and the lead marker L of the patient's left side, which is pure white."""
     pixels = pixels + 0.02 * smooth_noise(rng, pixels.shape, 14)
     pixels = np.clip(pixels * rng.uniform(0.9, 1.1) + rng.uniform(-0.03, 0), 0, 1) ** rng.uniform(0.85, 1.15)
-    if pixels.shape != (height, width):
-        pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
-    pixels = pixels + rng.uniform(0.012, 0.03) * rng.standard_normal((height, width), dtype=np.float32)
-    pixels = np.clip(pixels, 0, 1, dtype=np.float32)
+    picture = Image.fromarray(pixels)
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    grain = rng.uniform(0.012, 0.03)
+    pixels = np.empty((height, width), np.float32)
+    for top in range(0, height, BAND):
+        band = pixels[top : top + BAND]
+        rng.standard_normal(dtype=np.float32, out=band)
+        band *= grain
+        band += np.asarray(picture.crop((0, top, width, top + len(band))))
+        np.clip(band, 0, 1, out=band)
     top, bottom, left, right = round(0.03 * height), round(0.08 * height), round(0.915 * width), round(0.945 * width)
     bar = max(1, width // 90)
     pixels[top:bottom, left : left + bar] = 1

@@ -1,5 +1,9 @@
 """VinDr-CXR, as PhysioNet or Kaggle release it, to rows of this project's schema.
 
+    python datasets_scripts/vindr_cxr.py --data_dir path/to/vindr-cxr --output_dir prepared --num_proc 8
+
+writes a folder that `datasets.load_dataset("prepared")` reads; the same command goes on where it was interrupted. Or
+
     from datasets_scripts.vindr_cxr import load_vindr_cxr
 
     dataset = load_vindr_cxr("path/to/vindr-cxr", split="train", num_proc=8)
@@ -17,27 +21,23 @@ names no diagnoses, so there a row's `diagnoses` is `["No finding"]` or empty.
 The images may be .dicom, .dcm, .png, .jpg or .jpeg. What a row says about "nothing there":
 
     findings, diagnoses without "No finding"   boxes were drawn
-    no findings, diagnoses ["No finding"]      a negative: every reader said so
+    no findings, diagnoses ["No finding"]      a negative: the merged readers said so
     no findings, any other diagnoses           unknown to a localiser: a label without a box, or nothing was said
 """
 
 import csv
-import hashlib
-import io
-import logging
 import math
 import os
-import re
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import datasets
-import numpy as np
-import PIL.Image
 
-from processing import dicom
+from datasets_scripts.annotations import Box, Finding, ImageAnnotation, Reading
+from datasets_scripts.merge_readers import MERGES, check_merge, merge_diagnoses, merge_readers
+from datasets_scripts.radiograph_dataset import PreparationOptions, Release, load_release, prepare
 from processing.answers import NO_FINDING
-
-logger = logging.getLogger(__name__)
 
 FINDING_LABELS: tuple[str, ...] = (
     "Aortic enlargement",
@@ -71,108 +71,19 @@ SPELLINGS = {"Other disease": "Other diseases"}  # PhysioNet's test file writes 
 IMAGE_SUFFIXES = (".dicom", ".dcm", ".png", ".jpg", ".jpeg")
 BOX_COLUMNS = ("x_min", "y_min", "x_max", "y_max")
 
-FEATURES = datasets.Features(
-    {
-        "image_id": datasets.Value("string"),
-        "image": datasets.Image(),
-        "width": datasets.Value("int32"),
-        "height": datasets.Value("int32"),
-        "findings": datasets.List(
-            {
-                "label": datasets.ClassLabel(names=list(FINDING_LABELS)),
-                "box": datasets.List(datasets.Value("float32"), length=4),
-                "readers": datasets.Value("int8"),
-            }
-        ),
-        "diagnoses": datasets.List(datasets.ClassLabel(names=list(DIAGNOSIS_LABELS))),
-        "view": datasets.Value("string"),
-    }
+PERSONAL_INFORMATION = (
+    "The radiographs are of patients of two hospitals in Hanoi; their publisher removed what identifies them. Whoever "
+    "got them from PhysioNet has signed not to pass them on and not to look for the people."
 )
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One finding of an image after the readers are merged.
-
-    Attributes:
-        label: one of `FINDING_LABELS`.
-        box: xyxy in pixels of the source image, as the CSV gives it (not yet clipped to the image).
-        readers: how many readers marked it, that is drew a box of this label that is this one or overlaps it by more
-            than the merge's IoU. 1 where the release is a consensus without `rad_id` (the test split).
-    """
-
-    label: str
-    box: tuple[float, float, float, float]
-    readers: int
-
-
-@dataclass(frozen=True)
-class ImageAnnotation:
-    """What the readers together say about one image: findings in the CSV's order, diagnoses in `DIAGNOSIS_LABELS`'."""
-
-    image_id: str
-    findings: tuple[Finding, ...]
-    diagnoses: tuple[str, ...]
-
-
-def pairwise_iou(boxes: np.ndarray) -> np.ndarray:
-    """(n, n) intersection over union of (n, 4) xyxy boxes that have an area."""
-    top_left = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    bottom_right = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    intersection = np.prod(np.clip(bottom_right - top_left, 0, None), axis=-1)
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1)
-    return intersection / (areas[:, None] + areas[None, :] - intersection)
-
-
-def keep_one_of_overlapping(boxes: np.ndarray, iou_threshold: float = 0.5) -> np.ndarray:
-    """Indices of one representative per group of boxes that overlap, in input order.
-
-    The first box opens a group. Each next box joins a group if it overlaps that group's first box, and opens a group
-    of its own if it overlaps none. The first of each group is kept: no two kept boxes overlap above the threshold,
-    and each dropped box overlaps a kept one.
-
-    Args:
-        boxes: (n, 4) float, xyxy in any unit, all of one label.
-        iou_threshold: two boxes belong together above this IoU (not at it).
-
-    Returns:
-        (m,) int64, m <= n, ascending.
-
-    Raises:
-        ValueError: a box has no area.
-
-    Source: LiteGPT (arXiv 2407.12064), section 4.2.
-    """
-    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-    if not (boxes[:, 2:] > boxes[:, :2]).all():
-        raise ValueError("A box has no area: boxes must be xyxy with x2 > x1 and y2 > y1.")
-    overlaps = pairwise_iou(boxes) > iou_threshold
-    kept: list[int] = []
-    for index in range(len(boxes)):
-        if not overlaps[index, kept].any():
-            kept.append(index)
-    return np.array(kept, dtype=np.int64)
-
-
-def merge_readers(boxes: list[tuple[str, tuple[float, float, float, float], str]]) -> tuple[Finding, ...]:
-    """The findings of one image from all its readers' boxes, pooled.
-
-    Args:
-        boxes: (label, xyxy, reader) in the CSV's order, each box with an area.
-
-    Returns:
-        The first box of each group of `keep_one_of_overlapping`, label by label, in the CSV's order.
-    """
-    findings = []
-    for label in dict.fromkeys(label for label, _, _ in boxes):
-        positions = [position for position, box in enumerate(boxes) if box[0] == label]
-        xyxy = np.array([boxes[position][1] for position in positions], dtype=np.float64)
-        readers = np.array([boxes[position][2] for position in positions])
-        overlaps = pairwise_iou(xyxy) > 0.5
-        for index in keep_one_of_overlapping(xyxy, iou_threshold=0.5):
-            count = len(set(readers[overlaps[index]]))
-            findings.append((positions[index], Finding(label, boxes[positions[index]][1], count)))
-    return tuple(finding for _, finding in sorted(findings, key=lambda item: item[0]))
+CITATION = """@article{nguyen2022vindr,
+  title = {{VinDr-CXR}: An open dataset of chest {X}-rays with radiologist's annotations},
+  author = {Nguyen, Ha Q. and Lam, Khanh and Le, Linh T. and others},
+  journal = {Scientific Data},
+  volume = {9},
+  pages = {429},
+  year = {2022},
+  doi = {10.1038/s41597-022-01498-w}
+}"""
 
 
 def read_csv(path: str, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
@@ -200,7 +111,7 @@ def read_csv(path: str, columns: tuple[str, ...]) -> list[tuple[int, dict[str, s
     return rows
 
 
-def parse_box(row: dict[str, str], where: str) -> tuple[float, float, float, float] | None:
+def parse_box(row: dict[str, str], where: str) -> Box | None:
     """The row's box in pixels, or None where its four cells are empty (or NaN, as pandas writes)."""
     try:
         x_min, y_min, x_max, y_max = (float(row[column] or "nan") for column in BOX_COLUMNS)
@@ -252,81 +163,116 @@ def available_splits(data_dir: str) -> list[str]:
     return splits
 
 
-def read_annotations(data_dir: str, split: str) -> tuple[list[ImageAnnotation], dict[str, int]]:
-    """Reads a split's CSV files and merges its readers as the paper does. Reads no image.
+def read_annotations(data_dir: str, split: str, merge: str = "paper") -> tuple[list[ImageAnnotation], dict[str, int]]:
+    """Reads a split's CSV files and merges its readers. Reads no image.
 
-    All readers' boxes are pooled and those of one label that overlap become one (`merge_readers`). Diagnoses are the
-    union over the readers. A training image that has "No finding" beside any other label, from whichever reader, is
-    dropped; a test image (a consensus) keeps the other labels and loses "No finding". A label counts whether it stands
-    in the image labels or beside a box, so an image whose readers name a finding without drawing it is never "No
-    finding".
+    A label counts whether it stands in the image labels or beside a box, so an image whose readers name a finding
+    without drawing it is never "No finding". The test split is a consensus: there `merge` is always "paper", so that
+    the truth does not depend on how one trains, and an image with "No finding" beside other labels loses the former
+    instead of being dropped.
 
     Args:
         data_dir: folder of a release, in PhysioNet's or Kaggle's layout.
         split: "train" or "test".
+        merge: one of `merge_readers.MERGES`.
 
     Returns:
         The annotations, in the order in which images first appear in the CSV files, and the counts behind them:
-        images, images_in_conflict (dropped in train), images_with_boxes, images_no_finding, images_unknown (neither),
-        boxes_without_area (skipped), boxes (pooled, of the images not dropped), boxes_kept.
+        images, images_in_conflict (said by some reader to have no finding and to have one), images_dropped (for that),
+        images_with_boxes, images_no_finding, images_unknown (neither), boxes_without_area (skipped), boxes (pooled, of
+        the images not dropped), boxes_kept.
 
     Raises:
         FileNotFoundError: a CSV is missing.
-        ValueError: a column is missing, a label is unknown, or a cell cannot be read; it names the file and the line.
-
-    Source: LiteGPT (arXiv 2407.12064), section 4.2.
+        ValueError: a column is missing, a label or `merge` is unknown, or a cell cannot be read; it names the file
+            and the line.
     """
+    check_merge(merge)
     boxes_path, labels_path = annotation_files(data_dir, split)
     id_columns = ("image_id", "rad_id") if split == "train" else ("image_id",)
-    known_labels = {*FINDING_LABELS, *DIAGNOSIS_LABELS}
-    labels: dict[str, set[str]] = {}
-    boxes: dict[str, list[tuple[str, tuple[float, float, float, float], str]]] = {}
-    image_counts = ("images", "images_in_conflict", "images_with_boxes", "images_no_finding", "images_unknown")
+    all_labels = (*FINDING_LABELS, *DIAGNOSIS_LABELS)
+    # Labels by image and reader, and the boxes of each image as (reader, finding) in the CSV's order.
+    labels: dict[str, dict[str, set[str]]] = {}
+    boxes: dict[str, list[tuple[str, Finding]]] = {}
+    image_counts = ("images", "images_in_conflict", "images_dropped")
+    image_counts += ("images_with_boxes", "images_no_finding", "images_unknown")
     counts = dict.fromkeys((*image_counts, "boxes_without_area", "boxes", "boxes_kept"), 0)
 
     if labels_path is not None:
-        label_columns = (*FINDING_LABELS, *DIAGNOSIS_LABELS)
-        for line, row in read_csv(labels_path, (*id_columns, *label_columns)):
+        for line, row in read_csv(labels_path, (*id_columns, *all_labels)):
             where = f"{labels_path}, line {line}"
-            marked = {label for label in label_columns if parse_flag(row[label], where)}
-            labels.setdefault(row["image_id"], set()).update(marked)
+            stated = labels.setdefault(row["image_id"], {}).setdefault(_reader_of(row, split), set())
+            stated.update(label for label in all_labels if parse_flag(row[label], where))
 
     for line, row in read_csv(boxes_path, (*id_columns, "class_name", *BOX_COLUMNS)):
         where = f"{boxes_path}, line {line}"
         label = SPELLINGS.get(row["class_name"], row["class_name"])
-        if label not in known_labels:
+        if label not in all_labels:
             raise ValueError(f"{where}: unknown label {label!r}.")
-        labels.setdefault(row["image_id"], set()).add(label)
+        reader = _reader_of(row, split)
+        labels.setdefault(row["image_id"], {}).setdefault(reader, set()).add(label)
         box = parse_box(row, where)
         if box is None:
             continue
         if label not in FINDING_LABELS:
             raise ValueError(f"{where}: {label!r} is no local label and cannot have a box.")
         if box[2] > box[0] and box[3] > box[1]:
-            boxes.setdefault(row["image_id"], []).append((label, box, row.get("rad_id", "")))
+            boxes.setdefault(row["image_id"], []).append((reader, Finding(label, box)))
         else:
             counts["boxes_without_area"] += 1
 
     annotations = []
-    for image_id, image_labels in labels.items():
+    for image_id, labels_of_readers in labels.items():
+        annotation = _merge_image(image_id, labels_of_readers, boxes.get(image_id, []), split, merge)
         counts["images"] += 1
-        if NO_FINDING in image_labels and len(image_labels) > 1:
-            counts["images_in_conflict"] += 1
-            if split == "train":
-                continue
-            image_labels = image_labels - {NO_FINDING}
-        findings = merge_readers(boxes.get(image_id, []))
+        everything = set().union(*labels_of_readers.values())
+        counts["images_in_conflict"] += NO_FINDING in everything and len(everything) > 1
+        if annotation is None:
+            counts["images_dropped"] += 1
+            continue
         counts["boxes"] += len(boxes.get(image_id, []))
-        counts["boxes_kept"] += len(findings)
-        if findings:
+        counts["boxes_kept"] += len(annotation.findings)
+        if annotation.findings:
             counts["images_with_boxes"] += 1
-        elif NO_FINDING in image_labels:
+        elif NO_FINDING in annotation.diagnoses:
             counts["images_no_finding"] += 1
         else:
             counts["images_unknown"] += 1
-        diagnoses = tuple(label for label in DIAGNOSIS_LABELS if label in image_labels)
-        annotations.append(ImageAnnotation(image_id, findings, diagnoses))
+        annotations.append(annotation)
     return annotations, counts
+
+
+def _reader_of(row: dict[str, str], split: str) -> str:
+    return row["rad_id"] if split == "train" else ""
+
+
+def _merge_image(
+    image_id: str,
+    labels_of_readers: dict[str, set[str]],
+    boxes: list[tuple[str, Finding]],
+    split: str,
+    merge: str,
+) -> ImageAnnotation | None:
+    """One image's annotation; None where it is dropped."""
+    merge = merge if split == "train" else "paper"
+    labels = merge_diagnoses(list(labels_of_readers.values()), merge, NO_FINDING)
+    if labels is None:
+        if split == "train":
+            return None
+        labels = set().union(*labels_of_readers.values()) - {NO_FINDING}
+    readings = tuple(
+        Reading(
+            rad_id,
+            tuple(finding for reader, finding in boxes if reader == rad_id),
+            tuple(label for label in DIAGNOSIS_LABELS if label in stated),
+        )
+        for rad_id, stated in labels_of_readers.items()
+    )
+    # The readers' rows may alternate: a reading for each box keeps the CSV's order, the others only count as readers.
+    in_csv_order = [Reading(reader, (finding,), ()) for reader, finding in boxes]
+    findings = merge_readers([*in_csv_order, *(Reading(rad_id, (), ()) for rad_id in labels_of_readers)], merge)
+    diagnoses = tuple(label for label in DIAGNOSIS_LABELS if label in labels)
+    return ImageAnnotation(image_id, findings, diagnoses, readings)
 
 
 def find_images(data_dir: str, split: str) -> dict[str, str]:
@@ -346,134 +292,49 @@ def find_images(data_dir: str, split: str) -> dict[str, str]:
     return images
 
 
-def read_view(path: str) -> str:
-    """A DICOM's View Position (0018,5101), such as "PA" or "AP"; "" where it has no valid one or is no DICOM."""
-    if not path.lower().endswith((".dicom", ".dcm")):
-        return ""
-    import pydicom
+def read_release(data_dir: str | os.PathLike, merge: str = "paper") -> Release:
+    """Reads the tables of a release and finds its radiographs.
 
-    header = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=["ViewPosition"])
-    view = str(header.get("ViewPosition") or "")
-    return view if re.fullmatch(r"[A-Z0-9_ ]{1,16}", view) else ""  # what PS3.5 allows in a code string
+    Args:
+        data_dir: folder of a release, in PhysioNet's or Kaggle's layout.
+        merge: how train's readers are merged: one of `merge_readers.MERGES`.
 
-
-def normalise_box(box: tuple[float, float, float, float], width: int, height: int) -> list[float] | None:
-    """Pixels to [0, 1] of the whole image, clipped to it; None where nothing of the box is inside."""
-    x_min, x_max = (min(max(value / width, 0.0), 1.0) for value in box[0::2])
-    y_min, y_max = (min(max(value / height, 0.0), 1.0) for value in box[1::2])
-    return [x_min, y_min, x_max, y_max] if x_max > x_min and y_max > y_min else None
-
-
-@dataclass
-class VinDrCXRConfig(datasets.BuilderConfig):
-    """Options of the builder.
-
-    Attributes:
-        max_side: stored images are scaled down, keeping their aspect, until the longer side has at most this many
-            pixels (the towers see far less). None stores them in full. `width` and `height` are always the source's.
-        windowing: how a DICOM's grey values become 8 bit; see `processing.dicom.load_radiograph`.
-        on_error: "skip" leaves out a radiograph that is missing or unreadable, with a warning; "raise" stops there.
+    Raises:
+        FileNotFoundError, ValueError: the folder or its tables cannot be used; see `read_annotations`.
     """
-
-    version: datasets.Version = datasets.Version("1.0.0")
-    max_side: int | None = 512
-    windowing: str = "dicom"
-    on_error: str = "skip"
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.max_side is not None and self.max_side < 1:
-            raise ValueError(f"max_side must be at least 1 or None, not {self.max_side}.")
-        if self.on_error not in ("skip", "raise"):
-            raise ValueError(f'on_error must be "skip" or "raise", not {self.on_error!r}.')
-
-
-class VinDrCXR(datasets.GeneratorBasedBuilder):
-    """Builds the rows. `load_vindr_cxr` is the usual way in: it makes the cache notice a changed release."""
-
-    BUILDER_CONFIG_CLASS = VinDrCXRConfig
-    DEFAULT_WRITER_BATCH_SIZE = 64  # rows held in memory before they are written; a full-size image has megabytes
-
-    def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(
-            description="Chest radiographs with boxed findings and diagnoses, readers merged.",
-            homepage="https://physionet.org/content/vindr-cxr/1.0.0/",
-            license="PhysioNet Credentialed Health Data License 1.5.0",
-            features=FEATURES,
-        )
-
-    def _split_generators(self, dl_manager) -> list[datasets.SplitGenerator]:
-        if self.config.data_dir is None:
-            raise ValueError("data_dir must be the folder of a VinDr-CXR release.")
-        generators = []
-        for split in available_splits(self.config.data_dir):
-            annotations, counts = read_annotations(self.config.data_dir, split)
-            logger.info("%s: %s.", split, ", ".join(f"{name} {count}" for name, count in counts.items()))
-            images = find_images(self.config.data_dir, split)
-            if not any(annotation.image_id in images for annotation in annotations):
-                folder = os.path.join(self.config.data_dir, split)
-                raise FileNotFoundError(f"{folder} holds none of the radiographs that the annotations name.")
-            # `datasets` shards the two lists over num_proc processes.
-            paths = [images.get(annotation.image_id) for annotation in annotations]
-            generators.append(
-                datasets.SplitGenerator(name=split, gen_kwargs={"annotations": annotations, "paths": paths})
-            )
-        return generators
-
-    def _generate_examples(self, annotations: list[ImageAnnotation], paths: list[str | None]):
-        for annotation, path in zip(annotations, paths, strict=True):
-            try:
-                if path is None:
-                    raise FileNotFoundError(f"No radiograph for image_id {annotation.image_id}.")
-                image = dicom.load_radiograph(path, windowing=self.config.windowing)
-                view = read_view(path)
-            except (dicom.RadiographError, OSError) as error:
-                if self.config.on_error == "raise":
-                    raise
-                logger.warning("Skipped image %s: %s", annotation.image_id, error)
-                continue
-            yield annotation.image_id, self._row(annotation, image, view)
-
-    def _row(self, annotation: ImageAnnotation, image: PIL.Image.Image, view: str) -> dict:
-        width, height = image.size
-        findings = []
-        for finding in annotation.findings:
-            box = normalise_box(finding.box, width, height)
-            if box is None:
-                logger.warning("Skipped a box of image %s: it lies outside the image.", annotation.image_id)
-                continue
-            findings.append({"label": finding.label, "box": box, "readers": finding.readers})
-        if self.config.max_side is not None:
-            image.thumbnail((self.config.max_side, self.config.max_side))
-        # Encoded here because `datasets` would store a mere path for an image that PIL opened from a file.
-        png = io.BytesIO()
-        image.save(png, format="PNG", compress_level=1)  # a quarter of the default's time, a sixth more bytes
-        return {
-            "image_id": annotation.image_id,
-            "image": {"bytes": png.getvalue(), "path": None},
-            "width": width,
-            "height": height,
-            "findings": findings,
-            "diagnoses": list(annotation.diagnoses),
-            "view": view,
-        }
-
-
-def digest_of_release(data_dir: str) -> str:
-    """Changes when the annotations, the list of images (name, size, mtime) or the code that reads them change."""
-    digest = hashlib.sha256()
-    for module_file in (__file__, dicom.__file__):
-        with open(module_file, "rb") as file:
-            digest.update(file.read())
+    data_dir = os.path.abspath(data_dir)
+    annotations, images, counts = {}, {}, {}
     for split in available_splits(data_dir):
-        for path in annotation_files(data_dir, split):
-            if path is not None and os.path.isfile(path):
-                with open(path, "rb") as file:
-                    digest.update(file.read())
-        for path in sorted(find_images(data_dir, split).values()):
-            status = os.stat(path)
-            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:32]
+        annotations[split], counts[split] = read_annotations(data_dir, split, merge)
+        images[split] = find_images(data_dir, split)
+        if not any(annotation.image_id in images[split] for annotation in annotations[split]):
+            folder = os.path.join(data_dir, split)
+            raise FileNotFoundError(f"{folder} holds none of the radiographs that the annotations name.")
+    release = Release(
+        name="vindr_cxr",
+        pretty_name="VinDr-CXR",
+        homepage="https://physionet.org/content/vindr-cxr/1.0.0/",
+        licence="PhysioNet Credentialed Health Data License 1.5.0",
+        licence_link="https://physionet.org/content/vindr-cxr/view-license/1.0.0/",
+        finding_labels=FINDING_LABELS,
+        diagnosis_labels=DIAGNOSIS_LABELS,
+        annotations=annotations,
+        images=images,
+        counts=counts,
+        merge=merge,
+        personal_information=PERSONAL_INFORMATION,
+        citation=CITATION,
+    )
+    if os.path.isfile(os.path.join(data_dir, "phantom.json")):
+        return replace(
+            release,
+            pretty_name="Phantoms in VinDr-CXR's layout",
+            licence="Apache License 2.0",
+            licence_link="https://www.apache.org/licenses/LICENSE-2.0",
+            personal_information="The radiographs are drawn by a program (`phantom_cxr.py`): they are of nobody.",
+            citation="",
+        )
+    return release
 
 
 def load_vindr_cxr(
@@ -481,33 +342,48 @@ def load_vindr_cxr(
     split: str | None = None,
     cache_dir: str | os.PathLike | None = None,
     num_proc: int | None = None,
-    **config,
-) -> datasets.Dataset | datasets.DatasetDict:
-    """Builds the data set, or takes it from the cache where neither the release nor the options changed.
+    streaming: bool = False,
+    merge: str = "paper",
+    **options: Any,
+) -> datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset | datasets.IterableDatasetDict:
+    """A release's rows, prepared in the cache unless neither the release nor the options changed.
 
     Args:
-        data_dir: folder of a release, in PhysioNet's or Kaggle's layout.
-        split: "train", "test", a slice such as "train[:100]", or None for all.
-        cache_dir: where `datasets` keeps what it built; its default if None. Builds of an earlier state stay there.
-        num_proc: processes that read radiographs.
-        **config: fields of `VinDrCXRConfig`.
+        data_dir, merge: see `read_release`.
+        split, cache_dir, num_proc, streaming: see `radiograph_dataset.load_release`.
+        **options: fields of `PreparationOptions`.
 
     Returns:
-        Rows of `FEATURES`; a DatasetDict where `split` is None. Radiographs left out are counted in one warning.
+        Rows of `annotations.row_features`; a dictionary of splits where `split` is None.
 
     Raises:
-        FileNotFoundError, ValueError: the folder or its annotations cannot be used; see `read_annotations`.
-        datasets.exceptions.DatasetGenerationError: a radiograph failed and `on_error` is "raise"; see `__cause__`.
+        FileNotFoundError, ValueError: the folder or its tables cannot be used, or an option has no such value.
+        RadiographError: a radiograph failed and `on_error` is "raise".
     """
-    data_dir = os.path.abspath(data_dir)
-    builder = VinDrCXR(cache_dir=cache_dir, data_dir=data_dir, hash=digest_of_release(data_dir), **config)
-    builder.download_and_prepare(num_proc=num_proc)
-    for name, split_info in builder.info.splits.items():
-        if split_info.num_examples == 0:
-            raise ValueError(f"None of the {name} radiographs in {data_dir} could be read.")
-        wanted = {annotation.image_id for annotation in read_annotations(data_dir, name)[0]}
-        skipped = sorted(wanted.difference(builder.as_dataset(split=name)["image_id"]))
-        if skipped:
-            shown = ", ".join(skipped[:20]) + (", ..." if len(skipped) > 20 else "")
-            logger.warning("%s: %d of %d radiographs were left out: %s", name, len(skipped), len(wanted), shown)
-    return builder.as_dataset(split=split)
+    release = read_release(data_dir, merge)
+    return load_release(release, split, cache_dir, num_proc, streaming, PreparationOptions(**options))
+
+
+@dataclass
+class VinDrCXRArguments:
+    data_dir: str = field(metadata={"help": "A release in PhysioNet's or Kaggle's layout."})
+    output_dir: str = field(metadata={"help": "The prepared folder."})
+    merge: str = field(default="paper", metadata={"help": f"How train's readers are merged: {', '.join(MERGES)}."})
+    num_proc: int = field(default=1, metadata={"help": "Processes that read radiographs."})
+
+
+def main() -> None:
+    from trl import TrlParser  # seconds, which those who only import this file need not wait
+
+    try:
+        arguments, options = TrlParser((VinDrCXRArguments, PreparationOptions)).parse_args_and_config()
+        release = read_release(arguments.data_dir, arguments.merge)
+        prepare(release, arguments.output_dir, options, arguments.num_proc)
+    except (OSError, ValueError, ImportError) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("Interrupted. The same command goes on from the last whole shard.")
+
+
+if __name__ == "__main__":
+    main()

@@ -41,7 +41,7 @@ A vision-language model for frontal chest radiographs: it names findings, draws 
 from transformers import pipeline
 
 pipe = pipeline("chest-xray-findings", model=PATH_OR_ID, trust_remote_code=True)
-pipe("radiograph.dicom")  # DICOM needs `pip install pydicom`; PNG and JPEG need nothing more
+pipe("radiograph.dicom")  # DICOM needs `pip install pydicom imagecodecs`; PNG and JPEG need nothing more
 ```
 
 `AutoModelForImageTextToText`, `AutoProcessor` and `pipeline("image-text-to-text")` load it as well, with

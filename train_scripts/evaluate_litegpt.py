@@ -21,12 +21,12 @@ from transformers.pipelines.pt_utils import KeyDataset
 from trl import TrlParser
 
 from datasets_scripts.instructions import answer
-from datasets_scripts.vindr_cxr import load_vindr_cxr
 from processing.answers import NO_FINDING, text_to_findings
 from processing.pipeline_litegpt import FINDING_TASKS, ChestXrayFindingsPipeline
 from train_scripts.checkpoint import load_checkpoint
 from train_scripts.files import complete_lines, refuse_bad_input, write_text
 from train_scripts.report import write_report
+from train_scripts.rows import check_labels, load_rows
 
 METRICS = Path(__file__).resolve().parents[1] / "metrics"
 SHUFFLES = 10
@@ -35,7 +35,7 @@ SHUFFLES = 10
 @dataclass
 class EvaluationArguments:
     model_name_or_path: str = field(metadata={"help": "A LiteGPT checkpoint."})
-    data_dir: str = field(metadata={"help": "A release in VinDr-CXR's layout."})
+    data_dir: str = field(metadata={"help": "A release in VinDr-CXR's layout, or a prepared data set."})
     output_dir: str = field(metadata={"help": "Where predictions, metrics and report are written."})
     split: str = field(default="test", metadata={"help": "The split, or a slice such as test[:100]."})
     tasks: list[str] = field(default_factory=lambda: ["identify", "vqa"], metadata={"help": "What to ask."})
@@ -50,7 +50,7 @@ class EvaluationArguments:
 
 def main(args: EvaluationArguments) -> None:
     with refuse_bad_input():
-        rows = load_vindr_cxr(args.data_dir, split=args.split, cache_dir=args.cache_dir, num_proc=args.num_proc)
+        rows = load_rows(args.data_dir, args.split, args.cache_dir, args.num_proc)
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     predictions = predict(args, rows, output_dir / "predictions.jsonl")
@@ -80,6 +80,7 @@ def predict(args: EvaluationArguments, rows: Dataset, path: Path) -> list[dict[s
     if any(pending.values()):
         with refuse_bad_input():
             model, processor = load_checkpoint(args.model_name_or_path, dtype=args.dtype)
+            check_labels(rows, processor)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         pipe = ChestXrayFindingsPipeline(model=model.eval(), processor=processor, device=device)
     with path.open("a", encoding="utf-8") as file:

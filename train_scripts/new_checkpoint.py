@@ -2,6 +2,11 @@
 
     python train_scripts/new_checkpoint.py --config train_scripts/configs/tiny.yaml --output_dir outputs/tiny/new
 
+The labels, and with them the tokenizer and the instructions, are VinDr-CXR's, or those of a prepared folder:
+
+    python train_scripts/new_checkpoint.py --config train_scripts/configs/tiny.yaml --output_dir outputs/tiny/new \\
+        --data_dir path/to/prepared
+
 For sizes that a CPU can train. Real runs start from published weights instead.
 """
 
@@ -18,17 +23,22 @@ from transformers import CLIPImageProcessor, PreTrainedModel, PreTrainedTokenize
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from trl import TrlParser
 
-from datasets_scripts.instructions import INSTRUCTIONS
+from datasets_scripts import radiograph_dataset
+from datasets_scripts.instructions import instructions_for
 from datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
 from modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
 from processing.answers import Finding, diagnoses_to_text, findings_to_text
 from processing.processing_litegpt import VISUAL_TOKEN, LiteGPTProcessor, add_litegpt_tokens
 from train_scripts.checkpoint import save_checkpoint
+from train_scripts.files import refuse_bad_input
 
 
 @dataclass
 class NewCheckpointArguments:
     output_dir: str = field(metadata={"help": "Where the checkpoint is written."})
+    data_dir: str | None = field(
+        default=None, metadata={"help": "A prepared folder, whose labels the checkpoint has; VinDr-CXR's by default."}
+    )
     vision_config: dict[str, Any] = field(default_factory=dict, metadata={"help": "First tower, with `model_type`."})
     aux_vision_config: dict[str, Any] | None = field(default=None, metadata={"help": "Second tower; none: one tower."})
     text_config: dict[str, Any] = field(default_factory=dict, metadata={"help": "Language model, with `model_type`."})
@@ -38,8 +48,10 @@ class NewCheckpointArguments:
 
 
 def main(arguments: NewCheckpointArguments) -> None:
+    with refuse_bad_input():
+        finding_labels, diagnosis_labels = labels_of(arguments.data_dir)
     set_seed(arguments.seed)
-    tokenizer = train_tokenizer(FINDING_LABELS, DIAGNOSIS_LABELS)
+    tokenizer = train_tokenizer(finding_labels, diagnosis_labels)
     add_litegpt_tokens(tokenizer)
     config = LiteGPTConfig(
         vision_config=arguments.vision_config,
@@ -63,12 +75,21 @@ def main(arguments: NewCheckpointArguments) -> None:
         tokenizer=tokenizer,
         num_towers=len(config.tower_configs),
         image_seq_length=config.num_visual_tokens,
-        finding_labels=list(FINDING_LABELS),
-        diagnosis_labels=list(DIAGNOSIS_LABELS),
-        instructions=INSTRUCTIONS,
+        finding_labels=finding_labels,
+        diagnosis_labels=diagnosis_labels,
+        instructions=instructions_for(diagnosis_labels),
     )
     save_checkpoint(model, processor, arguments.output_dir)
     print(f"{arguments.output_dir}: {model.num_parameters():,} parameters, {len(tokenizer)} tokens")
+
+
+def labels_of(data_dir: str | None) -> tuple[list[str], list[str]]:
+    """The finding and the diagnosis labels of a prepared folder, in its order; VinDr-CXR's if None."""
+    if data_dir is None:
+        return list(FINDING_LABELS), list(DIAGNOSIS_LABELS)
+    splits = radiograph_dataset.load(data_dir, streaming=True)
+    features = next(iter(splits.values())).features
+    return features["findings"].feature["label"].names, features["diagnoses"].feature.names
 
 
 def image_processor(side: int) -> CLIPImageProcessor:
@@ -114,15 +135,16 @@ def train_tokenizer(finding_labels: Sequence[str], diagnosis_labels: Sequence[st
 def _tokenizer_corpus(finding_labels: Sequence[str], diagnosis_labels: Sequence[str]) -> Iterator[str]:
     """Random answers, in which every label and every coordinate occurs, and the prompts."""
     rng = random.Random(0)
+    instructions = instructions_for(diagnosis_labels)
     for _ in range(4000):
         findings = []
-        for label in rng.sample(list(finding_labels), rng.randint(0, 4)):
+        for label in rng.sample(list(finding_labels), rng.randint(0, min(4, len(finding_labels)))):
             x1, x2 = sorted(rng.sample(range(101), 2))
             y1, y2 = sorted(rng.sample(range(101), 2))
             findings.append(Finding(label, (x1 / 100, y1 / 100, x2 / 100, y2 / 100)))
         yield findings_to_text(findings)
-        yield diagnoses_to_text(rng.sample(list(diagnosis_labels), rng.randint(0, 3)))
-        yield from (f" {instruction} [/INST]" for instruction in INSTRUCTIONS.values())
+        yield diagnoses_to_text(rng.sample(list(diagnosis_labels), rng.randint(0, min(3, len(diagnosis_labels)))))
+        yield from (f" {instruction} [/INST]" for instruction in instructions.values())
 
 
 def start_positions_from_sinusoids(tower: PreTrainedModel) -> None:

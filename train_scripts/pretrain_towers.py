@@ -22,11 +22,11 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 from trl import TrlParser
 
-from datasets_scripts.vindr_cxr import load_vindr_cxr
 from modeling_litegpt import LiteGPTModel
 from train_scripts.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint
 from train_scripts.files import refuse_bad_input
 from train_scripts.radiograph_store import Movement, RadiographStore
+from train_scripts.rows import check_labels, load_rows
 
 INSIDE_WEIGHT = 4.0  # patches inside a box are rare
 OFFSET_SCALE = 4.0  # offsets are a quarter of the image at most, mostly
@@ -35,7 +35,7 @@ OFFSET_SCALE = 4.0  # offsets are a quarter of the image at most, mostly
 @dataclass
 class TowerArguments:
     model_name_or_path: str = field(metadata={"help": "The LiteGPT checkpoint whose towers are trained."})
-    data_dir: str = field(metadata={"help": "A release in VinDr-CXR's layout."})
+    data_dir: str = field(metadata={"help": "A release in VinDr-CXR's layout, or a prepared data set."})
     cache_dir: str | None = field(
         default=None, metadata={"help": "Prepared data; the library's own cache by default."}
     )
@@ -151,9 +151,8 @@ def main(arguments: TowerArguments, training_arguments: TrainingArguments) -> No
     cache_dir = arguments.training_cache_dir or f"{training_arguments.output_dir}/cache"
     # The main process writes the files, the others find them.
     with refuse_bad_input(), training_arguments.main_process_first(desc="preparing data"):
-        rows = load_vindr_cxr(
-            arguments.data_dir, split="train", cache_dir=arguments.cache_dir, num_proc=arguments.num_proc
-        )
+        rows = load_rows(arguments.data_dir, "train", arguments.cache_dir, arguments.num_proc)
+        check_labels(rows, processor)
         store = RadiographStore(rows, processor.tower_image_processors, cache_dir)
     findings = rows["findings"][:]
 

@@ -25,12 +25,12 @@ from transformers import BitsAndBytesConfig
 from trl import ModelConfig, SFTConfig, SFTTrainer, TrlParser
 
 from datasets_scripts.instructions import answer
-from datasets_scripts.vindr_cxr import load_vindr_cxr
 from processing.processing_litegpt import LITEGPT_TOKENS, LiteGPTProcessor
 from train_scripts.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint
 from train_scripts.files import refuse_bad_input
 from train_scripts.patch_features import patch_feature_file
 from train_scripts.radiograph_store import Movement, RadiographStore
+from train_scripts.rows import check_labels, load_rows
 
 # The paper adapts the language model alone; bare names would also match the towers' projections.
 LORA_TARGET_MODULES = r".*language_model\.layers.*\.(q_proj|v_proj)"
@@ -38,7 +38,7 @@ LORA_TARGET_MODULES = r".*language_model\.layers.*\.(q_proj|v_proj)"
 
 @dataclass
 class DataArguments:
-    data_dir: str = field(metadata={"help": "A release in VinDr-CXR's layout."})
+    data_dir: str = field(metadata={"help": "A release in VinDr-CXR's layout, or a prepared data set."})
     tasks: list[str] = field(
         default_factory=lambda: ["identify"],
         metadata={"help": "What to ask of every radiograph: identify, grounding, vqa. Several are mixed."},
@@ -79,9 +79,8 @@ def main(data_args: DataArguments, training_args: SFTConfig, model_args: ModelCo
     cache_dir = data_args.training_cache_dir or f"{training_args.output_dir}/cache"
     # The main process writes the files, the others find them.
     with refuse_bad_input(), training_args.main_process_first(desc="preparing data"):
-        rows = load_vindr_cxr(
-            data_args.data_dir, split="train", cache_dir=data_args.cache_dir, num_proc=data_args.num_proc
-        )
+        rows = load_rows(data_args.data_dir, "train", data_args.cache_dir, data_args.num_proc)
+        check_labels(rows, processor)
         views = views_of(rows, data_args.augmented_views, training_args.seed)
         store = RadiographStore(rows, processor.tower_image_processors, cache_dir)
         features = patch_feature_file(model.model, store, views, cache_dir) if data_args.cache_features else None

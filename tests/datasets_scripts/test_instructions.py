@@ -1,4 +1,4 @@
-from datasets_scripts.instructions import INSTRUCTIONS, answer
+from datasets_scripts.instructions import INSTRUCTIONS, answer, instructions_for
 from datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
 
 CARDIOMEGALY, AORTA = FINDING_LABELS.index("Cardiomegaly"), FINDING_LABELS.index("Aortic enlargement")
@@ -16,6 +16,19 @@ def test_instructions_are_the_papers():
     assert INSTRUCTIONS["identify"].endswith("state that the chest radiograph shows no findings.")
     assert INSTRUCTIONS["vqa"].endswith("COPD, Lung Tumor, Pneumonia, Tuberculosis, Other Disease, or No Finding?")
     assert INSTRUCTIONS["grounding"] == INSTRUCTIONS["identify"]
+
+
+def test_vindr_cxrs_diagnoses_are_asked_for_in_the_papers_words_in_any_order():
+    assert instructions_for(DIAGNOSIS_LABELS) == instructions_for(DIAGNOSIS_LABELS[::-1]) == INSTRUCTIONS
+
+
+def test_other_diagnoses_are_asked_for_by_their_labels():
+    instructions = instructions_for(["Edema", "Hernia", "No finding"])
+    assert instructions["vqa"] == (
+        "Given the provided chest X-ray image, which of the following diagnoses are present (select all that apply): "
+        "Edema, Hernia, or No finding?"
+    )
+    assert instructions["identify"] == instructions["grounding"] == INSTRUCTIONS["identify"]
 
 
 def test_findings_stand_in_label_order_and_from_left_to_right():

@@ -1,5 +1,6 @@
 import csv
 import filecmp
+import io
 import json
 import re
 import subprocess
@@ -7,15 +8,18 @@ import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
+from pydicom.encaps import generate_frames
+from pydicom.uid import ExplicitVRLittleEndian, JPEGLosslessSV1
 
 from datasets_scripts import phantom_cxr, phantom_pictures
-from datasets_scripts.phantom_cxr import encode_dicom, read_phantom, write_release
-from datasets_scripts.phantom_pictures import diagnoses_of, diagnosis_of, draw_phantom, sample_labels
+from datasets_scripts.phantom_cxr import TRANSFER_SYNTAXES, encode_dicom, read_phantom, write_release
+from datasets_scripts.phantom_pictures import diagnoses_of, diagnosis_of, draw_findings, draw_phantom, sample_labels
 from datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
-from processing.dicom import load_radiograph
+from processing.radiograph import load_radiograph
 
 PROGRAM = Path(phantom_cxr.__file__)
 NUM_TRAIN, NUM_TEST = 40, 12
@@ -105,6 +109,32 @@ def test_pixels_span_black_to_white_at_any_size():
         assert (pixels.min(), pixels.max()) == (0, 1)
 
 
+@pytest.mark.parametrize(
+    ("size", "means", "samples"),
+    [
+        (256, [0.3964, 0.5464, 0.4989, 0.4944, 0.5979, 0.6486, 0.6497, 0.6436], [0.7435, 0.6657, 0.6314, 0.2607]),
+        (
+            (600, 700),
+            [0.3969, 0.5467, 0.4989, 0.494, 0.5974, 0.6489, 0.6492, 0.6439],
+            [0.1046, 0.6517, 0.0134, 0.6214],
+        ),
+    ],
+)
+def test_a_changed_drawing_needs_a_new_picture_version(size, means, samples):
+    """Figures were measured on phantoms of this version. The samples see another grain, which the means do not."""
+    pixels = draw_phantom(np.random.default_rng(11), size, ("ILD", "Pleural effusion", "Nodule/Mass")).pixels.ravel()
+    assert phantom_pictures.PICTURE_VERSION == 3
+    assert [part.mean() for part in np.array_split(pixels, 8)] == pytest.approx(means, abs=2e-4)
+    assert pixels[[5000, 20000, 30000, 40000]] == pytest.approx(samples, abs=2e-4)
+
+
+def test_findings_are_known_without_the_picture():
+    for seed in range(12):
+        for size in (96, (600, 700)):
+            findings = draw_findings(np.random.default_rng(seed), size)
+            assert findings == draw_phantom(np.random.default_rng(seed), size).findings
+
+
 def test_diagnoses_follow_from_findings():
     upper, lower, large = (0.2, 0.2, 0.3, 0.3), (0.2, 0.6, 0.3, 0.7), (0.2, 0.6, 0.35, 0.75)
     expected = {
@@ -138,8 +168,37 @@ def test_the_same_picture_comes_from_every_encoding():
         tags.add((dataset.BitsStored, "WindowCenter" in dataset, dataset.RescaleIntercept))
         shown = np.asarray(load_radiograph(dataset), np.float32)
         assert np.abs(shown - expected).max() <= 1
-    assert len({syntax for syntax, _ in encodings}) == 6 and len(encodings) > 8
+    assert {syntax for syntax, _ in encodings} == set(TRANSFER_SYNTAXES) and len(encodings) > 8
     assert len(tags) > 10
+
+
+@pytest.mark.parametrize("seed", [1, 2, 7])
+def test_every_transfer_syntax_holds_the_same_pixels(monkeypatch, seed):
+    """Through pydicom's own decoders; it has none for lossless JPEG, there another codec than the encoder's reads."""
+    pixels = draw_phantom(np.random.default_rng(5), (70, 64)).pixels
+    stored, shown, headers = {}, {}, {}
+    for syntax in TRANSFER_SYNTAXES:
+        monkeypatch.setattr(phantom_cxr, "TRANSFER_SYNTAXES", {syntax: 1.0})
+        file = io.BytesIO()
+        encode_dicom(pixels, "0" * 32, np.random.default_rng(seed)).save_as(file, enforce_file_format=True)
+        file.seek(0)
+        dataset = pydicom.dcmread(file)
+        assert dataset.file_meta.TransferSyntaxUID == syntax
+        if syntax == JPEGLosslessSV1:
+            (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
+            assert frame[frame.index(b"\xff\xda") + 7] == 1  # the scan's predictor: PS3.5, 10.2 asks for the first
+            stored[syntax] = imagecodecs.ljpeg_decode(frame)
+        else:
+            stored[syntax] = dataset.pixel_array
+        shown[syntax] = np.asarray(load_radiograph(file.getvalue()))
+        del dataset.PixelData
+        headers[syntax] = dataset.to_json_dict()
+    first = stored[ExplicitVRLittleEndian]
+    assert first.shape == (64, 70) and 2 ** (dataset.BitsStored - 1) < first.max() < 2**dataset.BitsStored
+    for syntax in TRANSFER_SYNTAXES:
+        assert (stored[syntax] == first).all(), syntax
+        assert (shown[syntax] == shown[ExplicitVRLittleEndian]).all(), syntax
+        assert headers[syntax] == headers[ExplicitVRLittleEndian], syntax
 
 
 def test_the_layout_is_vindr_cxrs(release):
@@ -241,6 +300,16 @@ def test_a_second_run_writes_only_what_is_missing(tmp_path):
     write_release(tmp_path / "resumed", 4, 1, 64, seed=1)
     assert_same_files(tmp_path / "whole", tmp_path / "resumed")
     assert kept.stat().st_mtime_ns == written
+
+
+def test_a_second_run_draws_no_picture_that_is_there(tmp_path, monkeypatch):
+    write_release(tmp_path, 6, 2, 64, seed=1)
+    tables = {path: path.read_bytes() for path in (tmp_path / "annotations").iterdir()}
+    for path in tables:
+        path.unlink()
+    monkeypatch.setattr(phantom_cxr, "draw_phantom", lambda *_: pytest.fail("drawn"))
+    write_release(tmp_path, 6, 2, 64, seed=1)
+    assert {path: path.read_bytes() for path in tables} == tables
 
 
 def test_an_interrupted_run_leaves_no_half_written_image_and_no_table(tmp_path, monkeypatch):

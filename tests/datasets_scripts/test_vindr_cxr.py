@@ -1,24 +1,20 @@
 import csv
-import logging
 import os
 import random
+import sys
 
 import numpy as np
 import PIL.Image
 import pytest
-from datasets.exceptions import DatasetGenerationError
 
+from datasets_scripts.annotations import row_features
 from datasets_scripts.vindr_cxr import (
     DIAGNOSIS_LABELS,
-    FEATURES,
     FINDING_LABELS,
-    VinDrCXR,
-    VinDrCXRConfig,
-    keep_one_of_overlapping,
     load_vindr_cxr,
-    pairwise_iou,
+    main,
     read_annotations,
-    read_view,
+    read_release,
 )
 
 LABEL_COLUMNS = [*FINDING_LABELS, *DIAGNOSIS_LABELS]
@@ -86,58 +82,17 @@ def release(tmp_path):
     return root
 
 
-def annotations_of(root, split="train"):
-    return {annotation.image_id: annotation for annotation in read_annotations(str(root), split)[0]}
+def annotations_of(root, split="train", merge="paper"):
+    return {annotation.image_id: annotation for annotation in read_annotations(str(root), split, merge)[0]}
 
 
-# Labels and boxes
+# Labels
 
 
 def test_labels_are_the_papers_in_its_order():
     assert len(FINDING_LABELS) == 22 and len(DIAGNOSIS_LABELS) == 6
     assert FINDING_LABELS[0] == "Aortic enlargement" and FINDING_LABELS[11:13] == ("Lung Opacity", "Lung cavity")
     assert FINDING_LABELS[-1] == "Other lesion" and DIAGNOSIS_LABELS[-2:] == ("COPD", "No finding")
-
-
-def test_pairwise_iou_equals_counting_cells_of_a_grid():
-    rng = np.random.default_rng(0)
-    corners = np.sort(rng.integers(0, 30, (12, 2, 2)), axis=1)
-    boxes = np.concatenate([corners[:, 0], corners[:, 1] + 1], axis=1)
-    masks = np.zeros((12, 31, 31), dtype=bool)
-    for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
-        mask[y1:y2, x1:x2] = True
-    expected = [[(a & b).sum() / (a | b).sum() for b in masks] for a in masks]
-    np.testing.assert_allclose(pairwise_iou(boxes.astype(float)), expected)
-
-
-def test_keep_one_keeps_the_first_of_a_group_and_what_does_not_overlap_it():
-    a, b, c = (0, 0, 10, 10), (3, 0, 13, 10), (6, 0, 16, 10)  # a-b and b-c: 7/13; a-c: 4/16
-    assert keep_one_of_overlapping(np.array([a, b, c])).tolist() == [0, 2]
-    assert keep_one_of_overlapping(np.array([b, a, c])).tolist() == [0]
-
-
-def test_keep_one_does_not_group_at_the_threshold_itself():
-    half = np.array([(0, 0, 2, 1), (0, 0, 1, 1)])
-    assert keep_one_of_overlapping(half, iou_threshold=0.5).tolist() == [0, 1]
-    assert keep_one_of_overlapping(half, iou_threshold=0.49).tolist() == [0]
-
-
-def test_keep_one_of_random_boxes_leaves_no_overlap_and_loses_no_group():
-    rng = np.random.default_rng(1)
-    for _ in range(20):
-        corner = rng.uniform(0, 10, (15, 2))
-        boxes = np.concatenate([corner, corner + rng.uniform(5, 15, (15, 2))], axis=1)
-        kept = keep_one_of_overlapping(boxes)
-        overlaps = pairwise_iou(boxes) > 0.5
-        assert (overlaps[np.ix_(kept, kept)] == np.eye(len(kept), dtype=bool)).all()
-        assert overlaps[:, kept].any(axis=1).all()
-        assert 0 < len(kept) < 15
-
-
-def test_keep_one_of_none_is_none_and_a_box_without_area_is_refused():
-    assert keep_one_of_overlapping(np.zeros((0, 4))).tolist() == []
-    with pytest.raises(ValueError, match="no area"):
-        keep_one_of_overlapping(np.array([(0, 0, 1, 1), (5, 5, 5, 9)]))
 
 
 # Reading the CSV files
@@ -173,6 +128,7 @@ def test_an_image_in_conflict_is_dropped_from_train_and_counted(release):
     assert counts == {
         "images": 4,
         "images_in_conflict": 1,
+        "images_dropped": 1,
         "images_with_boxes": 1,
         "images_no_finding": 1,
         "images_unknown": 1,
@@ -190,7 +146,8 @@ def test_a_conflict_shows_even_where_only_the_boxes_file_names_the_finding(tmp_p
 def test_a_contradictory_test_image_stays_without_its_no_finding(tmp_path):
     write_split(tmp_path, "test", [], {("a", ""): {"No finding", "Pneumonia"}})
     annotations, counts = read_annotations(str(tmp_path), "test")
-    assert annotations[0].diagnoses == ("Pneumonia",) and counts["images_in_conflict"] == 1
+    assert annotations[0].diagnoses == ("Pneumonia",)
+    assert counts["images_in_conflict"] == 1 and counts["images_dropped"] == 0
 
 
 def test_a_label_without_a_box_is_never_no_finding(release):
@@ -202,6 +159,34 @@ def test_findings_keep_the_order_of_the_csv_across_labels(tmp_path):
     boxes = [("a", "R1", "ILD", HEART), ("a", "R1", "Edema", HEART), ("a", "R1", "ILD", AORTA)]
     write_split(tmp_path, "train", boxes, {("a", "R1"): {"ILD"}})
     assert [f.label for f in annotations_of(tmp_path)["a"].findings] == ["ILD", "Edema", "ILD"]
+
+
+def test_boxes_are_pooled_in_the_order_of_the_csv_where_readers_alternate(tmp_path):
+    boxes = [("a", "R1", "Edema", AORTA), ("a", "R2", "ILD", HEART), ("a", "R1", "ILD", HEART_AGAIN)]
+    write_split(tmp_path, "train", boxes, {("a", "R1"): {"ILD"}, ("a", "R2"): {"ILD"}})
+    found = [(f.label, f.box, f.readers) for f in annotations_of(tmp_path)["a"].findings]
+    assert found == [("Edema", AORTA, 1), ("ILD", HEART, 2)]
+
+
+def test_the_single_readers_are_kept_beside_what_was_merged(release):
+    readings = annotations_of(release)["both"].readings
+    assert [reading.rad_id for reading in readings] == ["R1", "R2"]
+    assert [[f.label for f in reading.findings] for reading in readings] == [
+        ["Cardiomegaly", "Aortic enlargement"],
+        ["Cardiomegaly"],
+    ]
+    assert [reading.diagnoses for reading in readings] == [("Other diseases",), ("Pneumonia",)]
+
+
+def test_another_merge_of_the_readers_is_train_s_alone(release):
+    union = annotations_of(release, merge="union")
+    assert union["both"].findings[0].box == (20, 40, 62, 80)
+    assert union["conflict"].findings[0].label == "Cardiomegaly" and union["conflict"].diagnoses == ()
+    majority = annotations_of(release, merge="majority")  # of two readers
+    assert [f.label for f in majority["both"].findings] == ["Cardiomegaly"] and majority["both"].diagnoses == ()
+    assert annotations_of(release, "test", "majority") == annotations_of(release, "test")
+    with pytest.raises(ValueError, match="merge must be one of paper, union"):
+        read_release(release, merge="vote")
 
 
 @pytest.mark.parametrize("spelling", ["Other disease", "Other diseases"])
@@ -276,7 +261,8 @@ def test_a_missing_folder_csv_or_image_folder_is_named(release, tmp_path):
 
 def test_rows_have_the_schema_and_boxes_in_the_unit_square(release, tmp_path):
     dataset = load_vindr_cxr(release, cache_dir=tmp_path / "cache")
-    assert dataset["train"].features == FEATURES and dataset["test"].features == FEATURES
+    features = row_features(FINDING_LABELS, DIAGNOSIS_LABELS)
+    assert dataset["train"].features == features and dataset["test"].features == features
     assert dataset["train"]["image_id"][:] == ["both", "negative", "boxless"]
     row = dataset["train"][0]
     assert row["image"].mode == "L" and row["image"].size == (100, 100) and row["view"] == ""
@@ -288,40 +274,20 @@ def test_rows_have_the_schema_and_boxes_in_the_unit_square(release, tmp_path):
     assert [finding["readers"] for finding in dataset["test"][0]["findings"]] == [1]
 
 
-@pytest.mark.parametrize("max_side, stored", [(50, (25, 50)), (None, (100, 200)), (512, (100, 200))])
-def test_stored_images_keep_their_aspect_and_rows_the_source_size(tmp_path, max_side, stored):
-    root = tmp_path / "release"
-    write_split(root, "train", [("a", "R1", "ILD", (10, 100, 50, 200))], {("a", "R1"): {"ILD"}}, size=(100, 200))
-    row = load_vindr_cxr(root, split="train", cache_dir=tmp_path / "cache", max_side=max_side)[0]
-    assert row["image"].size == stored and (row["width"], row["height"]) == (100, 200)
-    np.testing.assert_allclose(row["findings"][0]["box"], [0.1, 0.5, 0.5, 1.0], rtol=1e-6)
+def test_changed_tables_are_noticed(release, tmp_path):
+    first = load_vindr_cxr(release, "train", tmp_path / "cache")
+    annotations = release / "annotations" / "annotations_train.csv"
+    annotations.write_text(annotations.read_text().replace("20,40,60,80", "10,40,60,80", 1))
+    second = load_vindr_cxr(release, "train", tmp_path / "cache")
+    assert second._fingerprint != first._fingerprint and second[0]["findings"][0]["box"][0] == pytest.approx(0.1)
 
 
-def test_a_box_is_clipped_to_the_image_and_dropped_where_nothing_is_inside(tmp_path, caplog):
-    root = tmp_path / "release"
-    boxes = [("a", "R1", "ILD", (-10, 90, 50, 140)), ("a", "R1", "ILD", (120, 0, 140, 50))]
-    write_split(root, "train", boxes, {("a", "R1"): {"ILD"}})
-    row = load_vindr_cxr(root, split="train", cache_dir=tmp_path / "cache")[0]
-    np.testing.assert_allclose([f["box"] for f in row["findings"]], [[0.0, 0.9, 0.5, 1.0]], rtol=1e-6)
-    assert "a box of image a" in caplog.text
-
-
-def test_unreadable_and_missing_radiographs_are_left_out_and_listed(release, tmp_path, caplog):
-    (release / "train" / "both.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
-    (release / "train" / "boxless.png").unlink()
-    with caplog.at_level(logging.WARNING):
-        dataset = load_vindr_cxr(release, split="train", cache_dir=tmp_path / "cache")
-    assert dataset["image_id"][:] == ["negative"]
-    assert "Skipped image both" in caplog.text and "No radiograph for image_id boxless" in caplog.text
-    assert caplog.messages[-1] == "train: 2 of 3 radiographs were left out: both, boxless"
-
-
-def test_on_error_raise_stops_at_the_first_bad_radiograph(release, tmp_path):
-    (release / "train" / "both.png").write_bytes(b"not an image")
-    with pytest.raises(DatasetGenerationError) as error:
-        load_vindr_cxr(release, cache_dir=tmp_path / "cache", on_error="raise")
-    assert "both.png" in str(error.value.__cause__)
-    assert not list((tmp_path / "cache").rglob("*.arrow"))
+def test_streaming_yields_the_rows_that_preparing_does(release, tmp_path):
+    rows = load_vindr_cxr(release, "train", tmp_path / "cache", shortest_edge=50)
+    streamed = load_vindr_cxr(release, "train", streaming=True, shortest_edge=50)
+    for streamed_row, row in zip(streamed, rows, strict=True):
+        assert streamed_row["image"].tobytes() == row["image"].tobytes() and row["image"].size == (50, 50)
+        assert {**streamed_row, "image": None} == {**row, "image": None}
 
 
 def test_a_folder_with_none_of_the_radiographs_is_refused(release, tmp_path):
@@ -331,69 +297,23 @@ def test_a_folder_with_none_of_the_radiographs_is_refused(release, tmp_path):
         load_vindr_cxr(release, cache_dir=tmp_path / "cache")
 
 
-def test_a_split_of_which_no_radiograph_can_be_read_is_refused(release, tmp_path):
-    for path in (release / "test").iterdir():
-        path.write_bytes(b"not an image")
-    with pytest.raises(ValueError, match="None of the test radiographs"):
-        load_vindr_cxr(release, split="train", cache_dir=tmp_path / "cache")
+def test_the_program_prepares_a_folder_and_refuses_bad_input_in_one_sentence(release, tmp_path, monkeypatch):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["vindr_cxr.py", "--data_dir", *map(str, arguments)])
+        main()
 
+    run(release, "--output_dir", tmp_path / "out", "--merge", "union", "--shortest_edge", "50")
+    counts = (tmp_path / "out" / "summary.csv").read_text()
+    assert "train,images_in_conflict,1\ntrain,images_dropped,0\n" in counts and "test,images_left_out,0\n" in counts
+    assert "`merge` | union" in (tmp_path / "out" / "README.md").read_text()
 
-def test_the_config_refuses_values_it_does_not_know():
-    with pytest.raises(ValueError, match="on_error"):
-        VinDrCXRConfig(on_error="ignore")
-    with pytest.raises(ValueError, match="max_side"):
-        VinDrCXRConfig(max_side=0)
-
-
-def test_the_cache_notices_changed_annotations_images_and_options_and_nothing_else(release, tmp_path):
-    def build(**config):
-        dataset = load_vindr_cxr(release, split="train", cache_dir=tmp_path / "cache", **config)
-        return dataset, os.path.dirname(dataset.cache_files[0]["filename"])
-
-    _, first = build()
-    assert build()[1] == first
-    assert build(max_side=50)[1] != first
-
-    annotations = release / "annotations" / "annotations_train.csv"
-    annotations.write_text(annotations.read_text().replace("20,40,60,80", "10,40,60,80", 1))
-    dataset, second = build()
-    assert second != first and dataset[0]["findings"][0]["box"][0] == pytest.approx(0.1)
-
-    PIL.Image.new("L", (80, 100)).save(release / "train" / "both.png")
-    dataset, third = build()
-    assert third not in (first, second) and dataset[0]["width"] == 80
-
-
-def test_two_processes_build_the_same_rows_as_one(release, tmp_path):
-    one = load_vindr_cxr(release, split="train", cache_dir=tmp_path / "one")
-    two = load_vindr_cxr(release, split="train", cache_dir=tmp_path / "two", num_proc=2)
-    assert len(two.cache_files) == 2
-    assert one.to_list() == two.to_list()
-
-
-def test_streaming_yields_the_same_rows_without_a_cache(release, tmp_path):
-    streamed = VinDrCXR(cache_dir=tmp_path / "cache", data_dir=str(release)).as_streaming_dataset(split="train")
-    built = load_vindr_cxr(release, split="train", cache_dir=tmp_path / "cache")
-    for streamed_row, row in zip(streamed, built, strict=True):
-        assert streamed_row["image"].tobytes() == row["image"].tobytes()
-        assert streamed_row["diagnoses"] == row["diagnoses"]
-        for streamed_finding, finding in zip(streamed_row["findings"], row["findings"], strict=True):
-            assert streamed_finding["label"] == finding["label"]
-            np.testing.assert_allclose(streamed_finding["box"], finding["box"], rtol=1e-6)
-
-
-@pytest.mark.parametrize("view, expected", [("PA", "PA"), (None, ""), ("hospital of x", "")])
-def test_the_view_comes_from_a_valid_view_position_only(tmp_path, view, expected):
-    import pydicom
-
-    path = tmp_path / "a.dicom"
-    with pydicom.config.disable_value_validation():
-        dataset = pydicom.Dataset()
-        dataset.PatientName = "Nobody"
-        if view is not None:
-            dataset.ViewPosition = view
-        pydicom.dcmwrite(path, dataset, implicit_vr=False, little_endian=True)
-    assert read_view(str(path)) == expected
+    with pytest.raises(SystemExit, match="release is not empty and has no preparation.json: choose another folder.$"):
+        run(release, "--output_dir", release)
+    with pytest.raises(SystemExit, match="nowhere is no folder"):
+        run(tmp_path / "nowhere", "--output_dir", tmp_path / "new")
+    with pytest.raises(SystemExit, match='windowing must be "dicom" or "paper"'):
+        run(release, "--output_dir", tmp_path / "new", "--windowing", "lung")
+    assert not (tmp_path / "new").exists()
 
 
 def test_dicom_files_are_read_in_place_of_png(real_cxr, tmp_path):
@@ -401,8 +321,8 @@ def test_dicom_files_are_read_in_place_of_png(real_cxr, tmp_path):
     write_split(root, "train", [("a", "R1", "ILD", HEART)], {("a", "R1"): {"ILD"}})
     source = real_cxr / "real_cxr" / "dicom_cxr" / "RG1_J2KI.dcm"
     (root / "train" / "a.dicom").symlink_to(source)  # stands before a.png
-    row = load_vindr_cxr(root, split="train", cache_dir=tmp_path / "cache", max_side=64)[0]
-    assert row["view"] == "PA" and min(row["width"], row["height"]) > 1000 and max(row["image"].size) == 64
+    row = load_vindr_cxr(root, split="train", cache_dir=tmp_path / "cache", shortest_edge=64)[0]
+    assert row["view"] == "PA" and min(row["width"], row["height"]) > 1000 and min(row["image"].size) == 64
 
 
 @pytest.mark.parametrize("split, rows, dropped", [("train", 598, 72), ("test", 165, 0)])
@@ -414,7 +334,7 @@ def test_real_annotations_give_negatives_only_where_every_source_says_so(real_cx
         for row in csv.DictReader(file):
             ones = {name for name, value in row.items() if value == "1"}
             marked.setdefault(row["image_id"], set()).update(ones)
-    assert len(annotations) == rows and counts["images_in_conflict"] == dropped
+    assert len(annotations) == rows and counts["images_dropped"] == dropped
     for annotation in annotations:
         is_negative = annotation.diagnoses == ("No finding",)
         assert is_negative == (marked[annotation.image_id] == {"No finding"})
@@ -437,3 +357,8 @@ def test_real_radiographs_build_from_the_release_layout(real_cxr, tmp_path):
     for row in dataset:
         assert (row["width"], row["height"]) == (320, 320)
         assert np.asarray(row["image"]).std() > 10
+
+
+def test_the_card_of_phantoms_does_not_say_that_they_are_of_people(phantom_release):
+    release = read_release(phantom_release)
+    assert release.pretty_name.startswith("Phantoms") and "nobody" in release.personal_information

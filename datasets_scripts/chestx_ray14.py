@@ -1,0 +1,350 @@
+"""ChestX-ray14 (NIH; 112,120 radiographs of 30,805 patients), as it is published, to rows of this project's schema.
+
+    from datasets_scripts.chestx_ray14 import load_chestx_ray14
+
+    dataset = load_chestx_ray14("path/to/chestx-ray14", split="test", num_proc=8)
+
+or, once for all programs, a folder that `datasets.load_dataset` reads:
+
+    python datasets_scripts/chestx_ray14.py --data_dir path/to/chestx-ray14 --output_dir path/to/prepared --num_proc 8
+
+The layout (https://nihcc.app.box.com/v/ChestXray-NIHCC; Wang et al., CVPR 2017, arXiv 1705.02315):
+
+    images/00000001_000.png              1024 x 1024; or images_001/images/*.png ... images_012/images/*.png
+    Data_Entry_2017_v2020.csv            Image Index, Finding Labels (A|B), ..., Patient ID, ..., View Position, ...
+                                         or Data_Entry_2017.csv
+    BBox_List_2017.csv                   Image Index, Finding Label, Bbox [x, y, w, h] in pixels of 1024 x 1024
+    train_val_list.txt, test_list.txt    the official split, by patient: -> train, test
+
+Images may be resized copies, also as JPEG, as long as the whole image was scaled: boxes are scaled with them.
+
+The labels were mined from the reports by a program; 984 boxes in 880 images were drawn by a radiologist, for eight of
+the fourteen labels. All boxes lie in test images, so train has labels alone. What a row says about "nothing there":
+
+    findings, diagnoses without "No finding"   boxes were drawn
+    no findings, diagnoses ["No finding"]      a negative: none of the fourteen was found in the report
+    no findings, any other diagnoses           unknown to a localiser: labels without a box
+
+Even where boxes were drawn, another of the image's labels may have none: compare `findings` with `diagnoses`.
+"""
+
+import csv
+import math
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import datasets
+from PIL import Image
+
+from datasets_scripts.annotations import Finding, ImageAnnotation
+from datasets_scripts.radiograph_dataset import PreparationOptions, Release, load_release, prepare
+from processing.answers import NO_FINDING
+
+FINDING_LABELS: tuple[str, ...] = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Effusion",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pneumonia",
+    "Pneumothorax",
+)
+DIAGNOSIS_LABELS: tuple[str, ...] = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Effusion",
+    "Emphysema",
+    "Fibrosis",
+    "Hernia",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pleural thickening",
+    "Pneumonia",
+    "Pneumothorax",
+    NO_FINDING,
+)
+# As the files spell them; the box file alone says Infiltrate.
+SPELLINGS = {"Infiltrate": "Infiltration", "No Finding": NO_FINDING, "Pleural_Thickening": "Pleural thickening"}
+
+ENTRY_FILES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
+ENTRY_COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "View Position")
+BOX_FILE = "BBox_List_2017.csv"
+BOX_COLUMNS = ("Bbox [x", "y", "w", "h]")  # the header's "Bbox [x,y,w,h]" is four cells
+BOX_SIDE = 1024  # pixels of the images that the boxes were drawn on
+SPLIT_LISTS = {"train": "train_val_list.txt", "test": "test_list.txt"}
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+CITATION = """\
+@inproceedings{wang2017chestxray8,
+  title={ChestX-ray8: Hospital-scale Chest X-ray Database and Benchmarks on Weakly-Supervised Classification and
+         Localization of Common Thorax Diseases},
+  author={Wang, Xiaosong and Peng, Yifan and Lu, Le and Lu, Zhiyong and Bagheri, Mohammadhadi and Summers, Ronald M.},
+  booktitle={IEEE Conference on Computer Vision and Pattern Recognition (CVPR)},
+  pages={3462--3471},
+  year={2017}
+}"""
+
+
+def read_csv(path: str, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
+    """("PATH, line N", row) of a CSV that must have `columns`.
+
+    Surplus cells are no error: copies differ in how many empty ones end the header and the lines.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a column or a cell of it is missing, or the file is not CSV text.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path} is missing.")
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = [column for column in columns if column not in (reader.fieldnames or ())]
+            if missing:
+                raise ValueError(f"{path} has no column {', '.join(missing)}.")
+            for row in reader:
+                where = f"{path}, line {reader.line_num}"
+                empty = [column for column in columns if row[column] is None]
+                if empty:
+                    raise ValueError(f"{where}: the line ends before {empty[0]}.")
+                yield where, row
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a CSV file in UTF-8: {error}.") from error
+
+
+def read_split_lists(data_dir: str) -> dict[str, str]:
+    """{image_id: split} of the official lists; a release with one list has one split.
+
+    Raises:
+        FileNotFoundError: there is neither list.
+        ValueError: an image is in both, or a list is no text.
+    """
+    split_of: dict[str, str] = {}
+    for split, name in SPLIT_LISTS.items():
+        path = os.path.join(data_dir, name)
+        if not os.path.isfile(path):
+            continue
+        try:
+            with open(path, encoding="utf-8-sig") as file:
+                image_ids = [image_id_of(line) for line in file if line.strip()]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not a text file in UTF-8: {error}.") from error
+        for image_id in image_ids:
+            if split_of.setdefault(image_id, split) != split:
+                raise ValueError(f"{path}: image {image_id} is in {SPLIT_LISTS[split_of[image_id]]} too.")
+    if not split_of:
+        raise FileNotFoundError(f"{data_dir} has neither of the split lists, {' and '.join(SPLIT_LISTS.values())}.")
+    return split_of
+
+
+def image_id_of(file_name: str) -> str:
+    """00000001_000.png -> 00000001_000"""
+    return os.path.splitext(file_name.strip())[0]
+
+
+def read_boxes(path: str) -> tuple[dict[str, list[Finding]], dict[str, int]]:
+    """{image_id: findings} of the box file, boxes xyxy in 1024ths of the image, and {image_id: boxes without area}.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_csv`; a label is not one of `FINDING_LABELS`, or a cell is no number.
+    """
+    findings: dict[str, list[Finding]] = {}
+    without_area: dict[str, int] = {}
+    for where, row in read_csv(path, ("Image Index", "Finding Label", *BOX_COLUMNS)):
+        image_id, label = image_id_of(row["Image Index"]), row["Finding Label"].strip()
+        label = SPELLINGS.get(label, label)
+        if label not in FINDING_LABELS:
+            raise ValueError(f"{where}: unknown label {label!r}.")
+        try:
+            x, y, width, height = (float(row[column]) for column in BOX_COLUMNS)
+        except ValueError as error:
+            raise ValueError(f"{where}: a box coordinate is no number ({error}).") from error
+        if not all(math.isfinite(value) for value in (x, y, width, height)):
+            raise ValueError(f"{where}: a box coordinate is not finite.")
+        if width > 0 and height > 0:
+            findings.setdefault(image_id, []).append(Finding(label, (x, y, x + width, y + height)))
+        else:
+            without_area[image_id] = without_area.get(image_id, 0) + 1
+    return findings, without_area
+
+
+def find_images(data_dir: str) -> dict[str, str]:
+    """{image_id: path} of images/ and images_001/images/ ...; of several files of one image, the first as PNG."""
+    paths: dict[str, str] = {}
+    for name in sorted(os.listdir(data_dir)):
+        if not re.fullmatch(r"images(_\d+)?", name):
+            continue
+        nested = os.path.join(data_dir, name, "images")
+        folder = nested if os.path.isdir(nested) else os.path.join(data_dir, name)
+        for file_name in os.listdir(folder):
+            image_id, suffix = os.path.splitext(file_name)
+            if suffix.lower() in IMAGE_SUFFIXES and (image_id not in paths or suffix.lower() == ".png"):
+                paths[image_id] = os.path.join(folder, file_name)
+    if not paths:
+        raise FileNotFoundError(f"{data_dir} has no radiographs in images/ or images_001/images/ and so on.")
+    return paths
+
+
+def in_pixels_of(path: str | None, findings: list[Finding]) -> tuple[Finding, ...]:
+    """Findings with boxes of 1024 x 1024 in pixels of the file, which may be a resized copy; only its header is read.
+
+    Where there is no file or it is unreadable they stay: its decoding will say so and leave the image out.
+    """
+    if path is None or not findings:
+        return tuple(findings)
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return tuple(findings)
+    scale = (width / BOX_SIDE, height / BOX_SIDE) * 2
+    return tuple(
+        replace(finding, box=tuple(edge * factor for edge, factor in zip(finding.box, scale, strict=True)))
+        for finding in findings
+    )
+
+
+def read_release(data_dir: str | os.PathLike) -> Release:
+    """Reads the tables, the lists and the names of the images; of boxed images the header.
+
+    An image belongs to a split where the lists name it. Its labels are those of the table and of its boxes; beside any
+    other label "No finding" is lost. `counts`, for each split: images; images_in_conflict ("No finding" beside another
+    label); images_with_boxes, images_no_finding, images_unknown (neither); images_not_in_table (listed, so left out);
+    boxes; boxes_without_area (skipped); boxes_not_in_table (of a listed image that is not in the table). For the split
+    "none": images and boxes that no list names, which are left out.
+
+    Raises:
+        FileNotFoundError: a file or all radiographs are missing.
+        ValueError: a table cannot be read, a label is unknown, or an image is in the table twice or in both lists; it
+            names the file and, for tables, the line.
+    """
+    data_dir = os.path.abspath(data_dir)
+    if not os.path.isdir(data_dir):
+        raise FileNotFoundError(f"{data_dir} is no folder: data_dir must be the folder of a ChestX-ray14 release.")
+    entries = [path for path in (os.path.join(data_dir, name) for name in ENTRY_FILES) if os.path.isfile(path)]
+    if not entries:
+        raise FileNotFoundError(f"{data_dir} has neither {' nor '.join(ENTRY_FILES)}.")
+    split_of = read_split_lists(data_dir)
+    findings_of, without_area = read_boxes(os.path.join(data_dir, BOX_FILE))
+    paths = find_images(data_dir)
+
+    splits = [split for split in SPLIT_LISTS if split in split_of.values()]
+    rules = ("images", "images_in_conflict", "images_with_boxes", "images_no_finding", "images_unknown")
+    rules += ("images_not_in_table", "boxes", "boxes_without_area", "boxes_not_in_table")
+    counts = {split: dict.fromkeys(rules, 0) for split in splits}
+    counts["none"] = {"images": 0, "boxes": 0}
+    annotations: dict[str, list[ImageAnnotation]] = {split: [] for split in splits}
+    images: dict[str, dict[str, str]] = {split: {} for split in splits}
+    seen: set[str] = set()
+
+    for where, row in read_csv(entries[0], ENTRY_COLUMNS):
+        image_id = image_id_of(row["Image Index"])
+        if image_id in seen:
+            raise ValueError(f"{where}: image {image_id} is in the table twice.")
+        seen.add(image_id)
+        labels = {SPELLINGS.get(label, label) for label in row["Finding Labels"].strip().split("|")}
+        unknown = labels.difference(DIAGNOSIS_LABELS)
+        if unknown:
+            raise ValueError(f"{where}: unknown label {min(unknown)!r}.")
+        findings = findings_of.get(image_id, [])
+        split = split_of.get(image_id, "none")
+        counts[split]["images"] += 1
+        counts[split]["boxes"] += len(findings)
+        if split == "none":
+            continue
+
+        labels.update(finding.label for finding in findings)
+        if NO_FINDING in labels and len(labels) > 1:
+            counts[split]["images_in_conflict"] += 1
+            labels.remove(NO_FINDING)
+        kind = "with_boxes" if findings else "no_finding" if NO_FINDING in labels else "unknown"
+        counts[split][f"images_{kind}"] += 1
+        counts[split]["boxes_without_area"] += without_area.get(image_id, 0)
+        path = paths.get(image_id)
+        if path is not None:
+            images[split][image_id] = path
+        annotations[split].append(
+            ImageAnnotation(
+                image_id,
+                findings=in_pixels_of(path, findings),
+                diagnoses=tuple(label for label in DIAGNOSIS_LABELS if label in labels),
+                patient_id=row["Patient ID"].strip(),
+                view=row["View Position"].strip(),
+            )
+        )
+
+    for image_id in split_of.keys() - seen:
+        counts[split_of[image_id]]["images_not_in_table"] += 1
+    for image_id in findings_of.keys() - seen:
+        if image_id in split_of:
+            counts[split_of[image_id]]["boxes_not_in_table"] += len(findings_of[image_id])
+        else:
+            counts["none"]["boxes"] += len(findings_of[image_id])
+    return Release(
+        name="chestx_ray14",
+        pretty_name="ChestX-ray14",
+        homepage="https://nihcc.app.box.com/v/ChestXray-NIHCC",
+        licence="NIH Clinical Center, unrestricted use with attribution",
+        finding_labels=FINDING_LABELS,
+        diagnosis_labels=DIAGNOSIS_LABELS,
+        annotations=annotations,
+        images=images,
+        counts=counts,
+        citation=CITATION,
+    )
+
+
+def load_chestx_ray14(
+    data_dir: str | os.PathLike,
+    split: str | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    num_proc: int | None = None,
+    streaming: bool = False,
+    **options: Any,
+) -> datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset | datasets.IterableDatasetDict:
+    """The release's rows, prepared in the cache unless neither it nor the options changed.
+
+    Args:
+        data_dir: folder of the release.
+        split, cache_dir, num_proc, streaming: see `radiograph_dataset.load_release`.
+        **options: fields of `PreparationOptions`.
+
+    Returns:
+        Rows of `annotations.row_features`; a dictionary of splits where `split` is None.
+
+    Raises:
+        FileNotFoundError, ValueError: the folder or its tables cannot be used, or an option has no such value.
+        RadiographError: a radiograph failed and `on_error` is "raise".
+    """
+    return load_release(read_release(data_dir), split, cache_dir, num_proc, streaming, PreparationOptions(**options))
+
+
+@dataclass
+class ChestXRay14Arguments:
+    data_dir: str = field(metadata={"help": "The folder of the release."})
+    output_dir: str = field(metadata={"help": "The prepared folder."})
+    num_proc: int = field(default=1, metadata={"help": "Processes that read radiographs."})
+
+
+def main() -> None:
+    from trl import TrlParser  # seconds, which those who only import this file need not wait
+
+    try:
+        arguments, options = TrlParser((ChestXRay14Arguments, PreparationOptions)).parse_args_and_config()
+        prepare(read_release(arguments.data_dir), arguments.output_dir, options, arguments.num_proc)
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("Interrupted. The same command goes on from the last whole shard.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+import io
+import re
+
+import datasets
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from datasets import load_dataset
+from PIL import Image
+
+from datasets_scripts.annotations import row_features
+from datasets_scripts.dataset_card import card_text, count_split
+
+FINDINGS = ["Nodule/Mass", "ILD", "odd: {name}"]  # a colon and braces would break YAML or a template
+DIAGNOSES = ["Pneumonia", "No finding"]
+ROWS = {
+    "train": [(["ILD", "ILD", "Nodule/Mass"], ["Pneumonia"]), ([], ["No finding"]), ([], ["Pneumonia"]), ([], [])],
+    "test": [([], ["No finding"])],
+}
+
+
+def write_card(folder, keep_readings=False, **facts):
+    """A card as a preparation would write it; returns its text."""
+    text = card_text(
+        **{
+            "name": "some_cxr",
+            "pretty_name": "Some-CXR",
+            "homepage": "https://example.org/cxr/1.0/",
+            "licence": "Some Health Data License 1.5.0",
+            "splits": {split: count_split(rows) for split, rows in ROWS.items()},
+            "finding_labels": FINDINGS,
+            "diagnosis_labels": DIAGNOSES,
+            "options": {"merge": "paper", "shortest_edge": 512, "windowing": "dicom", "keep_readings": keep_readings},
+            "summary": [("train", "images", 15_000), ("train", "either | or", 3)],
+            **facts,
+        }
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def write_rows(folder, keep_readings=False):
+    """Two shards of train and one of test, beside a CSV that is no data."""
+    features = row_features(FINDINGS, DIAGNOSES, keep_readings)
+    png = io.BytesIO()
+    Image.new("L", (4, 3), 7).save(png, "PNG")
+    (folder / "data").mkdir()
+    (folder / "manifest.csv").write_text("image_id,split\na,train\n")
+    shards = {"train-00000-of-00002": ROWS["train"][:3], "train-00001-of-00002": ROWS["train"][3:]}
+    for name, rows in {**shards, "test-00000-of-00001": ROWS["test"]}.items():
+        encoded = [
+            features.encode_example(
+                {
+                    "image_id": f"{name}-{i}",
+                    "image": {"bytes": png.getvalue(), "path": None},
+                    "width": 40,
+                    "height": 30,
+                    "findings": [{"label": label, "box": [0, 0, 0.5, 1], "readers": 2} for label in findings],
+                    "diagnoses": diagnoses,
+                    "view": "PA",
+                    **({"readings": []} if keep_readings else {}),
+                }
+            )
+            for i, (findings, diagnoses) in enumerate(rows)
+        ]
+        table = datasets.Dataset.from_list(encoded, features=features).data.table
+        # Without the schema that `datasets` hides in a Parquet file: what is read below comes from the card.
+        pq.write_table(table.replace_schema_metadata(None), folder / "data" / f"{name}.parquet")
+
+
+@pytest.mark.parametrize("keep_readings", [False, True])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_load_dataset_takes_splits_and_label_names_from_the_card(tmp_path, streaming, keep_readings):
+    (tmp_path / "folder").mkdir()
+    write_card(tmp_path / "folder", keep_readings)
+    write_rows(tmp_path / "folder", keep_readings)
+    loaded = load_dataset(str(tmp_path / "folder"), streaming=streaming, cache_dir=str(tmp_path / "cache"))
+    assert list(loaded) == ["train", "test"]
+    for split, rows in ROWS.items():
+        assert loaded[split].features == row_features(FINDINGS, DIAGNOSES, keep_readings)
+        names = loaded[split].features["findings"].feature["label"].names
+        assert [[names[f["label"]] for f in row["findings"]] for row in loaded[split]] == [f for f, _ in rows]
+    row = next(iter(loaded["train"]))
+    assert row["image"].size == (4, 3) and row["image"].mode == "L"
+    assert row["diagnoses"] == [0] and row["findings"][0]["box"] == [0, 0, 0.5, 1]
+
+
+def test_the_cards_own_example_runs(tmp_path):
+    (tmp_path / "folder").mkdir()
+    text = write_card(tmp_path / "folder")
+    write_rows(tmp_path / "folder")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    given = f'load_dataset("{tmp_path / "folder"}", cache_dir="{tmp_path / "cache"}")'
+    names: dict = {}
+    exec(example.replace('load_dataset("path/to/this/folder")', given), names)
+    assert names["labels"] == FINDINGS and names["dataset"]["test"].num_rows == 1
+
+
+def test_a_missing_shard_is_noticed_when_the_folder_is_loaded(tmp_path):
+    (tmp_path / "folder").mkdir()
+    write_card(tmp_path / "folder")
+    write_rows(tmp_path / "folder")
+    (tmp_path / "folder" / "data" / "train-00001-of-00002.parquet").unlink()
+    with pytest.raises(datasets.exceptions.NonMatchingSplitsSizesError):
+        load_dataset(str(tmp_path / "folder"), cache_dir=str(tmp_path / "cache"))
+
+
+def test_a_split_is_counted_by_rows_boxes_and_images():
+    assert count_split(ROWS["train"]) == {
+        "rows": 4,
+        "with_findings": 1,
+        "no_finding": 1,
+        "unknown": 2,
+        "boxes": {"ILD": 2, "Nodule/Mass": 1},
+        "images": {"ILD": 1, "Nodule/Mass": 1},
+        "diagnoses": {"Pneumonia": 2, "No finding": 1},
+    }
+
+
+def test_the_tables_hold_the_counts(tmp_path):
+    text = write_card(tmp_path)
+    assert "| train | 4 | 1 | 1 | 2 | 3 |" in text
+    assert "| ILD | 2 (1) | 0 (0) |" in text
+    assert "| odd: {name} | 0 (0) | 0 (0) |" in text
+    assert "| Pneumonia | 2 | 0 |" in text
+    assert "| train | images | 15,000 |" in text
+    assert r"| train | either \| or | 3 |" in text
+    assert "| `shortest_edge` | 512 |" in text
+
+
+def test_the_metadata_are_what_the_hub_accepts(tmp_path):
+    text = write_card(tmp_path, splits={"train": {**count_split([]), "rows": 15_000}})
+    metadata = yaml.safe_load(text.split("---\n")[1])
+    assert metadata["license"] == "other"
+    assert metadata["license_name"] == "some-health-data-license-1.5.0"
+    assert metadata["license_link"] == "https://example.org/cxr/1.0/"
+    assert metadata["size_categories"] == "10K<n<100K"
+    assert metadata["task_categories"] == ["image-text-to-text", "object-detection", "image-classification"]
+
+
+def test_what_the_preparation_was_told_is_said(tmp_path):
+    text = write_card(tmp_path)
+    assert "512 pixels on the shorter side" in text and "the first is kept" in text
+    assert "Modality LUT" in text and "`readings`" not in text and "## Citation" not in text
+    options = {"shortest_edge": None, "windowing": "paper", "validation_share": 0.05, "keep_readings": True}
+    text = write_card(tmp_path, options=options, citation="@article{some}")
+    assert "stored in full" in text and "5% of the patients" in text and "appendix A" in text
+    assert "`readings`" in text and "```bibtex\n@article{some}\n```" in text
+    assert "several readers" not in text
+
+
+def test_the_licence_and_the_people_are_named(tmp_path):
+    text = write_card(tmp_path, licence_link="https://example.org/licence", personal_information="They agreed.")
+    assert "[Some Health Data License 1.5.0](https://example.org/licence)" in text
+    assert "## Personal and sensitive information\n\nThey agreed.\n" in text
+    assert "Not for clinical use" in text and "Do not upload" in text

@@ -19,6 +19,7 @@ test-slow: .venv/installed
 	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest -m slow
 
 bench: .venv/installed
+	$(PYTHON) -m pip install --quiet --editable .[bench]
 	$(PYTHON) benchmarks/dicom_to_tensors.py --output outputs/bench.json
 
 lint: .venv/installed

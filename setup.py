@@ -46,5 +46,10 @@ setup(
         "numpy>=2.1",
         "scikit-learn>=1.7",
     ],
-    extras_require={"dev": ["pytest>=9.0", "ruff>=0.14"]},
+    extras_require={
+        "wbf": ["ensemble-boxes>=1.0.9"],  # merging readers by weighted box fusion; needs numba
+        # Decodes JPEG for the paper's code, which benchmarks/ compares with. GPL: nothing of ours imports it.
+        "bench": ["pylibjpeg-libjpeg>=2.3"],
+        "dev": ["pytest>=9.0", "ruff>=0.14", "ensemble-boxes>=1.0.9"],
+    },
 )

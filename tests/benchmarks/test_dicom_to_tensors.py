@@ -1,14 +1,29 @@
 import json
 
+import pytest
+import torch
+
 from benchmarks.dicom_to_tensors import main
 from benchmarks.results import record
 
 
-def test_a_quick_run_records_a_ratio_for_every_transfer_syntax(tmp_path):
-    main(str(tmp_path / "bench.json"), width=96, height=128, repeats=1)
+def test_a_quick_run_records_speed_and_memory_of_both_paths(tmp_path, capsys):
+    # JPEG's reference decoder belongs to the extra `bench`.
+    syntaxes = ("raw", "rle", "jpeg2000")
+    main(str(tmp_path / "bench.json"), width=160, height=192, repeats=1, phantoms=1, syntaxes=syntaxes)
     results = json.loads((tmp_path / "bench.json").read_text())
-    assert set(results) == {f"dicom/{name}/exact" for name in ("raw", "rle", "jpegls", "jpeg2000")}
+    paths = ("exact", "fast", "exact_memory", "fast_memory")
+    expected = {f"dicom/{name}/{path}" for name in syntaxes for path in paths} | {"dicom/jpeg2000/exact_2_threads"}
+    assert set(results) == expected
     assert all(result["value"] > 0 and result["unit"] == "x" and result["against"] for result in results.values())
+    assert "the decoder alone takes" in capsys.readouterr().out
+
+
+def test_an_exact_path_that_is_not_exact_is_no_result(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.dicom_to_tensors.paper", lambda path, clip: [torch.zeros(1, 3, 224, 224)] * 2)
+    with pytest.raises(SystemExit, match="not the reference's"):
+        main(str(tmp_path / "bench.json"), width=160, height=192, repeats=1, phantoms=1, syntaxes=("raw",))
+    assert not (tmp_path / "bench.json").exists()
 
 
 def test_results_of_several_programs_are_merged_and_newer_ones_replace_older_ones(tmp_path):

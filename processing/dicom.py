@@ -436,7 +436,7 @@ def _start_of_jpeg_2000(frame: memoryview) -> int | None:
     """Where the codestream starts: at once, or in the box `jp2c` of a JP2 file (T.800 I.4), as some writers store."""
     start = 0
     while frame[start : start + 4] != b"\xff\x4f\xff\x51":
-        size = int.from_bytes(frame[start : start + 4])
+        size = int.from_bytes(frame[start : start + 4], "big")
         if size != 0 and size < 8 or start + 8 > len(frame):
             return None
         start += 8 if frame[start + 4 : start + 8] == b"jp2c" else size or len(frame)
@@ -517,7 +517,7 @@ def _decode_reduced(
         image.reduce = levels
         image._size = (width * step, height * step)  # else Pillow rounds the reduced size where JPEG 2000 rounds up
         codes = np.asarray(image)
-    except Exception:  # see GreyPicture's readers: Pillow's decoders raise anything
+    except Exception:  # Pillow's decoders raise anything
         return None
     if codes.shape != (height, width):
         return None
@@ -669,7 +669,9 @@ def _import_pydicom(name: str) -> ModuleType:
     pydicom = _import_optional("pydicom", name)
     _import_optional("pydicom.encaps", name)
     _import_optional("pydicom.pixels", name)
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    logger = logging.getLogger("pydicom")
+    if logger.level != logging.CRITICAL:  # setting it takes a millisecond
+        logger.setLevel(logging.CRITICAL)
     module = r"pydicom\."
     if ("ignore", None, Warning, re.compile(module), 0) not in warnings.filters:
         warnings.filterwarnings("ignore", module=module)

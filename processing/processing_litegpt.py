@@ -38,6 +38,9 @@ CHAT_TEMPLATE = (
 )
 
 
+_tables: dict[str, np.ndarray] = {}  # (3, 256): an image processor's values of the grey levels
+
+
 class LiteGPTProcessor(ProcessorMixin):
     """One image processor for each tower and the language model's tokenizer.
 
@@ -220,10 +223,13 @@ def _size(processor: Any) -> tuple[int, int]:
 
 def _pixel_values(radiographs: list[SquashedRadiograph], processor: Any) -> np.ndarray:
     """(n, 3, height, width) float32: what `processor` makes of the pictures, by a table of its 256 grey levels."""
-    greys = Image.fromarray(np.arange(256, dtype=np.uint8)[None]).convert("RGB")
-    table = np.asarray(processor(greys, do_resize=False, return_tensors="pt")["pixel_values"][0, :, 0])
+    options = (processor.do_rescale, processor.rescale_factor, processor.do_normalize)
+    key = repr((type(processor), *options, processor.image_mean, processor.image_std))
+    if key not in _tables:
+        greys = Image.fromarray(np.arange(256, dtype=np.uint8)[None]).convert("RGB")
+        _tables[key] = np.asarray(processor(greys, do_resize=False, return_tensors="pt")["pixel_values"][0, :, 0])
     pictures = np.stack([np.asarray(radiograph.pictures[_size(processor)]) for radiograph in radiographs])
-    return np.ascontiguousarray(table[:, pictures].swapaxes(0, 1))
+    return np.ascontiguousarray(_tables[key][:, pictures].swapaxes(0, 1))
 
 
 __all__ = ["LiteGPTProcessor"]

@@ -90,7 +90,7 @@ def squash_radiograph(
     enough = 2 * max(max(size) for size in sizes) if fast else None
     picture = _read(source, ReadOptions(windowing, num_threads, enough))
     reducing_gap = 3.0 if fast else None
-    squashed = {size: picture.image.resize(size, resample, picture.box, reducing_gap) for size in sizes}
+    squashed = {size: picture.image.resize(size, resample, picture.box, reducing_gap) for size in set(sizes)}
     return SquashedRadiograph(picture.size, squashed)
 
 

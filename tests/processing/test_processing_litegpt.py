@@ -122,6 +122,18 @@ def test_options_of_the_image_processor_can_be_given_with_a_call(processor, radi
     assert 0 <= plain.min() and plain.max() <= 1
 
 
+def test_changed_means_of_an_image_processor_are_noticed(processor, radiographs):
+    before = processor(images=radiographs[0], text="<image>", return_tensors="pt")["pixel_values"]
+    mean = processor.image_processor.image_mean
+    try:
+        processor.image_processor.image_mean = [0.0, 0.0, 0.0]
+        after = processor(images=radiographs[0], text="<image>", return_tensors="pt")["pixel_values"]
+    finally:
+        processor.image_processor.image_mean = mean
+    std = torch.tensor(processor.image_processor.image_std).view(3, 1, 1)
+    torch.testing.assert_close(after - before, (torch.tensor(mean).view(3, 1, 1) / std).expand_as(before))
+
+
 def test_a_squashed_radiograph_is_taken_as_an_image_and_knows_its_own_size(processor, radiographs):
     squashed = processor.squash(radiographs[2])
     assert squashed.size == radiographs[2].size == (120, 50)

@@ -60,6 +60,13 @@ def test_squashed_is_exactly_the_full_picture_resized(syntax, windowing):
         assert squashed.pictures[size] == full.resize(size, Image.Resampling.BICUBIC)
 
 
+def test_a_size_that_two_towers_share_is_resized_to_once(monkeypatch):
+    calls, resize = [], Image.Image.resize
+    monkeypatch.setattr(Image.Image, "resize", lambda *args, **kwargs: calls.append(args) or resize(*args, **kwargs))
+    squash_radiograph(np.zeros((90, 90), np.uint8), [SIZES[0], SIZES[0], SIZES[1]])
+    assert len(calls) == 2
+
+
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.keyword)
 @pytest.mark.parametrize("size", [(1000, 1203), (1001, 999)])
 def test_fast_is_nearly_the_exact_picture_and_not_shifted(syntax, size):

@@ -170,14 +170,16 @@ def prepare(
         raise ValueError(f"{folder}: `datasets` would take *, ?, [ and ] in the folder's name for a pattern.")
     digest = digest_of(release, options)
     _refuse_other_content(folder, digest, options)
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        _refuse_other_content(folder, digest, options)  # another process may have been here
-        if not (folder / "README.md").exists():
-            _write_text(folder / "preparation.json", json.dumps({"digest": digest, "options": asdict(options)}) + "\n")
-            shards = shards_of(release, options.validation_share)
-            _write_shards(shards, folder, release, options, num_proc)
-            _finish(shards, folder, release, options)
+    if not (folder / "README.md").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            _refuse_other_content(folder, digest, options)  # another process may have been here
+            if not (folder / "README.md").exists():
+                settings = {"digest": digest, "options": asdict(options)}
+                _write_text(folder / "preparation.json", json.dumps(settings) + "\n")
+                shards = shards_of(release, options.validation_share)
+                _write_shards(shards, folder, release, options, num_proc)
+                _finish(shards, folder, release, options)
     _check_complete(folder)
     _report(folder, options)
 

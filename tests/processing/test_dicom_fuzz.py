@@ -145,8 +145,9 @@ def synthetic_files() -> dict[str, bytes]:
             imagecodecs.jpeg2k_encode(colour, **j2k),
             PhotometricInterpretation="YBR_RCT",
         ),
-        "htj2k": make_file(deep, uid.HTJ2KLossless, imagecodecs.htj2k_encode(deep, reversible=True)),
     }
+    if hasattr(imagecodecs, "htj2k_encode"):  # the last release for Python 3.10 has no such encoder
+        files["htj2k"] = make_file(deep, uid.HTJ2KLossless, imagecodecs.htj2k_encode(deep, reversible=True))
     for format in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000", "PPM"):
         files[f"picture {format}"] = picture(grey if format in ("PNG", "GIF") else colour, format)
     files["picture TIFF deflate"] = picture(deep, "TIFF", compression="tiff_deflate")
@@ -512,8 +513,9 @@ def hostile_files() -> dict[str, Callable[[], bytes]]:
         uid.JPEGLosslessSV1: lambda: imagecodecs.jpeg8_encode(dot, lossless=True, bitspersample=12),
         uid.JPEGLSLossless: lambda: imagecodecs.jpegls_encode(dot),
         uid.JPEG2000Lossless: lambda: imagecodecs.jpeg2k_encode(dot, bitspersample=12, **j2k),
-        uid.HTJ2KLossless: lambda: imagecodecs.htj2k_encode(dot, reversible=True),
     }
+    if hasattr(imagecodecs, "htj2k_encode"):
+        streams[uid.HTJ2KLossless] = lambda: imagecodecs.htj2k_encode(dot, reversible=True)
 
     def of_size(syntax: str, rows: int, columns: int, stream_rows: int, stream_columns: int) -> bytes:
         stream = streams[syntax]()

@@ -1,5 +1,6 @@
 import os
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import numpy as np
@@ -76,6 +77,9 @@ def test_fast_is_nearly_the_exact_picture_and_not_shifted(syntax, size):
     difference = np.asarray(fast.pictures[SIZES[0]], int) - np.asarray(exact.pictures[SIZES[0]], int)
     # JPEG 2000 three levels down without the correction of its phase would be off by 3 on average, by 100 at most.
     assert 0 < abs(difference).mean() < 0.8 and abs(difference).max() <= 40
+    if syntax != uid.JPEG2000Lossless:
+        reduced = load_radiograph(file).resize(SIZES[0], Image.Resampling.BICUBIC, reducing_gap=3.0)
+        assert fast.pictures[SIZES[0]] == reduced
 
 
 def test_fast_decodes_jpeg_2000_at_a_lower_resolution_and_two_threads_change_nothing(monkeypatch):
@@ -105,6 +109,17 @@ def test_fast_reads_a_real_jpeg_2000_radiograph_of_odd_size(real_cxr):
     assert fast.size == exact.size == (1841, 1955)
     exact, fast = (np.asarray(squashed.pictures[224, 224], int) for squashed in (exact, fast))
     assert abs(fast - exact).mean() < 1 and abs(fast - exact).max() <= 40
+
+
+@pytest.mark.parametrize("syntax", [uid.RLELossless, uid.JPEGLSLossless, uid.JPEGLosslessSV1])
+def test_a_radiograph_is_left_alone_by_the_next_ones_also_in_other_threads(syntax):
+    """They are decoded into memory that is used again."""
+    files = [phantom_file(syntax, (90 + 10 * number, 100)) for number in range(4)]
+    expected = [greys(file) for file in files]
+    first = load_radiograph(files[0])
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(greys, files * 8)) == expected * 8
+    assert np.asarray(first).ravel().tolist() == expected[0]
 
 
 # --- What is no radiograph -------------------------------------------------------------------------------------------

@@ -140,9 +140,9 @@ def read_dataset(dataset: Any, name: str, options: ReadOptions) -> GreyPicture:
             return GreyPicture(_display(codes, header, options.windowing, name), size, box)
     pixels, photometric = _decode(dataset, syntax, frame, header, options.num_threads, name)
     if pixels.ndim == 3:
-        if header.bits_stored != 8:
-            full = 2**header.bits_stored - 1
-            pixels = apply_table(np.rint(np.arange(full + 1) * 255 / full).astype(np.uint8), pixels)
+        full = 2**header.bits_stored - 1
+        grey_levels = np.rint(np.arange(full + 1) * 255 / full).astype(np.uint8)
+        pixels = apply_table(grey_levels, _codes(pixels))
         image = Image.fromarray(pixels[..., 0] if photometric.startswith("YBR") else pixels)
         return GreyPicture(image.convert("L"), size)
     return GreyPicture(_display(pixels, header, options.windowing, name), size)
@@ -552,9 +552,7 @@ def _decode_reduced(
 
 def _display(pixels: np.ndarray, header: _Header, windowing: str, name: str) -> Image.Image:
     """(rows, columns) of stored values as they are displayed."""
-    codes = pixels.astype(f"u{pixels.dtype.itemsize}", copy=False)
-    if codes.itemsize > 2:
-        codes = codes.astype(np.uint16)
+    codes = _codes(pixels)
     if header.palette:
         table = _palette_table(header)
     elif windowing == "paper":
@@ -562,6 +560,12 @@ def _display(pixels: np.ndarray, header: _Header, windowing: str, name: str) -> 
     else:
         table = _dicom_table(header, codes, name)
     return Image.fromarray(apply_table(table, codes))
+
+
+def _codes(pixels: np.ndarray) -> np.ndarray:
+    """The pixels as uint8 or uint16, by which a table is looked up."""
+    codes = pixels.astype(f"u{pixels.dtype.itemsize}", copy=False)
+    return codes if codes.itemsize <= 2 else codes.astype(np.uint16)
 
 
 def _dicom_table(header: _Header, codes: np.ndarray, name: str) -> np.ndarray:

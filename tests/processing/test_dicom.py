@@ -211,6 +211,11 @@ def test_grey_stored_as_rgb_or_ybr_comes_back_exactly():
     assert greys(make_dataset(ybr, PhotometricInterpretation="YBR_FULL")) == grey.ravel().tolist()
 
 
+def test_colour_of_8_bits_in_16_is_read():
+    grey = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    assert greys(make_dataset(np.stack([grey] * 3, axis=-1), 8)) == grey.ravel().tolist()
+
+
 def test_palette_colour_is_looked_up():
     palette = np.uint16([0, 51 * 257, 65535]).tobytes()
     tags = {f"{c}PaletteColorLookupTableDescriptor": [3, 10, 16] for c in ("Red", "Green", "Blue")}

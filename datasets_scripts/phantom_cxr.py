@@ -21,16 +21,13 @@ The 18,000 images of the second command take about 225 GB.
 import csv
 import hashlib
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
-from typing import TextIO
 
 import imagecodecs
 import numpy as np
@@ -50,6 +47,7 @@ from pydicom.uid import (
 from tqdm import tqdm
 from trl import TrlParser
 
+from datasets_scripts.files import replacing
 from datasets_scripts.phantom_pictures import (
     BAND,
     PICTURE_VERSION,
@@ -175,8 +173,8 @@ def _claim(output_dir: Path, settings: dict[str, int]) -> None:
         raise ValueError(f"{output_dir} is not empty and has no phantom.json: choose another folder.")
     for folder in ("train", "test", "annotations"):
         (output_dir / folder).mkdir(parents=True, exist_ok=True)
-    with _replacing(settings_file) as file:
-        json.dump(settings, file, indent=2)
+    with replacing(settings_file) as temporary:
+        temporary.write_text(json.dumps(settings, indent=2), encoding="utf-8")
 
 
 def _map(function: Callable, tasks: list, num_proc: int) -> Iterator:
@@ -204,9 +202,8 @@ def _write_image(
     else:
         phantom = draw_phantom(phantom_rng, size)
         findings = phantom.findings
-        temporary = path.with_suffix(".tmp")
-        encode_dicom(phantom.pixels, image_id, encoding_rng).save_as(temporary, enforce_file_format=True)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            encode_dicom(phantom.pixels, image_id, encoding_rng).save_as(temporary, enforce_file_format=True)
     if split == "test":
         return split, image_id, {"": [(label, box, diagnosis_of(label, box)) for label, box in findings]}
     names = reader_rng.choice(READERS, READERS_PER_IMAGE, replace=False)
@@ -322,7 +319,10 @@ def _write_tables(
 ) -> None:
     """Writes annotations_SPLIT.csv and image_labels_SPLIT.csv; the test set's tables have no rad_id."""
     keys = ("image_id", "rad_id") if split == "train" else ("image_id",)
-    with _replacing(folder / f"annotations_{split}.csv") as file:
+    with (
+        replacing(folder / f"annotations_{split}.csv") as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
         table = csv.writer(file, lineterminator="\n")
         table.writerow(keys + BOX_COLUMNS)
         for key, seen in _rows(readings, keys):
@@ -332,7 +332,10 @@ def _write_tables(
                 )
             if not seen:
                 table.writerow((*key, "No finding", "", "", "", ""))
-    with _replacing(folder / f"image_labels_{split}.csv") as file:
+    with (
+        replacing(folder / f"image_labels_{split}.csv") as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
         table = csv.writer(file, lineterminator="\n")
         table.writerow(keys + LABEL_COLUMNS)
         for key, seen in _rows(readings, keys):
@@ -347,15 +350,6 @@ def _rows(
     for image_id, readers in readings:
         for name, seen in readers.items():
             yield (image_id, name)[: len(keys)], seen
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[TextIO]:
-    """A text file that takes the place of `path` when it is complete."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        yield file
-    os.replace(temporary, path)
 
 
 # ------------------------------------------------------------------------------------------------------------- program

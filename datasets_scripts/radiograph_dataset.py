@@ -22,7 +22,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -40,6 +39,7 @@ from datasets_scripts import annotations, decoding_process, splits
 from datasets_scripts.annotations import Box, ImageAnnotation, row_features
 from datasets_scripts.dataset_card import PERSONAL_INFORMATION, card_text, count_split
 from datasets_scripts.decoding_process import DecodedRadiograph, DecodingProcess, read_patient_id
+from datasets_scripts.files import replacing
 from processing import dicom, radiograph
 from processing.dicom import RadiographError
 
@@ -163,12 +163,14 @@ def prepare(
         ChildProcessError: the processes that read radiographs do not start.
     """
     options = options or PreparationOptions()
+    _prepare(release, Path(output_dir), options, num_proc, digest_of(release, options))
+
+
+def _prepare(release: Release, folder: Path, options: PreparationOptions, num_proc: int, digest: str) -> None:
     if num_proc < 1:
         raise ValueError(f"num_proc must be at least 1, not {num_proc}.")
-    folder = Path(output_dir)
     if set("*?[]") & set(str(folder)):
         raise ValueError(f"{folder}: `datasets` would take *, ?, [ and ] in the folder's name for a pattern.")
-    digest = digest_of(release, options)
     _refuse_other_content(folder, digest, options)
     if not (folder / "README.md").exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -232,8 +234,9 @@ def load_release(
     if streaming:
         return _stream(release, split, options)
     cache_dir = Path(cache_dir or datasets.config.HF_DATASETS_CACHE)
-    folder = cache_dir / f"{release.name}-{digest_of(release, options)[:32]}"
-    prepare(release, folder, options, num_proc or 1)
+    digest = digest_of(release, options)  # it looks at every radiograph's file
+    folder = cache_dir / f"{release.name}-{digest[:32]}"
+    _prepare(release, folder, options, num_proc or 1, digest)
     return load(folder, split, cache_dir)
 
 
@@ -247,10 +250,16 @@ def digest_of(release: Release, options: PreparationOptions) -> str:
     for split, images in release.annotations.items():
         for annotation in images:
             path = release.images[split].get(annotation.image_id)
-            status = os.stat(path) if path is not None and os.path.exists(path) else None
-            file = status and (os.path.basename(path), status.st_size, status.st_mtime_ns)
-            digest.update(repr((split, annotation, file)).encode())
+            digest.update(repr((split, annotation, path and _state_of(path))).encode())
     return digest.hexdigest()
+
+
+def _state_of(path: str) -> tuple[str, int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:  # a link to nowhere: reading it will say so
+        return None
+    return os.path.basename(path), status.st_size, status.st_mtime_ns
 
 
 def _options_of_rows(options: PreparationOptions) -> dict[str, Any]:
@@ -483,7 +492,7 @@ def _write_shard(
     lines, group, size = [], [], 0
     # Dictionary encoding would look for equal pictures.
     with (
-        _replacing(_parquet(folder, shard)) as temporary,
+        replacing(_parquet(folder, shard)) as temporary,
         pq.ParquetWriter(temporary, features.arrow_schema, use_dictionary=False) as writer,
     ):
         for row, line in rows:
@@ -594,21 +603,13 @@ def _manifest_part(folder: Path, shard: Shard) -> Path:
     return folder / "manifest" / f"{shard.name}.csv"
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A name to write to; the file takes the place of `path` when it is complete."""
-    temporary = path.with_name(f"{path.name}.incomplete")
-    yield temporary
-    os.replace(temporary, path)
-
-
 def _write_text(path: Path, text: str) -> None:
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def _write_csv(path: Path, columns: tuple[str, ...], rows: Iterable[Sequence[Any]]) -> None:
-    with _replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([columns, *rows])
 
 

@@ -128,10 +128,10 @@ def read_dicom(file: BinaryIO, name: str, options: ReadOptions) -> GreyPicture:
 
 def read_dataset(dataset: Any, name: str, options: ReadOptions) -> GreyPicture:
     """`dicom_to_radiograph` with the other options."""
-    _import_pydicom(name)
+    pydicom = _import_pydicom(name)
     header = _read_header(dataset, name)
     _check_header(header, name)
-    syntax, frame = _first_frame(dataset, header, name)
+    syntax, frame = _first_frame(dataset, header, pydicom, name)
     size = (header.columns, header.rows)
     if options.enough and syntax in _JPEG_2000 and header.is_windowed(options.windowing):
         reduced = _decode_reduced(frame, header, options.enough)
@@ -342,9 +342,8 @@ def _check_header(header: _Header, name: str) -> None:
 # --- Pixels ----------------------------------------------------------------------------------------------------------
 
 
-def _first_frame(dataset: Any, header: _Header, name: str) -> tuple[Any, memoryview]:
+def _first_frame(dataset: Any, header: _Header, pydicom: ModuleType, name: str) -> tuple[Any, memoryview]:
     """The Transfer Syntax UID and the first frame's compressed stream, checked; empty where it is not compressed."""
-    pydicom = _import_pydicom(name)
     uid = pydicom.uid
     data = header.pixel_data
     if not data:

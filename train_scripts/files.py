@@ -8,13 +8,14 @@ from typing import Any
 
 from datasets.exceptions import DatasetGenerationError
 
+from datasets_scripts.files import replacing
+
 
 def write_text(path: Path, text: str) -> None:
     """Writes under a temporary name, then renames: `path` is whole at any moment."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".incomplete")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def complete_lines(path: Path) -> list[dict[str, Any]]:

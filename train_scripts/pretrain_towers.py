@@ -5,9 +5,9 @@
 
 Fresh towers learn to localise only so: a language model behind them gives too weak a signal in minutes. Real runs
 start from BiomedCLIP and PubMedCLIP instead, or continue from them with this program. It is supervision by boxes, not
-CLIP pre-training: every patch token says which findings' boxes it lies in (22 sigmoids) and where the corners of the
-smallest of them are; the largest of the patches' logits is the image's label. The heads are thrown away. The
-same command again goes on where an interrupted run stopped.
+CLIP pre-training: every patch token says which findings' boxes it lies in (a sigmoid for each label) and where the
+corners of the smallest of them are; the largest of the patches' logits is the image's label. The heads are thrown
+away. The same command again goes on where an interrupted run stopped.
 """
 
 import math

@@ -323,7 +323,7 @@ def test_an_interrupted_run_leaves_no_half_written_image_and_no_table(tmp_path, 
     assert not list(tmp_path.rglob("*.dicom")) and not list(tmp_path.rglob("*.csv"))
     monkeypatch.undo()
     write_release(tmp_path, 2, 1, 64)
-    assert len(list(tmp_path.rglob("*.dicom"))) == 3 and not list(tmp_path.rglob("*.tmp"))
+    assert len(list(tmp_path.rglob("*.dicom"))) == 3 and not list(tmp_path.rglob("*.incomplete"))
 
 
 def test_other_settings_are_refused_with_their_names(release):

@@ -48,6 +48,8 @@ setup(
     ],
     extras_require={
         "wbf": ["ensemble-boxes>=1.0.9"],  # merging readers by weighted box fusion; needs numba
+        # BiomedCLIP's own code: the conversion of its weights is checked against it and needs none of it.
+        "convert": ["open_clip_torch>=3.3", "timm>=1.0.20", "torchvision>=0.26"],
         # Decodes JPEG for the paper's code, which benchmarks/ compares with. GPL: nothing of ours imports it.
         "bench": ["pylibjpeg-libjpeg>=2.3"],
         "dev": ["pytest>=9.0", "ruff>=0.14", "ensemble-boxes>=1.0.9"],

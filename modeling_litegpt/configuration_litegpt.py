@@ -24,6 +24,8 @@ class LiteGPTConfig(PreTrainedConfig):
         visual_token_group_size: how many adjacent patch tokens are joined into one visual token.
         projector_hidden_size: width between the projector's two linear layers; None for one linear layer (MiniGPT-v2).
         projector_hidden_act: activation between the two layers.
+        normalize_patch_features: whether each patch token is brought to mean 0 and deviation 1 (a layer norm without
+            weights) before tokens are joined. The paper does not say so, but its code does, for every tower.
 
     Raises:
         ValueError: the towers' widths differ, or their patch tokens are no multiple of `visual_token_group_size`.
@@ -39,6 +41,7 @@ class LiteGPTConfig(PreTrainedConfig):
     visual_token_group_size: int = 5
     projector_hidden_size: int | None = 5632
     projector_hidden_act: str = "gelu"
+    normalize_patch_features: bool = False
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):

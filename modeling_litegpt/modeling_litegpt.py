@@ -46,6 +46,7 @@ class LiteGPTMultiModalProjector(nn.Module):
     def __init__(self, config: LiteGPTConfig):
         super().__init__()
         self.group_size = config.visual_token_group_size
+        self.normalize = config.normalize_patch_features
         joined_size = config.vision_config.hidden_size * self.group_size
         text_size = config.text_config.hidden_size
         if config.projector_hidden_size is None:
@@ -57,6 +58,8 @@ class LiteGPTMultiModalProjector(nn.Module):
 
     def forward(self, patch_features: torch.Tensor) -> torch.Tensor:
         images, tokens, width = patch_features.shape
+        if self.normalize:
+            patch_features = nn.functional.layer_norm(patch_features, (width,))
         hidden_states = patch_features.reshape(images, tokens // self.group_size, width * self.group_size)
         if self.linear_1 is not None:
             hidden_states = self.act(self.linear_1(hidden_states))
@@ -280,6 +283,10 @@ class LiteGPTForConditionalGeneration(LiteGPTPreTrainedModel, GenerationMixin):
 
 
 def _build_tower(config: PreTrainedConfig) -> PreTrainedModel:
+    if config.model_type == "blip_2_vision_model":  # EVA-CLIP-g; AutoModel does not know it by its configuration
+        from transformers import Blip2VisionModel
+
+        return Blip2VisionModel(config)
     # Only patch tokens are used; ViT alone builds a pooler for the class token unless it is told not to.
     return AutoModel.from_config(config, **({"add_pooling_layer": False} if config.model_type == "vit" else {}))
 

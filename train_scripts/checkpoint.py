@@ -1,13 +1,18 @@
 """Saves a LiteGPT checkpoint that is ready for the Hub: weights, processor, the code that loads them, a model card."""
 
 import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from transformers import GenerationConfig, TrainingArguments
+from transformers import CLIPImageProcessor, GenerationConfig, PreTrainedTokenizerBase, TrainingArguments
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.trainer_utils import get_last_checkpoint
 
+from datasets_scripts.instructions import instructions_for
 from modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration, LiteGPTModel
 from processing.processing_litegpt import LiteGPTProcessor
+from train_scripts.model_card import model_card
 
 AUTO_MAP = {
     "AutoConfig": "configuration_litegpt.LiteGPTConfig",
@@ -25,46 +30,20 @@ CUSTOM_PIPELINES = {
     }
 }
 
-MODEL_CARD = """---
-license: other
-library_name: transformers
-pipeline_tag: image-text-to-text
-tags: [litegpt, chest-x-ray, radiology, object-detection]
----
-
-# LiteGPT
-
-A vision-language model for frontal chest radiographs: it names findings, draws their boxes and states diagnoses
-([arXiv 2407.12064](https://arxiv.org/abs/2407.12064)). Research software, not a medical device: not for clinical use.
-
-```python
-from transformers import pipeline
-
-pipe = pipeline("chest-xray-findings", model=PATH_OR_ID, trust_remote_code=True)
-pipe("radiograph.dicom")  # DICOM needs `pip install pydicom imagecodecs`; PNG and JPEG need nothing more
-```
-
-`AutoModelForImageTextToText`, `AutoProcessor` and `pipeline("image-text-to-text")` load it as well, with
-`trust_remote_code=True`. Prompts are those of `processor_config.json` under `instructions`; answers are greedy.
-
-- Parameters: {parameters:,}. Visual tokens: {visual_tokens} from {patch_tokens} patch tokens of {towers} tower(s).
-- Findings: {findings}.
-- Diagnoses: {diagnoses}.
-
-Weights that start from Llama 2, BiomedCLIP or PubMedCLIP stay under those licences, training on VinDr-CXR is bound to
-its PhysioNet licence.
-"""
-
 
 def save_checkpoint(model: LiteGPTForConditionalGeneration, processor: LiteGPTProcessor, folder: str | Path) -> None:
     """Writes `folder` so that it loads with transformers alone (`trust_remote_code=True`), nothing of ours installed.
 
     The folder is written under a temporary name first: an interrupted save leaves an older checkpoint as it was.
     """
-    folder = Path(folder)
-    temporary = folder.with_name(folder.name + ".incomplete")
-    shutil.rmtree(temporary, ignore_errors=True)
+    with replacing_folder(Path(folder)) as temporary:
+        prepare_for_hub(model, processor)
+        model.save_pretrained(temporary)
+        save_processor_and_card(model, processor, temporary)
 
+
+def prepare_for_hub(model: LiteGPTForConditionalGeneration, processor: LiteGPTProcessor) -> None:
+    """Gives the model's configurations all that its files on the Hub say: code, pipelines, special tokens."""
     # The saved class's own `auto_map` entry would replace the map: the whole map is set on the configuration instead.
     LiteGPTConfig.register_for_auto_class()
     LiteGPTModel.register_for_auto_class("AutoModel")
@@ -78,26 +57,54 @@ def save_checkpoint(model: LiteGPTForConditionalGeneration, processor: LiteGPTPr
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    model.save_pretrained(temporary)
-    processor.save_pretrained(temporary)
-    config = model.config
-    (temporary / "README.md").write_text(
-        MODEL_CARD.format(
-            parameters=model.num_parameters(),
-            visual_tokens=config.num_visual_tokens,
-            patch_tokens=config.num_patch_tokens,
-            towers=len(config.tower_configs),
-            findings=", ".join(processor.finding_labels),
-            diagnoses=", ".join(processor.diagnosis_labels),
-        ),
-        encoding="utf-8",
-    )
+
+
+def save_processor_and_card(model: LiteGPTForConditionalGeneration, processor: LiteGPTProcessor, folder: Path) -> None:
+    """What a checkpoint has beside the model: the processor with its code, and the model card."""
+    processor.save_pretrained(folder)
+    (folder / "README.md").write_text(model_card(model, processor), encoding="utf-8")
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A name to write a folder to; it takes the place of `folder` when it is complete."""
+    temporary = folder.with_name(folder.name + ".incomplete")
+    shutil.rmtree(temporary, ignore_errors=True)
+    yield temporary
     older = folder.with_name(folder.name + ".older")
     shutil.rmtree(older, ignore_errors=True)
     if folder.exists():
         folder.rename(older)
     temporary.rename(folder)
     shutil.rmtree(older, ignore_errors=True)
+
+
+def new_processor(
+    config: LiteGPTConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    finding_labels: Sequence[str],
+    diagnosis_labels: Sequence[str],
+) -> LiteGPTProcessor:
+    """The processor of a new checkpoint; `tokenizer` has the tokens of `add_litegpt_tokens`."""
+    return LiteGPTProcessor(
+        *(image_processor(tower.image_size) for tower in config.tower_configs),
+        tokenizer=tokenizer,
+        num_towers=len(config.tower_configs),
+        image_seq_length=config.num_visual_tokens,
+        finding_labels=list(finding_labels),
+        diagnosis_labels=list(diagnosis_labels),
+        instructions=instructions_for(diagnosis_labels),
+    )
+
+
+def image_processor(side: int) -> CLIPImageProcessor:
+    """Squashes the whole radiograph to side x side (bicubic, no crop), with CLIP's mean and deviation."""
+    return CLIPImageProcessor(
+        size={"height": side, "width": side},
+        do_center_crop=False,
+        image_mean=OPENAI_CLIP_MEAN,
+        image_std=OPENAI_CLIP_STD,
+    )
 
 
 def load_checkpoint(folder: str | Path, **kwargs) -> tuple[LiteGPTForConditionalGeneration, LiteGPTProcessor]:

@@ -19,8 +19,7 @@ from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import CLIPImageProcessor, PreTrainedModel, PreTrainedTokenizerFast, set_seed
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 from trl import TrlParser
 
 from datasets_scripts import radiograph_dataset
@@ -28,8 +27,8 @@ from datasets_scripts.instructions import instructions_for
 from datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
 from modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
 from processing.answers import Finding, diagnoses_to_text, findings_to_text
-from processing.processing_litegpt import VISUAL_TOKEN, LiteGPTProcessor, add_litegpt_tokens
-from train_scripts.checkpoint import save_checkpoint
+from processing.processing_litegpt import VISUAL_TOKEN, add_litegpt_tokens
+from train_scripts.checkpoint import new_processor, save_checkpoint
 from train_scripts.files import refuse_bad_input
 
 
@@ -70,15 +69,7 @@ def main(arguments: NewCheckpointArguments) -> None:
     model = LiteGPTForConditionalGeneration(config)
     for tower in model.model.towers:
         start_positions_from_sinusoids(tower)
-    processor = LiteGPTProcessor(
-        *(image_processor(tower.image_size) for tower in config.tower_configs),
-        tokenizer=tokenizer,
-        num_towers=len(config.tower_configs),
-        image_seq_length=config.num_visual_tokens,
-        finding_labels=finding_labels,
-        diagnosis_labels=diagnosis_labels,
-        instructions=instructions_for(diagnosis_labels),
-    )
+    processor = new_processor(config, tokenizer, finding_labels, diagnosis_labels)
     save_checkpoint(model, processor, arguments.output_dir)
     print(f"{arguments.output_dir}: {model.num_parameters():,} parameters, {len(tokenizer)} tokens")
 
@@ -90,16 +81,6 @@ def labels_of(data_dir: str | None) -> tuple[list[str], list[str]]:
     splits = radiograph_dataset.load(data_dir, streaming=True)
     features = next(iter(splits.values())).features
     return features["findings"].feature["label"].names, features["diagnoses"].feature.names
-
-
-def image_processor(side: int) -> CLIPImageProcessor:
-    """Squashes the whole radiograph to side x side (bicubic, no crop), with CLIP's mean and deviation."""
-    return CLIPImageProcessor(
-        size={"height": side, "width": side},
-        do_center_crop=False,
-        image_mean=OPENAI_CLIP_MEAN,
-        image_std=OPENAI_CLIP_STD,
-    )
 
 
 def train_tokenizer(finding_labels: Sequence[str], diagnosis_labels: Sequence[str]) -> PreTrainedTokenizerFast:

@@ -7,7 +7,7 @@ DEMO := outputs/demo
 DATA := $(DEMO)/phantoms/annotations/image_labels_test.csv
 SHARED := --data_dir $(DEMO)/phantoms --cache_dir $(DEMO)/cache --num_proc $(JOBS)
 
-.PHONY: demo test test-slow bench lint clean
+.PHONY: demo test test-slow test-oldest test-convert bench lint clean
 
 demo: $(DEMO)/overlays.png
 	@echo "Read $(DEMO)/report.md and look at $(DEMO)/overlays.png"
@@ -18,6 +18,14 @@ test: .venv/installed
 test-slow: .venv/installed
 	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest -m slow
 
+# The tests on the oldest transformers that setup.py allows, and checkpoints exchanged between it and the newest.
+test-oldest: .venv/installed .venv-oldest/installed
+	HF_HUB_OFFLINE=1 LITEGPT_OTHER_PYTHON=$(PYTHON) .venv-oldest/bin/python -m pytest --ignore tests/processing/test_dicom_fuzz.py
+
+# Conversion of weights against BiomedCLIP's own code, and the processor beside torchvision.
+test-convert: .venv-convert/installed
+	HF_HUB_OFFLINE=1 .venv-convert/bin/python -m pytest tests/modeling_litegpt tests/processing/test_processing_litegpt.py
+
 bench: .venv/installed
 	$(PYTHON) -m pip install --quiet --editable .[bench]
 	$(PYTHON) benchmarks/dicom_to_tensors.py --output outputs/bench.json
@@ -27,14 +35,25 @@ lint: .venv/installed
 	$(PYTHON) -m ruff format --check .
 
 clean:
-	rm -rf outputs .venv build *.egg-info
+	rm -rf outputs .venv .venv-* build *.egg-info
 
 .venv/installed: setup.py
-	python3 -m venv .venv
-	$(PYTHON) -m pip install --quiet --upgrade pip
-	$(PYTHON) -m pip install --quiet $(TORCH)
-	PYTHONWARNINGS=ignore $(PYTHON) -m pip install --quiet --editable .[dev]
-	touch $@
+	$(call environment,$(TORCH),--editable .[dev])
+
+.venv-oldest/installed: setup.py
+	$(call environment,$(TORCH),--editable .[dev] transformers==5.17.*)
+
+# open_clip needs torchvision, which has no CPU wheel: this environment takes 6 GB.
+.venv-convert/installed: setup.py
+	$(call environment,torch torchvision,--editable .[dev] --editable .[convert])
+
+define environment
+python3 -m venv $(@D)
+$(@D)/bin/python -m pip install --quiet --upgrade pip
+$(@D)/bin/python -m pip install --quiet $(1)
+PYTHONWARNINGS=ignore $(@D)/bin/python -m pip install --quiet $(2)
+touch $@
+endef
 
 $(DATA): | .venv/installed
 	$(PYTHON) datasets_scripts/phantom_cxr.py --output_dir $(DEMO)/phantoms --num_train 3000 --num_test 300 --size 256 --num_proc $(JOBS)

@@ -1,8 +1,11 @@
 """LiteGPT: two vision towers and a projector in front of a language model (arXiv 2407.12064, section 3.1)."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoModel
 from transformers.activations import ACT2FN
@@ -78,12 +81,49 @@ class LiteGPTPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+    _head_keys: frozenset[str] = frozenset()  # tensors of a checkpoint's head, for a class without one
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
+        """The library's `from_pretrained`, but weight files that do not fit are an error, not a warning.
+
+        The library initialises a missing tensor at random and leaves an unexpected one out: the model then answers,
+        wrongly. With `output_loading_info=True` it still does so, and the caller looks at what it returns.
+
+        Raises:
+            ValueError: a tensor is missing, unexpected or (unless `ignore_mismatched_sizes`) of another shape, or a
+                weight file is damaged.
+            OSError: a weight file is missing.
+        """
+        if pretrained_model_name_or_path is None or kwargs.get("output_loading_info"):
+            return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        accept_other_shapes = kwargs.pop("ignore_mismatched_sizes", False)
+        kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        try:
+            model, info = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        except SafetensorError as error:
+            file = _damaged_file(Path(pretrained_model_name_or_path)) or pretrained_model_name_or_path
+            raise ValueError(f"{file}: the weights are damaged or cut off ({error}).") from None
+        shapes = [] if accept_other_shapes else info["mismatched_keys"]
+        problems = {
+            "missing": info["missing_keys"],
+            "unexpected": set(info["unexpected_keys"]) - cls._head_keys,
+            "of another shape": [f"{key} {tuple(theirs)} instead of {tuple(ours)}" for key, theirs, ours in shapes],
+        }
+        if any(problems.values()):
+            raise ValueError(
+                f"{pretrained_model_name_or_path}: the weights do not fit the configuration: "
+                + "; ".join(f"{problem}: {_listed(keys)}" for problem, keys in problems.items() if keys)
+                + ". (output_loading_info=True loads what fits.)"
+            )
+        return model
 
 
 class LiteGPTModel(LiteGPTPreTrainedModel):
     """Towers, projector and language model, without the language modelling head."""
 
-    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
+    # Not `_keys_to_ignore_on_load_unexpected`: vLLM would leave the head out without a word.
+    _head_keys = frozenset({"lm_head.weight"})
 
     def __init__(self, config: LiteGPTConfig):
         super().__init__(config)
@@ -110,12 +150,26 @@ class LiteGPTModel(LiteGPTPreTrainedModel):
         Returns:
             (images, patch tokens, tower width); class tokens are left out.
         """
-        features = [_patch_tokens(self.vision_tower, pixel_values, **kwargs)]
+        return self._patch_features(self._tower_outputs(pixel_values, aux_pixel_values, **kwargs))
+
+    def _tower_outputs(
+        self, pixel_values: torch.FloatTensor, aux_pixel_values: torch.FloatTensor | None, **kwargs
+    ) -> list[BaseModelOutputWithPooling]:
+        pixels = [pixel_values]
         if self.aux_vision_tower is not None:
             if aux_pixel_values is None:
                 raise ValueError("This model has two towers: aux_pixel_values is missing beside pixel_values.")
-            features.append(_patch_tokens(self.aux_vision_tower, aux_pixel_values, **kwargs))
-        return torch.cat(features, dim=1)
+            pixels.append(aux_pixel_values)
+        return [
+            tower(values.to(tower.dtype), return_dict=True, **kwargs)
+            for tower, values in zip(self.towers, pixels, strict=True)
+        ]
+
+    def _patch_features(self, outputs: list[BaseModelOutputWithPooling]) -> torch.FloatTensor:
+        # The patch tokens stand last, behind a class token (ViT, CLIP), registers or nothing (SigLIP).
+        counts = [(tower.config.image_size // tower.config.patch_size) ** 2 for tower in self.towers]
+        tokens = [output.last_hidden_state[:, -count:] for output, count in zip(outputs, counts, strict=True)]
+        return torch.cat([t.to(tokens[0].device) for t in tokens], dim=1)  # a device map may part the towers
 
     @can_return_tuple
     def get_image_features(
@@ -128,12 +182,20 @@ class LiteGPTModel(LiteGPTPreTrainedModel):
         """Visual tokens, from pixels or from the towers' stored `patch_features` (as `get_patch_features` gives them).
 
         Returns:
-            `last_hidden_state`: the patch features; `pooler_output`: a list with (visual tokens, text width) an image.
+            `last_hidden_state`: the patch features; `pooler_output`: a list with (visual tokens, text width) an image;
+            `hidden_states` and `attentions`, where asked for: those of the first tower's layers, then the second's.
         """
+        outputs = []
         if patch_features is None:
-            patch_features = self.get_patch_features(pixel_values, aux_pixel_values, **kwargs)
+            outputs = self._tower_outputs(pixel_values, aux_pixel_values, **kwargs)
+            patch_features = self._patch_features(outputs)
         visual_tokens = self.multi_modal_projector(patch_features.to(self.multi_modal_projector.linear_2.weight.dtype))
-        return BaseModelOutputWithPooling(last_hidden_state=patch_features, pooler_output=list(visual_tokens))
+        return BaseModelOutputWithPooling(
+            last_hidden_state=patch_features,
+            pooler_output=list(visual_tokens),
+            hidden_states=sum((output.hidden_states or () for output in outputs), ()) or None,
+            attentions=sum((output.attentions or () for output in outputs), ()) or None,
+        )
 
     def get_placeholder_mask(
         self,
@@ -216,6 +278,14 @@ class LiteGPTForConditionalGeneration(LiteGPTPreTrainedModel, GenerationMixin):
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
 
+    @torch.no_grad()
+    def generate(self, *args, patch_features: torch.FloatTensor | None = None, **kwargs):
+        """The library's `generate`, which would drop the towers' stored output: it encodes images from pixels only."""
+        if patch_features is not None:
+            image_outputs = self.get_image_features(patch_features=patch_features, return_dict=True)
+            kwargs["mm_encoder_outputs"] = {"image": image_outputs}
+        return super().generate(*args, **kwargs)
+
     def get_image_features(
         self,
         pixel_values: torch.FloatTensor | None = None,
@@ -291,11 +361,19 @@ def _build_tower(config: PreTrainedConfig) -> PreTrainedModel:
     return AutoModel.from_config(config, **({"add_pooling_layer": False} if config.model_type == "vit" else {}))
 
 
-def _patch_tokens(tower: PreTrainedModel, pixel_values: torch.FloatTensor, **kwargs) -> torch.FloatTensor:
-    # The patch tokens stand last, behind a class token (ViT, CLIP), registers or nothing (SigLIP).
-    patches = (tower.config.image_size // tower.config.patch_size) ** 2
-    pixel_values = pixel_values.to(tower.dtype)
-    return tower(pixel_values, return_dict=True, **kwargs).last_hidden_state[:, -patches:]
+def _damaged_file(folder: Path) -> Path | None:
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except SafetensorError:
+            return file
+    return None
+
+
+def _listed(keys: Collection[str], most: int = 3) -> str:
+    rest = f" and {len(keys) - most} more" if len(keys) > most else ""
+    return ", ".join(sorted(keys)[:most]) + rest
 
 
 __all__ = ["LiteGPTForConditionalGeneration", "LiteGPTModel", "LiteGPTPreTrainedModel"]

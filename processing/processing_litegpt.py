@@ -146,6 +146,7 @@ class LiteGPTProcessor(ProcessorMixin):
             placeholders = "".join(text).count(IMAGE_TOKEN)
             if placeholders != len(images):  # older releases of transformers do not compare the two
                 raise ValueError(
+                    "The image tokens in the prompts should be the same as the number of images: "
                     f"{IMAGE_TOKEN} stands {placeholders} times in the text, but there are {len(images)} radiographs."
                 )
         super().validate_inputs(images=pictures, text=text, **kwargs)

@@ -187,3 +187,48 @@ def test_saved_weights_load_into_the_base_model_and_the_answering_model(tmp_path
     torch.testing.assert_close(again(**inputs).logits, model(**inputs).logits)
     base = LiteGPTModel.from_pretrained(tmp_path)
     torch.testing.assert_close(base(**inputs).last_hidden_state, model.model(**inputs).last_hidden_state)
+
+
+def test_every_attention_gives_the_same_logits():
+    model = small_model()
+    inputs = inputs_for(model)
+    model.set_attn_implementation("eager")
+    assert model.model.vision_tower.config._attn_implementation == "eager"
+    expected = model(**inputs).logits
+    model.set_attn_implementation("sdpa")
+    assert model.model.aux_vision_tower.config._attn_implementation == "sdpa"
+    torch.testing.assert_close(model(**inputs).logits, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_gradient_checkpointing_changes_no_gradient(reentrant):
+    model = small_model().train()
+    inputs = inputs_for(model)
+    model(**inputs, labels=inputs["input_ids"]).loss.backward()
+    expected = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert {name.split(".")[1] for name in expected} > {"vision_tower", "aux_vision_tower", "multi_modal_projector"}
+    model.zero_grad()
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    model.enable_input_require_grads()
+    model(**inputs, labels=inputs["input_ids"], use_cache=False).loss.backward()
+    for name, parameter in model.named_parameters():
+        if name in expected:
+            torch.testing.assert_close(parameter.grad, expected[name], msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_layers_of_both_towers_can_be_looked_at():
+    model = small_model()
+    inputs = inputs_for(model)
+    pixels = {name: inputs[name] for name in ("pixel_values", "aux_pixel_values")}
+    output = model.get_image_features(**pixels, output_hidden_states=True, return_dict=True)
+    assert [states.shape[1] for states in output.hidden_states] == [65, 65, 17, 17]
+    assert model.get_image_features(**pixels, return_dict=True).hidden_states is None
+
+
+def test_patch_features_are_normalised_where_the_configuration_says_so():
+    plain, normalising = (small_model(normalize_patch_features=on).model.multi_modal_projector for on in (False, True))
+    features = 3 * torch.randn(1, 80, 32) + 2
+    deviation = (features.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
+    normalised = (features - features.mean(-1, keepdim=True)) / deviation
+    torch.testing.assert_close(normalising(features), plain(normalised))
+    assert not torch.allclose(normalising(features), plain(features))

@@ -3,8 +3,11 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets import DatasetInfo, SplitDict
 from huggingface_hub import DatasetCard, DatasetCardData
 
@@ -178,7 +181,7 @@ def card_text(
     metadata = DatasetCardData(
         pretty_name=pretty_name,
         license="other",
-        license_name=re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-"),
+        license_name=license_name(licence),
         license_link=licence_link,
         task_categories=["image-text-to-text", "object-detection", "image-classification"],
         size_categories=_size_category(sum(counts["rows"] for counts in splits.values())),
@@ -226,6 +229,43 @@ def card_text(
         citation=f"\n## Citation\n\n```bibtex\n{citation.strip()}\n```\n" if citation else "",
     )
     return str(DatasetCard(f"---\n{metadata}\n---\n\n{text}"))
+
+
+def card_for_hub(folder: Path) -> str:
+    """README.md of a prepared folder with the sizes of its Parquet files in the metadata.
+
+    `Dataset.push_to_hub` wants them: it fails on a repository whose card states none.
+
+    Raises:
+        FileNotFoundError: there is no README.md: the preparation was interrupted.
+        ValueError: a Parquet file is damaged, or a split has not as many rows as the card states.
+    """
+    if not (folder / "README.md").is_file():
+        raise FileNotFoundError(f"{folder} has no README.md: its preparation was interrupted.")
+    card = DatasetCard.load(folder / "README.md")
+    info = card.data["dataset_info"]
+    info["download_size"] = info["dataset_size"] = 0
+    for split in info["splits"]:
+        rows = split["num_bytes"] = 0
+        for path in sorted((folder / "data").glob(f"{split['name']}-*.parquet")):
+            try:
+                metadata = pq.read_metadata(path)
+            except pa.ArrowInvalid as error:
+                raise ValueError(f"{path} is damaged: {error}") from None
+            rows += metadata.num_rows
+            split["num_bytes"] += sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+            info["download_size"] += path.stat().st_size
+        if rows != split["num_examples"]:
+            raise ValueError(
+                f"{folder} has {rows} rows of {split['name']}, where README.md states {split['num_examples']}."
+            )
+        info["dataset_size"] += split["num_bytes"]
+    return str(card)
+
+
+def license_name(prose: str) -> str:
+    """A name as the Hub wants it in metadata: "Some License 1.5" becomes "some-license-1.5"."""
+    return re.sub(r"[^a-z0-9.]+", "-", prose.lower()).strip("-")
 
 
 def _how_it_was_made(options: Mapping[str, Any]) -> list[str]:

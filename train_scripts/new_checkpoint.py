@@ -66,6 +66,7 @@ def main(arguments: NewCheckpointArguments) -> None:
         visual_token_group_size=arguments.visual_token_group_size,
         projector_hidden_size=arguments.projector_hidden_size,
     )
+    config.base_models = []  # for the model card: the weights start fresh
     model = LiteGPTForConditionalGeneration(config)
     for tower in model.model.towers:
         start_positions_from_sinusoids(tower)

@@ -25,6 +25,7 @@ from trl import TrlParser
 from modeling_litegpt import LiteGPTModel
 from train_scripts.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint
 from train_scripts.files import refuse_bad_input
+from train_scripts.model_card import add_training, training_entry
 from train_scripts.radiograph_store import Movement, RadiographStore
 from train_scripts.rows import check_labels, load_rows
 
@@ -153,6 +154,7 @@ def main(arguments: TowerArguments, training_arguments: TrainingArguments) -> No
     with refuse_bad_input(), training_arguments.main_process_first(desc="preparing data"):
         rows = load_rows(arguments.data_dir, "train", arguments.cache_dir, arguments.num_proc)
         check_labels(rows, processor)
+        entry = training_entry("pretrain_towers.py", arguments.data_dir, len(rows), [], "towers", training_arguments)
         store = RadiographStore(rows, processor.tower_image_processors, cache_dir)
     findings = rows["findings"][:]
 
@@ -164,6 +166,7 @@ def main(arguments: TowerArguments, training_arguments: TrainingArguments) -> No
         data_collator=MovedRadiographs(store, findings),
     )
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(training_arguments))
+    add_training(model.config, entry, trainer.state.global_step)
     save_checkpoint(model, processor, f"{training_arguments.output_dir}/checkpoint")
 
 

@@ -15,6 +15,7 @@ interrupted run stopped.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,14 +27,12 @@ from trl import ModelConfig, SFTConfig, SFTTrainer, TrlParser
 
 from datasets_scripts.instructions import answer
 from processing.processing_litegpt import LITEGPT_TOKENS, LiteGPTProcessor
-from train_scripts.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint
-from train_scripts.files import refuse_bad_input
+from train_scripts.checkpoint import LORA_TARGET_MODULES, checkpoint_to_resume, load_checkpoint, save_checkpoint
+from train_scripts.files import refuse_bad_input, write_text
+from train_scripts.model_card import adapter_card, add_training, training_entry
 from train_scripts.patch_features import patch_feature_file
 from train_scripts.radiograph_store import Movement, RadiographStore
 from train_scripts.rows import check_labels, load_rows
-
-# The paper adapts the language model alone; bare names would also match the towers' projections.
-LORA_TARGET_MODULES = r".*language_model\.layers.*\.(q_proj|v_proj)"
 
 
 @dataclass
@@ -81,6 +80,8 @@ def main(data_args: DataArguments, training_args: SFTConfig, model_args: ModelCo
     with refuse_bad_input(), training_args.main_process_first(desc="preparing data"):
         rows = load_rows(data_args.data_dir, "train", data_args.cache_dir, data_args.num_proc)
         check_labels(rows, processor)
+        trained = trained_weights(data_args, model_args)
+        entry = training_entry("sft.py", data_args.data_dir, len(rows), data_args.tasks, trained, training_args)
         views = views_of(rows, data_args.augmented_views, training_args.seed)
         store = RadiographStore(rows, processor.tower_image_processors, cache_dir)
         features = patch_feature_file(model.model, store, views, cache_dir) if data_args.cache_features else None
@@ -100,6 +101,7 @@ def main(data_args: DataArguments, training_args: SFTConfig, model_args: ModelCo
     )
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(training_args))
     if trainer.is_world_process_zero():
+        add_training(trainer.model.config, entry, trainer.state.global_step)
         save(trainer.model, processor, model_args, training_args.output_dir)
 
 
@@ -220,11 +222,20 @@ def lora_config(model_args: ModelConfig, processor: LiteGPTProcessor) -> LoraCon
     )
 
 
+def trained_weights(data_args: DataArguments, model_args: ModelConfig) -> str:
+    """What the model card says was trained."""
+    rest = "LoRA on the language model, its new tokens" if model_args.use_peft else "language model"
+    return f"projector, {rest}{', towers' if data_args.train_towers else ''}"
+
+
 def save(model: torch.nn.Module, processor: LiteGPTProcessor, model_args: ModelConfig, output_dir: str) -> None:
     if isinstance(model, PeftModel):
         model.save_pretrained(f"{output_dir}/adapter")
+        card = adapter_card(model.config, processor, model.peft_config["default"])
+        write_text(Path(output_dir, "adapter", "README.md"), card)
         # A quantized base cannot be merged, so the adapter is merged into the checkpoint that it started from.
         base, _ = load_checkpoint(model_args.model_name_or_path, dtype=model_args.dtype)
+        base.config.training_record = model.config.training_record
         model = PeftModel.from_pretrained(base, f"{output_dir}/adapter").merge_and_unload()
     save_checkpoint(model, processor, f"{output_dir}/checkpoint")
 

@@ -1,0 +1,192 @@
+import re
+from types import SimpleNamespace
+
+import pytest
+from huggingface_hub import ModelCard
+from peft import LoraConfig
+
+from datasets_scripts.vindr_cxr import read_release
+from modeling_litegpt import LiteGPTConfig
+from train_scripts.checkpoint import load_checkpoint, save_checkpoint
+from train_scripts.model_card import (
+    BASE_MODELS,
+    adapter_card,
+    add_training,
+    data_set_facts,
+    figures_of,
+    for_repository,
+    model_card,
+    training_entry,
+    weights_sha256,
+    with_figures,
+)
+
+ARGUMENTS = SimpleNamespace(
+    per_device_train_batch_size=4, gradient_accumulation_steps=2, world_size=2, learning_rate=1e-4, seed=3
+)
+
+
+def f1(value: float) -> dict:
+    averages = ("finding", "no_finding", "micro", "macro", "weighted", "samples")
+    return {name: {"precision": 0.1, "recall": 0.2, "f1": value} for name in averages}
+
+
+def made_up_metrics() -> dict:
+    """`metrics.json`, as far as a card reads it."""
+    boxes = {"accuracy_at_iou": {"0.3": 0.625, "0.5": None}}
+    blind = {"accuracy_at_iou": {"0.3": 0.125, "0.5": None}}
+    counts = {"num_unknown": 7, "num_malformed": 2}
+    return {
+        "data_set": {
+            "name": "Some-CXR",
+            "license_name": "x",
+            "license_link": None,
+            "split": "test",
+            "radiographs": 1500,
+        },
+        "identify": {"classification": f1(0.75), "localization": boxes, **counts},
+        "vqa": {"classification": f1(0.5), **counts},
+        "control": {
+            "identify": {"classification": f1(0.25), "localization": blind},
+            "vqa": {"classification": f1(0.0625)},
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_checkpoint):
+    return load_checkpoint(tiny_checkpoint)
+
+
+@pytest.fixture
+def model_and_processor(checkpoint):
+    """The tiny checkpoint with a configuration that a test may change."""
+    model, processor = checkpoint
+    config = model.config
+    model.config = LiteGPTConfig.from_dict(config.to_dict())
+    yield model, processor
+    model.config = config
+
+
+def trained_on(release) -> dict:
+    return training_entry("sft.py", str(release), 24, ["identify", "vqa"], "projector, language model", ARGUMENTS)
+
+
+def test_only_what_is_known_is_claimed(model_and_processor):
+    model, processor = model_and_processor
+    model.config.base_models = None
+    card = model_card(model, processor)
+    for name in ("VinDr-CXR", "ChestX-ray14", "PhysioNet", "BiomedCLIP", "Llama", "at random"):
+        assert name not in card
+    assert "What the weights started from is not recorded." in card and "None is recorded" in card
+    assert "not for clinical use" in card and "not a medical device" in card
+    metadata = ModelCard(card).data
+    assert metadata.base_model is None and metadata.datasets is None and metadata.license == "other"
+    assert f"{model.num_parameters():,} parameters" in card
+    model.config.base_models = []
+    assert "started fresh, at random" in model_card(model, processor)
+
+
+def test_base_models_and_their_licences_are_named(model_and_processor):
+    model, processor = model_and_processor
+    model.config.base_models = ["biomedclip", "llama"]
+    card = model_card(model, processor)
+    metadata = ModelCard(card).data
+    assert metadata.base_model == [BASE_MODELS["biomedclip"][1], BASE_MODELS["llama"][1]]
+    assert metadata.license == "llama2"
+    assert "The weights start from BiomedCLIP: MIT." in card and "PubMedCLIP" not in card
+
+
+def test_training_on_phantoms_is_not_called_training_on_vindr_cxr(model_and_processor, phantom_release):
+    model, processor = model_and_processor
+    add_training(model.config, trained_on(phantom_release), steps=1200)
+    add_training(model.config, {**trained_on(phantom_release), "tasks": ["vqa"]}, steps=50)
+    card = model_card(model, processor)
+    assert "- Phantoms in VinDr-CXR's layout: 24 radiographs of its split `train`." in card
+    assert (
+        "[apache-license-2.0](https://www.apache.org/licenses/LICENSE-2.0)" in card and "physionet" not in card.lower()
+    )
+    row = (
+        "| `sft.py` | Phantoms in VinDr-CXR's layout | `[identify]`, `[vqa]` | projector, language model | 1,200 | 16 "
+    )
+    assert row in card and card.count("| `sft.py` |") == 2
+    assert card.count("The weights were trained on Phantoms") == 1
+    assert ModelCard(card).data.datasets == ["phantoms-in-vindr-cxr-s-layout"]
+
+
+def test_the_record_of_training_stays_with_the_weights(model_and_processor, phantom_release, tmp_path):
+    model, processor = model_and_processor
+    add_training(model.config, trained_on(phantom_release), steps=3)
+    save_checkpoint(model, processor, tmp_path / "one")
+    again, processor = load_checkpoint(tmp_path / "one")
+    add_training(again.config, trained_on(phantom_release), steps=4)
+    save_checkpoint(again, processor, tmp_path / "two")
+    assert [entry["steps"] for entry in load_checkpoint(tmp_path / "two")[0].config.training_record] == [3, 4]
+    assert "steps" in (tmp_path / "two" / "README.md").read_text()
+
+
+def test_a_prepared_folder_and_its_release_are_told_alike(phantom_release, tmp_path):
+    from datasets_scripts.radiograph_dataset import prepare
+
+    prepare(read_release(phantom_release), tmp_path / "prepared")
+    facts = data_set_facts(str(phantom_release))
+    assert data_set_facts(str(tmp_path / "prepared")) == facts
+    assert facts["name"] == "Phantoms in VinDr-CXR's layout" and facts["license_name"] == "apache-license-2.0"
+    (phantom_release / "phantom.json").rename(tmp_path / "phantom.json")
+    try:
+        assert data_set_facts(str(phantom_release))["name"] == "VinDr-CXR"
+    finally:
+        (tmp_path / "phantom.json").rename(phantom_release / "phantom.json")
+
+
+def test_figures_stand_in_the_metadata_and_beside_their_control(model_and_processor):
+    card = with_figures(model_card(*model_and_processor), made_up_metrics(), "acme/litegpt")
+    parsed = ModelCard(card)
+    assert parsed.data.model_name == "acme/litegpt"
+    results = {result.metric_name: result for result in parsed.data.eval_results}
+    accuracy = results["[identify] Acc@IoU 0.3, all true boxes"]
+    assert (accuracy.metric_value, accuracy.metric_type, accuracy.task_type) == (0.625, "accuracy", "object-detection")
+    assert (accuracy.dataset_name, accuracy.dataset_type, accuracy.dataset_split) == ("Some-CXR", "some-cxr", "test")
+    assert results["[vqa] F1, labels, macro average"].metric_value == 0.5
+    assert results["[vqa] F1, Finding against No finding"].task_type == "image-classification"
+    assert "[identify] Acc@IoU 0.5, all true boxes" not in results  # nothing to measure it on
+    assert "| `[identify]` | F1, Finding against No finding | 0.750 | 0.250 |" in card
+    assert "| `[identify]` | Acc@IoU 0.5, all true boxes | - | - |" in card
+    assert "Some-CXR, split `test`, 1,500 radiographs" in card
+    assert "`[vqa]`: answers that could not be parsed and count as wrong: 2;" in card and "left out: 7." in card
+    assert len(figures_of(made_up_metrics())) == 5 + 2 + 5
+
+
+def test_new_figures_replace_the_old_ones_and_leave_what_people_wrote(model_and_processor):
+    edited = model_card(*model_and_processor).replace("## Training\n", "## Ours\n\nBy hand.\n\n## Training\n")
+    once = with_figures(edited, made_up_metrics(), "acme/litegpt")
+    better = made_up_metrics()
+    better["identify"]["classification"]["finding"]["f1"] = 0.875
+    twice = with_figures(once, better, "acme/litegpt")
+    assert "| 0.875 | 0.250 |" in twice and "| 0.750 | 0.250 |" in twice and twice.count("## Figures") == 1
+    assert "By hand." in twice and "None are stated" not in twice
+    assert ModelCard(twice).text.replace("0.875", "0.750") == ModelCard(once).text
+    without = re.sub(r"## Figures\n.*?(?=## Licences)", "", edited, flags=re.S)
+    assert "| 0.750 | 0.250 |" in with_figures(without, made_up_metrics(), "acme/litegpt")
+
+
+def test_an_adapters_card_says_what_it_holds_and_how_to_load_it(model_and_processor):
+    model, processor = model_and_processor
+    adapter = LoraConfig(
+        r=4, lora_alpha=8, modules_to_save=["multi_modal_projector"], trainable_token_indices={"embed_tokens": [1]}
+    )
+    card = for_repository(adapter_card(model.config, processor, adapter), "acme/adapter", "acme/litegpt")
+    assert 'PeftModel.from_pretrained(base, "acme/adapter")' in card
+    assert 'AutoModelForImageTextToText.from_pretrained("acme/litegpt", trust_remote_code=True)' in card
+    assert "r=4, alpha=8" in card and "multi_modal_projector" in card and "embeddings" in card
+    metadata = ModelCard(card).data
+    assert (metadata.library_name, metadata.base_model) == ("peft", "acme/litegpt")
+    assert metadata["base_model_relation"] == "adapter" and "lora" in metadata.tags
+    assert "path/to" not in card and "not for clinical use" in card
+
+
+def test_another_byte_in_the_weights_gives_another_digest(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    digest = weights_sha256(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"Weights")
+    assert list(digest) == ["model.safetensors"] and weights_sha256(tmp_path) != digest

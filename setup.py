@@ -21,7 +21,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_namespace_packages(include=FOLDERS + [f"{folder}.*" for folder in FOLDERS]),
-    package_data={"metrics": ["**/*.md", "**/*.txt"], "train_scripts": ["**/*.yaml"]},
+    package_data={
+        "modeling_litegpt": ["configs/*.json"],
+        "metrics": ["**/*.md", "**/*.txt"],
+        "train_scripts": ["**/*.yaml"],
+    },
     # The tests run on transformers 5.17 and on the newest; the other bounds are what works beside them.
     install_requires=[
         "torch>=2.11",
@@ -52,6 +56,7 @@ setup(
         "convert": ["open_clip_torch>=3.3", "timm>=1.0.20", "torchvision>=0.26"],
         # Decodes JPEG for the paper's code, which benchmarks/ compares with. GPL: nothing of ours imports it.
         "bench": ["pylibjpeg-libjpeg>=2.3"],
+        "conformance": ["parameterized>=0.9"],  # of transformers' own tests
         "dev": ["pytest>=9.0", "ruff>=0.14", "ensemble-boxes>=1.0.9"],
     },
 )

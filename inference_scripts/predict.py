@@ -38,13 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch_size", type=int, default=8, help="radiographs read and answered together")
     args = parser.parse_args(arguments)
 
-    missing = [str(path) for path in args.radiographs if not path.exists()]
-    if missing:
-        parser.error(f"no such file or folder: {', '.join(missing)}")
-    args.output_dir.mkdir(parents=True, exist_ok=True)
     predictions = args.output_dir / "predictions.jsonl"
-    answered = {(line["file"], line["model"]) for line in complete_lines(predictions)}
-    pending = [path for path in files_below(args.radiographs) if (str(path), args.model_name_or_path) not in answered]
+    answered, pending = answered_and_pending(parser, args, predictions)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with refuse_bad_input():
         pipe = pipeline("chest-xray-findings", args.model_name_or_path, trust_remote_code=True, device=device)
@@ -65,6 +60,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file.flush()
     print(f"{predictions}: {len(answered)} radiographs answered; {failures} could not be used")
     return 1 if failures or not answered else 0
+
+
+def answered_and_pending(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, predictions: Path
+) -> tuple[set[tuple[str, str]], list[Path]]:
+    """What an interrupted run answered, as (file, model), and the radiographs asked for that it did not answer."""
+    missing = [str(path) for path in args.radiographs if not path.exists()]
+    if missing:
+        parser.error(f"no such file or folder: {', '.join(missing)}")
+    predictions.parent.mkdir(parents=True, exist_ok=True)
+    answered = {(line["file"], line["model"]) for line in complete_lines(predictions)}
+    pending = [path for path in files_below(args.radiographs) if (str(path), args.model_name_or_path) not in answered]
+    return answered, pending
 
 
 def readable(paths: Sequence[Path], windowing: str) -> Iterator[tuple[Path, Image.Image]]:

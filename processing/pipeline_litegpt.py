@@ -1,11 +1,12 @@
 """`pipeline("chest-xray-findings")`: radiographs -> findings with boxes in pixels, and diagnoses."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 from transformers.pipelines.base import ChunkPipeline
+from transformers.processing_utils import ProcessorMixin
 
 from .answers import AnswerError, text_to_diagnoses, text_to_findings
 
@@ -71,32 +72,52 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         return {**kept, "new_tokens": new_tokens, "probabilities": torch.stack(probabilities.steps, dim=1)}
 
     def postprocess(self, outputs: list[dict[str, Any]]) -> dict[str, Any]:
-        result: dict[str, Any] = {"findings": [], "diagnoses": [], "answers": {}, "malformed": {}}
-        for output in outputs:
-            task = _single(output["task"])
-            text, starts, probabilities = _decode(
+        answers = {
+            _single(output["task"]): _decode(
                 self.tokenizer, output["new_tokens"].reshape(-1).tolist(), output["probabilities"].reshape(-1).tolist()
             )
-            result["answers"][task], result["malformed"][task] = text, None
-            try:
-                if task in FINDING_TASKS:
-                    width, height = _single(output["size"])
-                    result["findings"] += [
-                        {
-                            "label": finding.label,
-                            "score": _mean_probability(finding.span, starts, probabilities),
-                            "box": _in_pixels(finding.box, width, height),
-                        }
-                        for finding in text_to_findings(text, self.processor.finding_labels)
-                    ]
-                else:
-                    result["diagnoses"] += [
-                        {"label": diagnosis.label, "score": _mean_probability(diagnosis.span, starts, probabilities)}
-                        for diagnosis in text_to_diagnoses(text, self.processor.diagnosis_labels)
-                    ]
-            except AnswerError as error:
-                result["malformed"][task] = str(error)
-        return result
+            for output in outputs
+        }
+        return structured_answers(answers, _single(outputs[0]["size"]), self.processor)
+
+
+class Answer(NamedTuple):
+    """An answer's text, the character at which each of its tokens starts, and the tokens' probabilities."""
+
+    text: str
+    starts: list[int]
+    probabilities: list[float]
+
+
+def structured_answers(answers: dict[str, Answer], size: tuple[int, int], processor: ProcessorMixin) -> dict[str, Any]:
+    """What the pipeline returns for one radiograph.
+
+    Args:
+        answers: by task; without `starts` (a server that gives no probabilities) every score is None.
+        size: width and height of the radiograph, in pixels.
+        processor: of the checkpoint, for its labels.
+    """
+    result: dict[str, Any] = {"findings": [], "diagnoses": [], "answers": {}, "malformed": {}}
+    for task, answer in answers.items():
+        result["answers"][task], result["malformed"][task] = answer.text, None
+        try:
+            if task in FINDING_TASKS:
+                result["findings"] += [
+                    {
+                        "label": finding.label,
+                        "score": _mean_probability(finding.span, answer),
+                        "box": _in_pixels(finding.box, *size),
+                    }
+                    for finding in text_to_findings(answer.text, processor.finding_labels)
+                ]
+            else:
+                result["diagnoses"] += [
+                    {"label": diagnosis.label, "score": _mean_probability(diagnosis.span, answer)}
+                    for diagnosis in text_to_diagnoses(answer.text, processor.diagnosis_labels)
+                ]
+        except AnswerError as error:
+            result["malformed"][task] = str(error)
+    return result
 
 
 class GreedyTokenProbabilities(LogitsProcessor):
@@ -113,22 +134,21 @@ class GreedyTokenProbabilities(LogitsProcessor):
         return scores
 
 
-def _decode(
-    tokenizer: PreTrainedTokenizerBase, tokens: list[int], probabilities: list[float]
-) -> tuple[str, list[int], list[float]]:
-    """An answer's text, the character at which each of its tokens starts, and the tokens' probabilities."""
+def _decode(tokenizer: PreTrainedTokenizerBase, tokens: list[int], probabilities: list[float]) -> Answer:
     if tokenizer.eos_token_id in tokens:
         tokens = tokens[: tokens.index(tokenizer.eos_token_id)]
     prefixes = [tokenizer.decode(tokens[:count], skip_special_tokens=True) for count in range(len(tokens) + 1)]
-    return prefixes[-1], [len(prefix) for prefix in prefixes[:-1]], probabilities[: len(tokens)]
+    return Answer(prefixes[-1], [len(prefix) for prefix in prefixes[:-1]], probabilities[: len(tokens)])
 
 
-def _mean_probability(span: tuple[int, int], starts: list[int], probabilities: list[float]) -> float:
+def _mean_probability(span: tuple[int, int], answer: Answer) -> float | None:
     """Mean over the tokens that write at least one character of `span`."""
-    ends = starts[1:] + [max(span[1], starts[-1] + 1)]
+    if not answer.starts:
+        return None
+    ends = answer.starts[1:] + [max(span[1], answer.starts[-1] + 1)]
     inside = [
         probability
-        for start, end, probability in zip(starts, ends, probabilities, strict=True)
+        for start, end, probability in zip(answer.starts, ends, answer.probabilities, strict=True)
         if start < span[1] and end > span[0]
     ]
     return sum(inside) / len(inside)

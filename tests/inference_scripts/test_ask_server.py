@@ -1,0 +1,216 @@
+"""The client against a tiny stand-in for an OpenAI-compatible server; `tests/serving` has the real one."""
+
+import base64
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inference_scripts.ask_server import main
+from processing.radiograph import load_radiograph
+from train_scripts.files import complete_lines
+
+FINDINGS = ["Local diseases of this chest radiograph are ", "<p>", "ILD", "</p> ", "{<10><20><30><40>}", "."]
+DIAGNOSES = ["Global diseases of this chest radiograph are ", "COPD", "."]
+
+
+class Server(ThreadingHTTPServer):
+    """Gives each chat completion the tokens that `answer` returns for (task, picture), and keeps the requests."""
+
+    def __init__(self, answer: Callable[[str, Image.Image], list[str]]):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answer, self.requests = answer, []
+        self.with_logprobs, self.refusal, self.barrier = True, None, None
+        self.logprobs: dict[str, float] = {}  # of tokens; of the others log(0.5)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send({"object": "list", "data": [{"id": "served-model", "object": "model"}]})
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.server.refusal:
+            return self.send({"error": {"message": self.server.refusal}}, 400)
+        if self.server.barrier:
+            self.server.barrier.wait(timeout=20)
+        self.server.requests.append(request)
+        image, text = request["messages"][0]["content"]
+        header, _, data = image["image_url"]["url"].partition(",")
+        assert header == "data:image/png;base64" and text["text"].startswith("[")
+        picture = Image.open(BytesIO(base64.b64decode(data)))
+        tokens = self.server.answer(text["text"][1 : text["text"].index("]")], picture)
+        choice = {"message": {"role": "assistant", "content": "".join(tokens)}, "logprobs": None}
+        if self.server.with_logprobs:
+            logprobs = [self.server.logprobs.get(token, float(np.log(0.5))) for token in [*tokens, "</s>"]]
+            pairs = zip([*tokens, "</s>"], logprobs, strict=True)
+            choice["logprobs"] = {"content": [{"token": token, "logprob": logprob} for token, logprob in pairs]}
+        self.send({"choices": [choice]})
+
+    def send(self, body: dict, status: int = 200) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *arguments) -> None:
+        pass
+
+
+@contextmanager
+def running(answer: Callable[[str, Image.Image], list[str]]) -> Iterator[Server]:
+    server = Server(answer)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with running(lambda task, picture: FINDINGS if task == "identify" else DIAGNOSES) as server:
+        yield server
+
+
+@pytest.fixture
+def ask(tiny_checkpoint, tmp_path):
+    """Runs the program; returns its status and the lines of its output."""
+
+    def run(base_url, *radiographs, **options):
+        flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        fixed = ["--base_url", base_url, "--model_name_or_path", str(tiny_checkpoint), "--output_dir", str(tmp_path)]
+        status = main([*fixed, *flags, *map(str, radiographs)])
+        return status, complete_lines(tmp_path / "predictions.jsonl")
+
+    return run
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Six PNGs in a folder, each of its own grey and 200 x 100 pixels."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index in range(6):
+        Image.new("L", (200, 100), 20 * index).save(folder / f"{index}.png")
+    return folder
+
+
+def test_boxes_are_in_pixels_of_the_radiograph_and_scores_from_the_servers_probabilities(server, ask, pictures):
+    status, lines = ask(server.url, pictures / "0.png")
+    assert status == 0 and len(lines) == 1
+    assert lines[0] == {
+        "file": str(pictures / "0.png"),
+        "model": lines[0]["model"],
+        "width": 200,
+        "height": 100,
+        "findings": [{"label": "ILD", "score": 0.5, "box": {"xmin": 20, "ymin": 20, "xmax": 60, "ymax": 40}}],
+        "diagnoses": [{"label": "COPD", "score": 0.5}],
+        "answers": {"identify": "".join(FINDINGS), "vqa": "".join(DIAGNOSES)},
+        "malformed": {"identify": None, "vqa": None},
+    }
+
+
+def test_the_request_is_greedy_and_asks_in_the_checkpoints_words(server, ask, pictures, tiny_checkpoint):
+    ask(server.url, pictures / "0.png", max_new_tokens=99)
+    instructions = json.loads((tiny_checkpoint / "processor_config.json").read_text())["instructions"]
+    texts = [request["messages"][0]["content"][1]["text"] for request in server.requests]
+    assert texts == [f"[{task}] {instructions[task]}" for task in ("identify", "vqa")]
+    assert all(request["temperature"] == 0 and request["max_tokens"] == 99 for request in server.requests)
+    assert {request["model"] for request in server.requests} == {"served-model"}
+
+
+def test_a_dicoms_pixels_are_sent_exactly_and_no_tag_of_it(ask, phantom_release):
+    dicom = sorted((phantom_release / "test").iterdir())[0]
+    sent = []
+    with running(lambda task, picture: sent.append(picture.copy()) or DIAGNOSES) as server:
+        status, lines = ask(server.url, dicom)
+    assert status == 0 and lines[0]["width"] == 128
+    for picture in sent:
+        assert picture.mode == "L" and not picture.info
+        np.testing.assert_array_equal(np.asarray(picture), np.asarray(load_radiograph(dicom)))
+
+
+def test_an_answer_that_cannot_be_parsed_has_its_reason(ask, pictures):
+    with running(lambda task, picture: ["I see ", "nothing"]) as server:
+        status, lines = ask(server.url, pictures / "0.png")
+    assert status == 0 and lines[0]["findings"] == [] and lines[0]["diagnoses"] == []
+    assert lines[0]["answers"]["identify"] == "I see nothing"
+    assert lines[0]["malformed"]["identify"].startswith("it does not begin with 'Local diseases")
+
+
+def test_a_space_before_the_answer_is_not_part_of_it(ask, pictures):
+    with running(lambda task, picture: [" " + FINDINGS[0], *FINDINGS[1:]]) as server:
+        _, lines = ask(server.url, pictures / "0.png")
+    assert lines[0]["answers"]["identify"] == "".join(FINDINGS) and lines[0]["findings"][0]["score"] == 0.5
+
+
+def test_the_score_is_the_mean_probability_of_the_tokens_that_write_the_box(server, ask, pictures):
+    server.logprobs = dict.fromkeys(["{<10><20>", "<30><40>}"], -1.0)
+    server.answer = lambda task, picture: [" ", *FINDINGS[:4], "{<10><20>", "<30><40>}", "."]
+    _, lines = ask(server.url, pictures / "0.png")
+    assert lines[0]["findings"][0]["score"] == pytest.approx(np.exp(-1.0))
+
+
+def test_without_probabilities_there_is_no_score(server, ask, pictures):
+    server.with_logprobs = False
+    _, lines = ask(server.url, pictures / "0.png")
+    assert lines[0]["findings"][0]["score"] is None and lines[0]["diagnoses"][0]["score"] is None
+
+
+def test_radiographs_are_asked_about_together_and_stand_in_their_order(ask, pictures):
+    def answer(task, picture):
+        grey = picture.getpixel((0, 0))
+        return [f"Global diseases of this chest radiograph are {grey}."]
+
+    with running(answer) as server:
+        server.barrier = threading.Barrier(3)  # no request is answered before three are there
+        status, lines = ask(server.url, pictures, concurrency=3)
+    assert status == 0
+    assert [line["file"] for line in lines] == [str(pictures / f"{index}.png") for index in range(6)]
+    assert [line["malformed"]["vqa"] for line in lines] == [f"an unknown label: '{20 * i}'" for i in range(6)]
+
+
+def test_unusable_files_are_named_and_nothing_is_asked_twice(server, ask, pictures, capsys):
+    (pictures / "7.dcm").write_text("no radiograph")
+    status, lines = ask(server.url, pictures)
+    assert status == 1 and len(lines) == 6
+    output = capsys.readouterr()
+    assert "7.dcm: it is neither a DICOM file nor a picture" in output.err
+    assert "6 radiographs answered; 1 could not be used" in output.out
+
+    (pictures / "7.dcm").unlink()
+    Image.new("L", (200, 100)).save(pictures / "8.png")
+    del server.requests[:]
+    status, lines = ask(server.url, pictures)
+    assert status == 0 and len(lines) == 7 and len(server.requests) == 2
+
+
+def test_a_refusal_stops_with_the_servers_reason_and_keeps_what_was_answered(server, ask, pictures, tmp_path):
+    ask(server.url, pictures / "0.png")
+    server.refusal = "the prompt is too long\nand more"
+    with pytest.raises(SystemExit, match="chat/completions: the server refuses: 400 the prompt is too long$"):
+        ask(server.url, pictures)
+    assert len(complete_lines(tmp_path / "predictions.jsonl")) == 1
+
+
+def test_no_server_is_one_sentence(server, ask, pictures):
+    url = server.url.replace(str(server.server_port), "1")
+    with pytest.raises(SystemExit, match=r"/v1/models: no answer from a server \(.*refused.*\)$"):
+        ask(url, pictures)
+    with pytest.raises(SystemExit, match=r"no answer from a server \(unknown url type"):
+        ask("not a url", pictures)

@@ -1,0 +1,130 @@
+"""A checkpoint that answers, and servers for it, each on a free port of 127.0.0.1. Run by `make test-serve`."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from datasets_scripts.phantom_cxr import write_release
+from datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
+from processing.answers import Finding, diagnoses_to_text, findings_to_text
+from train_scripts.checkpoint import load_checkpoint, save_checkpoint
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+STEPS = 150  # enough for answers that can be parsed and that differ from radiograph to radiograph
+START_LIMIT = 300  # seconds
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory) -> list[Path]:
+    """20 DICOM files."""
+    folder = tmp_path_factory.mktemp("serving") / "release"
+    write_release(folder, num_train=3, num_test=20, size=(128, 128), seed=0, num_proc=1)
+    return sorted((folder / "test").iterdir())
+
+
+@pytest.fixture(scope="session")
+def answering_checkpoint(tiny_arguments, phantoms, tmp_path_factory) -> Path:
+    """A tiny checkpoint, trained to answer something of its own about each phantom; heads of 32, as vLLM wants."""
+    from train_scripts.new_checkpoint import main
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)  # tensors this small are slower on several, and a server runs beside them
+    folder = tmp_path_factory.mktemp("serving") / "checkpoint"
+    text_config = {
+        **tiny_arguments.text_config,
+        "hidden_size": 64,
+        "max_position_embeddings": 1024,
+        "initializer_range": 0.05,
+    }
+    main(replace(tiny_arguments, output_dir=str(folder), text_config=text_config))
+    model, processor = load_checkpoint(folder)
+    rng = random.Random(0)
+    prompts, answers = [], []
+    for _ in phantoms:
+        findings = []
+        for label in sorted(rng.sample(FINDING_LABELS, rng.randint(1, 2))):
+            x, y = rng.uniform(0, 0.5), rng.uniform(0, 0.5)
+            findings.append(Finding(label, (x, y, x + 0.3, y + 0.4)))
+        diagnoses = rng.sample(DIAGNOSIS_LABELS[:-1], rng.randint(0, 2))
+        prompts += [processor.prompt("identify"), processor.prompt("vqa")]
+        answers += [findings_to_text(findings), diagnoses_to_text(diagnoses)]
+    # Tokenized apart, as in training: what stands before an answer must not change its tokens.
+    options = {"add_special_tokens": False, "padding": True, "return_tensors": "pt"}
+    inputs = processor(images=[phantom for phantom in phantoms for _ in range(2)], text=prompts, **options)
+    ends = processor.tokenizer(
+        [answer + processor.tokenizer.eos_token for answer in answers], padding_side="right", **options
+    )
+    labels = ends["input_ids"].masked_fill(ends["attention_mask"] == 0, -100)
+    labels = torch.cat([torch.full_like(inputs["input_ids"], -100), labels], dim=1)
+    for name in ("input_ids", "attention_mask"):
+        inputs[name] = torch.cat([inputs[name], ends[name]], dim=1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(STEPS):
+        rows = torch.randperm(len(answers))[:8]
+        model(**{name: values[rows] for name, values in inputs.items()}, labels=labels[rows]).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    save_checkpoint(model, processor, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def serving() -> Callable[..., AbstractContextManager[str]]:
+    """`with serving(command, log) as base_url`: a server that is healthy; `command` takes the port."""
+    return start_server
+
+
+@contextmanager
+def start_server(command: Callable[[int], list[str]], log: Path) -> Iterator[str]:
+    port = free_port()
+    with log.open("w") as file:
+        server = subprocess.Popen(command(port), stdout=file, stderr=file, cwd=REPOSITORY, start_new_session=True)
+    try:
+        limit = time.monotonic() + START_LIMIT
+        while not is_healthy(f"http://127.0.0.1:{port}/health"):
+            if server.poll() is not None or time.monotonic() > limit:
+                pytest.fail(f"the server did not start:\n{log.read_text()[-4000:]}")
+            time.sleep(1)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        end_session(server)
+
+
+def end_session(server: subprocess.Popen) -> None:
+    """Ends the process and all that it started, which form the session that `start_server` opened."""
+    try:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=30)
+        time.sleep(1)
+        os.killpg(server.pid, signal.SIGKILL)
+    except subprocess.TimeoutExpired:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    except ProcessLookupError:  # none is left
+        server.wait()
+
+
+def is_healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return response.status == 200
+    except OSError:
+        return False
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,107 @@
+"""vLLM's answers over HTTP are transformers' own, token for token. Needs `.venv-serve`, which `make serve` builds."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
+
+from inference_scripts.ask_server import TASKS, Client, data_url, fetch_json, main
+from processing.radiograph import load_radiograph
+from train_scripts.files import complete_lines
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MAX_NEW_TOKENS = 64
+
+
+@pytest.fixture(scope="module")
+def base_url(answering_checkpoint, serving, tmp_path_factory):
+    if not (REPOSITORY / ".venv-serve" / "installed").exists():
+        pytest.skip("needs vLLM: no .venv-serve in the repository (run `make test-serve`)")
+    log = tmp_path_factory.mktemp("vllm") / "server.log"
+    with serving(lambda port: ["make", "serve", f"CHECKPOINT={answering_checkpoint}", f"PORT={port}"], log) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def client(base_url, answering_checkpoint):
+    return Client(base_url, AutoProcessor.from_pretrained(answering_checkpoint, trust_remote_code=True))
+
+
+@pytest.fixture(scope="module")
+def expected(answering_checkpoint, phantoms) -> dict[tuple[Path, str], list[int]]:
+    """(phantom, task) -> the tokens that transformers' `generate` answers greedily, in float32."""
+    model = AutoModelForImageTextToText.from_pretrained(answering_checkpoint, trust_remote_code=True).eval()
+    processor = AutoProcessor.from_pretrained(answering_checkpoint, trust_remote_code=True)
+    assert model.dtype == torch.float32
+    tokens = {}
+    for phantom in phantoms:
+        for task in TASKS:
+            prompt = processor.prompt(task)
+            inputs = processor(images=str(phantom), text=prompt, add_special_tokens=False, return_tensors="pt")
+            sequence = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)[0]
+            tokens[phantom, task] = sequence[inputs["input_ids"].shape[1] :].tolist()
+    return tokens
+
+
+def tokens_of(client: Client, phantom: Path, task: str) -> list[int]:
+    content = [
+        {"type": "image_url", "image_url": {"url": data_url(load_radiograph(phantom))}},
+        {"type": "text", "text": f"[{task}] {client.processor.instructions[task]}"},
+    ]
+    return tokens_for(client, content)
+
+
+def tokens_for(client: Client, content: list | str) -> list[int]:
+    request = {
+        "model": client.model,
+        "messages": [{"role": "user", "content": content}],
+        "max_tokens": MAX_NEW_TOKENS,
+        "temperature": 0,
+        "return_token_ids": True,  # vLLM's own
+    }
+    return fetch_json(f"{client.base_url}/chat/completions", request)["choices"][0]["token_ids"]
+
+
+def test_the_test_can_fail(expected):
+    """Equal answers would prove little if every radiograph had the same one."""
+    assert len({tuple(tokens) for (_, task), tokens in expected.items() if task == "identify"}) > 5
+
+
+def test_answers_are_transformers_token_for_token(client, expected):
+    assert {key: tokens_of(client, *key) for key in expected} == expected
+
+
+def test_concurrent_requests_change_no_answer(client, expected):
+    with ThreadPoolExecutor(8) as threads:
+        answers = dict(zip(expected, threads.map(lambda key: tokens_of(client, *key), expected), strict=True))
+    assert answers == expected
+
+
+def test_a_question_without_a_radiograph_is_answered_as_by_transformers(client, answering_checkpoint):
+    model = AutoModelForImageTextToText.from_pretrained(answering_checkpoint, trust_remote_code=True).eval()
+    question = "Which of the following diagnoses are present?"
+    text = client.processor.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True)
+    inputs = client.processor(text=text, add_special_tokens=False, return_tensors="pt")
+    sequence = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)[0]
+    assert tokens_for(client, question) == sequence[inputs["input_ids"].shape[1] :].tolist()
+
+
+def test_the_client_writes_what_the_pipeline_answers(base_url, answering_checkpoint, phantoms, tmp_path):
+    """Boxes in pixels, diagnoses and scores, from DICOM files, through the program."""
+    options = ["--base_url", base_url, "--model_name_or_path", str(answering_checkpoint)]
+    assert main([*options, "--output_dir", str(tmp_path), *map(str, phantoms)]) == 0
+    lines = complete_lines(tmp_path / "predictions.jsonl")
+    assert [line["file"] for line in lines] == [str(phantom) for phantom in phantoms]
+    outputs = pipeline("chest-xray-findings", str(answering_checkpoint), trust_remote_code=True)(
+        [str(phantom) for phantom in phantoms], batch_size=4
+    )
+    assert sum(len(output["findings"]) for output in outputs) > 10
+    for line, output in zip(lines, outputs, strict=True):
+        assert line["answers"] == output["answers"] and line["malformed"] == output["malformed"]
+        for kind in ("findings", "diagnoses"):
+            scores = [entry.pop("score") for entry in output[kind]]
+            assert [entry.pop("score") for entry in line[kind]] == pytest.approx(scores, abs=1e-4)
+            assert json.dumps(line[kind]) == json.dumps(output[kind])

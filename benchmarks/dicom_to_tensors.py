@@ -40,7 +40,8 @@ from datasets_scripts.phantom_cxr import encode_dicom
 from datasets_scripts.phantom_pictures import draw_phantom
 from datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
 from processing.processing_litegpt import LiteGPTProcessor, add_litegpt_tokens
-from train_scripts.new_checkpoint import image_processor, train_tokenizer
+from train_scripts.checkpoint import image_processor
+from train_scripts.new_checkpoint import train_tokenizer
 
 SYNTAXES: dict[str, UID] = {
     "raw": ExplicitVRLittleEndian,

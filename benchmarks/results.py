@@ -1,6 +1,7 @@
 """What benchmarks measure, merged into one file: `{name: {"value": number, "unit": "x", "against": "what"}}`."""
 
 import json
+import statistics
 from pathlib import Path
 
 from train_scripts.files import write_text
@@ -13,3 +14,14 @@ def record(path: str | Path, results: dict[str, dict]) -> None:
     write_text(path, json.dumps({**known, **results}, indent=2) + "\n")
     for name, result in results.items():
         print(f"{name}: {result['value']:.2f} {result['unit']} against {result['against']}")
+
+
+def against_llava(values: dict[str, list[float]], what: str) -> dict:
+    """A figure to record: the paired ratio of LiteGPT; `what` is measured, such as "the time to load"."""
+    against = f"{what} LlavaForConditionalGeneration of the same sizes"
+    return {"value": paired_ratio(values, "LiteGPT"), "unit": "x", "against": against}
+
+
+def paired_ratio(values: dict[str, list[float]], name: str) -> float:
+    """The median ratio of a model's values to LLaVA's, which were measured in turn."""
+    return statistics.median(value / llava for value, llava in zip(values[name], values["LLaVA"], strict=True))

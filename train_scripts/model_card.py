@@ -113,7 +113,7 @@ processor = AutoProcessor.from_pretrained("{BASE_REPOSITORY}", trust_remote_code
 
 It holds {{adapter}}."""
 
-NO_FIGURES = "None are stated: this checkpoint was pushed without the results of an evaluation."
+NO_FIGURES = "None are stated: no results of an evaluation were given (`push_to_hub.py --metrics`)."
 NO_FIGURES_OF_ADAPTER = "None are stated here: they are measured on the merged checkpoint."
 HUB_TASKS = {"identify": "object-detection", "grounding": "object-detection", "vqa": "image-classification"}
 CONTROL = "**Control**: what the same answers score when every image gets those of another one."

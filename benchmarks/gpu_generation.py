@@ -51,13 +51,13 @@ def main(
         print("No GPU here: nothing was measured (--device cpu --architecture tiny runs the same code).")
         return
     wait = torch.cuda.synchronize if on_gpu else lambda: None
-    if architecture != "tiny" and not (CONFIGS / f"{architecture}.json").is_file():
-        sys.exit(f"--architecture {architecture}: no {architecture}.json in {CONFIGS}, and it is not `tiny` either.")
-    config = (
-        LiteGPTConfig(**TINY)
-        if architecture == "tiny"
-        else LiteGPTConfig.from_json_file(CONFIGS / f"{architecture}.json")
-    )
+    file = CONFIGS / f"{architecture}.json"
+    if architecture == "tiny":
+        config = LiteGPTConfig(**TINY)
+    elif file.is_file():
+        config = LiteGPTConfig.from_json_file(file)
+    else:
+        sys.exit(f"--architecture {architecture}: no {file.name} in {CONFIGS}, and it is not `tiny` either.")
     with torch.device(device):
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16).eval()
     weights = decoding_bytes(model)

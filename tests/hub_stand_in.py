@@ -148,9 +148,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _about_repository(
         self, kind: str, repo_id: str, what: str | None, revision: str | None, below: str | None
     ) -> None:
-        repository = self.hub.repositories.get((kind, repo_id))
-        if repository is None:
-            return self._error(404, "RepoNotFound")
+        repository, oid = self._find(kind, repo_id, revision or "main")
+        if oid is None:
+            return
         if what == "refs":
             tags = [
                 {"name": name, "ref": f"refs/tags/{name}", "targetCommit": oid}
@@ -158,9 +158,6 @@ class _Handler(BaseHTTPRequestHandler):
             ]
             main = {"name": "main", "ref": "refs/heads/main", "targetCommit": repository.main}
             return self._json({"branches": [main], "converts": [], "tags": tags})
-        oid = repository.resolve(revision or "main")
-        if oid is None:
-            return self._error(404, "RevisionNotFound")
         files = repository.commits[oid]
         if what == "tree":
             return self._tree(files, (below or "").strip("/"))
@@ -191,6 +188,14 @@ class _Handler(BaseHTTPRequestHandler):
             }
         )
 
+    def _find(self, kind: str, repo_id: str, revision: str) -> tuple[Repository | None, str | None]:
+        """The repository and the commit that is asked for; without a commit the client has been told so."""
+        repository = self.hub.repositories.get((kind, repo_id))
+        oid = None if repository is None else repository.resolve(revision)
+        if oid is None:
+            self._error(404, "RepoNotFound" if repository is None else "RevisionNotFound")
+        return repository, oid
+
     def _tree(self, files: dict[str, StoredFile], folder: str) -> None:
         prefix = f"{folder}/" if folder else ""
         inside = {path: file for path, file in sorted(files.items()) if path.startswith(prefix) or path == folder}
@@ -209,12 +214,9 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _download(self, kind: str, repo_id: str, revision: str, path: str) -> None:
-        repository = self.hub.repositories.get((kind, repo_id))
-        if repository is None:
-            return self._error(404, "RepoNotFound")
-        oid = repository.resolve(revision)
+        repository, oid = self._find(kind, repo_id, revision)
         if oid is None:
-            return self._error(404, "RevisionNotFound")
+            return
         headers = {"X-Repo-Commit": oid, "Accept-Ranges": "bytes"}
         file = repository.commits[oid].get(path)
         if file is None:
@@ -263,12 +265,9 @@ class _Handler(BaseHTTPRequestHandler):
         if match is None:
             return self._unknown_request()
         kind, repo_id, action, revision = match.groups()
-        repository = self.hub.repositories.get((kind, repo_id))
-        if repository is None:
-            return self._error(404, "RepoNotFound")
-        oid = repository.resolve(revision)
+        repository, oid = self._find(kind, repo_id, revision)
         if oid is None:
-            return self._error(404, "RevisionNotFound")
+            return
         files = repository.commits[oid]
         if action == "preupload":
             self._json({"files": [_upload_mode(asked, files) for asked in json.loads(body)["files"]]})

@@ -22,6 +22,7 @@ from transformers import (
 
 from modeling_litegpt import convert_weights_to_hf
 from modeling_litegpt.convert_weights_to_hf import ConversionArguments, bytes_of, convert, main
+from tests.vit_weights import vit_weights
 
 WIDTH, LAYERS, RANK, TEXT_WIDTH, PROJECTOR_WIDTH = 32, 2, 4, 48, 40
 Q_PROJ = "model.language_model.layers.1.self_attn.q_proj"
@@ -33,16 +34,7 @@ def randn(*shape: int) -> torch.Tensor:
 
 def write_biomedclip(file: Path) -> None:
     """A tower of 64 patches of 8 x 8 pixels under open_clip's keys, with what else the file has."""
-    weights = {
-        "cls_token": randn(1, 1, WIDTH),
-        "pos_embed": randn(1, 65, WIDTH),
-        "patch_embed.proj.weight": randn(WIDTH, 3, 8, 8),
-        "patch_embed.proj.bias": randn(WIDTH),
-        **vit_block("blocks.0.", 64),
-        "blocks.0.attn.qkv.bias": randn(3 * WIDTH),
-        "norm.weight": randn(WIDTH),
-        "norm.bias": randn(WIDTH),
-    }
+    weights = vit_weights(WIDTH, 64, blocks=1, patch=8, positions=65, fused_bias=True)
     others = {"visual.head.proj.weight": randn(16, WIDTH), "logit_scale": torch.tensor(4.6)}
     others |= {"text.proj.0.weight": randn(4, 4), "text.transformer.embeddings.word_embeddings.weight": randn(9, 4)}
     torch.save({**{f"visual.trunk.{key}": tensor for key, tensor in weights.items()}, **others}, file)
@@ -50,24 +42,9 @@ def write_biomedclip(file: Path) -> None:
 
 def write_eva_clip(file: Path) -> None:
     """Two blocks, of which one is used, and 16 positions, which become 64; in half precision."""
-    weights = {
-        "cls_token": randn(1, 1, WIDTH),
-        "pos_embed": randn(1, 17, WIDTH),
-        "patch_embed.proj.weight": randn(WIDTH, 3, 8, 8),
-        "patch_embed.proj.bias": randn(WIDTH),
-    }
-    for block in ("blocks.0.", "blocks.1."):
-        weights |= vit_block(block, 64) | {f"{block}attn.{part}_bias": randn(WIDTH) for part in "qv"}
-    weights |= {"norm.weight": randn(WIDTH), "norm.bias": randn(WIDTH), "head.weight": randn(3, WIDTH)}
+    weights = vit_weights(WIDTH, 64, blocks=2, patch=8, positions=17, fused_bias=False)
+    weights["head.weight"] = randn(3, WIDTH)
     torch.save({key: tensor.half() for key, tensor in weights.items()}, file)
-
-
-def vit_block(prefix: str, mlp: int) -> dict[str, torch.Tensor]:
-    block = {f"{prefix}{norm}.{kind}": randn(WIDTH) for norm in ("norm1", "norm2") for kind in ("weight", "bias")}
-    block |= {f"{prefix}attn.qkv.weight": randn(3 * WIDTH, WIDTH)}
-    for name, shape in {"attn.proj": (WIDTH, WIDTH), "mlp.fc1": (mlp, WIDTH), "mlp.fc2": (WIDTH, mlp)}.items():
-        block |= {f"{prefix}{name}.weight": randn(*shape), f"{prefix}{name}.bias": randn(shape[0])}
-    return block
 
 
 def write_pubmedclip(folder: Path) -> None:

@@ -14,6 +14,7 @@ from transformers import AutoModel, AutoModelForImageTextToText, BitsAndBytesCon
 
 from modeling_litegpt import LiteGPTForConditionalGeneration, LiteGPTModel
 from processing.processing_litegpt import LiteGPTProcessor
+from train_scripts.checkpoint import LORA_TARGET_MODULES
 
 A_TENSOR = "model.multi_modal_projector.linear_1.weight"
 SKIPPED_IN_8_BIT = ["model.vision_tower", "model.aux_vision_tower", "model.multi_modal_projector", "lm_head"]
@@ -208,7 +209,7 @@ def test_8_bit_weights_are_loaded_answer_and_are_saved(tiny_checkpoint, model, i
 def test_an_adapter_loads_with_peft_and_as_a_checkpoint(copy, inputs, tmp_path, modules_to_save):
     base = LiteGPTForConditionalGeneration.from_pretrained(copy)
     lora = LoraConfig(
-        target_modules=r".*language_model\.layers.*\.(q_proj|v_proj)",
+        target_modules=LORA_TARGET_MODULES,
         modules_to_save=modules_to_save,
         init_lora_weights=False,
     )

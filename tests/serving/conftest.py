@@ -1,4 +1,4 @@
-"""A checkpoint that answers, and servers for it, each on a free port of 127.0.0.1. Run by `make test-serve`."""
+"""A checkpoint that answers, and vLLM that serves it on a free port of 127.0.0.1. Run by `make test-serve`."""
 
 import os
 import random
@@ -7,8 +7,7 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,16 +80,15 @@ def answering_checkpoint(tiny_arguments, phantoms, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def serving() -> Callable[..., AbstractContextManager[str]]:
-    """`with serving(command, log) as base_url`: a server that is healthy; `command` takes the port."""
-    return start_server
-
-
-@contextmanager
-def start_server(command: Callable[[int], list[str]], log: Path) -> Iterator[str]:
+def base_url(answering_checkpoint, tmp_path_factory) -> Iterator[str]:
+    """Of `make serve` with that checkpoint, on a free port, when it is healthy."""
+    if not (REPOSITORY / ".venv-serve" / "installed").exists():
+        pytest.skip("needs vLLM: no .venv-serve in the repository (run `make test-serve`)")
+    log = tmp_path_factory.mktemp("vllm") / "server.log"
     port = free_port()
+    command = ["make", "serve", f"CHECKPOINT={answering_checkpoint}", f"PORT={port}"]
     with log.open("w") as file:
-        server = subprocess.Popen(command(port), stdout=file, stderr=file, cwd=REPOSITORY, start_new_session=True)
+        server = subprocess.Popen(command, stdout=file, stderr=file, cwd=REPOSITORY, start_new_session=True)
     try:
         limit = time.monotonic() + START_LIMIT
         while not is_healthy(f"http://127.0.0.1:{port}/health"):
@@ -103,7 +101,7 @@ def start_server(command: Callable[[int], list[str]], log: Path) -> Iterator[str
 
 
 def end_session(server: subprocess.Popen) -> None:
-    """Ends the process and all that it started, which form the session that `start_server` opened."""
+    """Ends the process and all that it started, which form the session that `base_url` opened."""
     try:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(timeout=30)

@@ -12,17 +12,7 @@ from inference_scripts.ask_server import TASKS, Client, data_url, fetch_json, ma
 from processing.radiograph import load_radiograph
 from train_scripts.files import complete_lines
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 MAX_NEW_TOKENS = 64
-
-
-@pytest.fixture(scope="module")
-def base_url(answering_checkpoint, serving, tmp_path_factory):
-    if not (REPOSITORY / ".venv-serve" / "installed").exists():
-        pytest.skip("needs vLLM: no .venv-serve in the repository (run `make test-serve`)")
-    log = tmp_path_factory.mktemp("vllm") / "server.log"
-    with serving(lambda port: ["make", "serve", f"CHECKPOINT={answering_checkpoint}", f"PORT={port}"], log) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from transformers import CLIPImageProcessor, GenerationConfig, PreTrainedTokenizerBase, TrainingArguments
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.trainer_utils import get_last_checkpoint
@@ -33,14 +34,22 @@ CUSTOM_PIPELINES = {
 }
 
 
-def save_checkpoint(model: LiteGPTForConditionalGeneration, processor: LiteGPTProcessor, folder: str | Path) -> None:
+def save_checkpoint(
+    model: LiteGPTForConditionalGeneration,
+    processor: LiteGPTProcessor,
+    folder: str | Path,
+    state_dict: dict[str, torch.Tensor] | None = None,
+) -> None:
     """Writes `folder` so that it loads with transformers alone (`trust_remote_code=True`), nothing of ours installed.
 
     The folder is written under a temporary name first: an interrupted save leaves an older checkpoint as it was.
+
+    Args:
+        state_dict: the weights, where the model's own are sharded over processes.
     """
     with replacing_folder(Path(folder)) as temporary:
         prepare_for_hub(model, processor)
-        model.save_pretrained(temporary)
+        model.save_pretrained(temporary, state_dict=state_dict)
         save_processor_and_card(model, processor, temporary)
 
 

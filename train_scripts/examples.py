@@ -1,0 +1,132 @@
+"""Rows -> training examples -> the model's tensors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from datasets_scripts.instructions import answer
+from processing.processing_litegpt import LiteGPTProcessor
+from train_scripts.radiograph_store import Movement, RadiographStore
+
+
+@dataclass
+class ExampleArguments:
+    tasks: list[str] = field(
+        default_factory=lambda: ["identify"],
+        metadata={"help": "What to ask of every radiograph: identify, grounding, vqa. Several are mixed."},
+    )
+    augmented_views: int = field(
+        default=0,
+        metadata={
+            "help": "Randomly moved views of a radiograph beside the plain one. With findings all are shown in an "
+            "epoch, without findings one of them: so radiographs with findings are shown more often."
+        },
+    )
+
+
+def views_of(rows: Dataset, augmented_views: int, seed: int) -> list[tuple[int, Movement]]:
+    """Which radiographs an epoch shows and how they are moved: view 0 is the plain radiograph.
+
+    A radiograph without findings is shown in one view, plain as often as the others are, so that being moved tells
+    nothing.
+    """
+    views = []
+    for row, findings in enumerate(rows["findings"]):
+        numbers = range(augmented_views + 1) if findings else [row % (augmented_views + 1)]
+        for view in numbers:
+            rng = np.random.default_rng([seed, row, view])
+            views.append((row, Movement.random(rng) if view else Movement()))
+    return views
+
+
+def training_examples(
+    rows: Dataset,
+    views: list[tuple[int, Movement]],
+    numbers: Sequence[int],
+    arguments: ExampleArguments,
+    processor: LiteGPTProcessor,
+) -> Dataset:
+    """A view's number, a task and its answer for all of them; left out are tasks whose answer a row doesn't tell.
+
+    Args:
+        numbers: which of `views` (the training ones, the validation ones).
+    """
+    tasks = arguments.tasks
+    all_findings, all_diagnoses = rows["findings"][:], rows["diagnoses"][:]
+    examples: dict[str, list] = {"view": [], "task": [], "answer": []}
+    unknown = dict.fromkeys(tasks, 0)
+    for view in numbers:
+        row, movement = views[view]
+        for task in tasks:
+            # Whether the answer is known does not depend on the view: a finding moved out of sight is not unknown.
+            known = answer(
+                all_findings[row], all_diagnoses[row], task, processor.finding_labels, processor.diagnosis_labels
+            )
+            if known is None:
+                unknown[task] += 1
+                continue
+            findings = movement.findings(all_findings[row])
+            if all_findings[row] and not findings:
+                continue
+            text = answer(findings, all_diagnoses[row], task, processor.finding_labels, processor.diagnosis_labels)
+            for column, value in zip(examples.values(), (view, task, text), strict=True):
+                column.append(value)
+    for task, count in unknown.items():
+        print(
+            f"{task}: {examples['task'].count(task)} examples; {count} left out, as their rows do not tell the answer"
+        )
+    if not examples["view"]:
+        raise SystemExit(f"No radiograph tells the answer to {' or '.join(tasks)}.")
+    return Dataset.from_dict(examples)
+
+
+def example_weights(examples: Dataset, arguments: ExampleArguments) -> list[float] | None:
+    """How often an example is drawn, relative to others; None: all equally often."""
+    return None
+
+
+class ChatCollator:
+    """Examples -> the model's tensors, padded on the right; the loss falls on the answer and the end token alone."""
+
+    def __init__(
+        self,
+        processor: LiteGPTProcessor,
+        store: RadiographStore,
+        views: list[tuple[int, Movement]],
+        features: torch.Tensor | None,
+    ):
+        self.tokenizer = processor.tokenizer
+        self.store, self.views, self.features = store, views, features
+        self.prompt_ids = {
+            task: self._ids(processor.prompt(task).replace(processor.image_token, processor.expanded_image))
+            for task in processor.instructions
+        }
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        sequences, labels = [], []
+        for example in examples:
+            prompt_ids = self.prompt_ids[example["task"]]
+            answer_ids = self._ids(example["answer"]) + [self.tokenizer.eos_token_id]
+            sequences.append(torch.tensor(prompt_ids + answer_ids))
+            labels.append(torch.tensor([-100] * len(prompt_ids) + answer_ids))
+        input_ids = torch.nn.utils.rnn.pad_sequence(sequences, True, self.tokenizer.pad_token_id)
+        lengths = torch.tensor([len(sequence) for sequence in sequences])
+        return {
+            "input_ids": input_ids,
+            "attention_mask": (torch.arange(input_ids.shape[1]) < lengths[:, None]).long(),
+            "labels": torch.nn.utils.rnn.pad_sequence(labels, True, -100),
+            **self._images([example["view"] for example in examples]),
+        }
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _images(self, views: list[int]) -> dict[str, torch.Tensor]:
+        if self.features is not None:
+            return {"patch_features": self.features[views]}
+        rows, movements = zip(*(self.views[view] for view in views), strict=True)
+        return dict(zip(("pixel_values", "aux_pixel_values"), self.store.pixel_values(rows, movements), strict=False))

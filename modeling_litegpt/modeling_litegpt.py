@@ -7,17 +7,23 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.generation import GenerationMixin
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple, torch_compilable_check
 
 from .configuration_litegpt import LiteGPTConfig
+
+# Positions that the head scores at once where logits are not returned: 131 MB of float32 for 32,000 tokens.
+LOSS_CHUNK_SIZE = 1024
 
 
 @dataclass
@@ -138,6 +144,13 @@ class LiteGPTModel(LiteGPTPreTrainedModel):
         """The one or two vision towers, in the order in which their tokens are concatenated."""
         return [tower for tower in (self.vision_tower, self.aux_vision_tower) if tower is not None]
 
+    def train(self, mode: bool = True) -> "LiteGPTModel":
+        """Frozen towers stay in evaluation mode."""
+        super().train(mode)
+        for tower in self.towers:
+            tower.train(mode and _is_trained(tower))
+        return self
+
     def get_patch_features(
         self, pixel_values: torch.FloatTensor, aux_pixel_values: torch.FloatTensor | None = None, **kwargs
     ) -> torch.FloatTensor:
@@ -160,10 +173,12 @@ class LiteGPTModel(LiteGPTPreTrainedModel):
             if aux_pixel_values is None:
                 raise ValueError("This model has two towers: aux_pixel_values is missing beside pixel_values.")
             pixels.append(aux_pixel_values)
-        return [
-            tower(values.to(tower.dtype), return_dict=True, **kwargs)
-            for tower, values in zip(self.towers, pixels, strict=True)
-        ]
+        outputs = []
+        for tower, values in zip(self.towers, pixels, strict=True):
+            # Not left to autograd: `enable_input_require_grads` makes a frozen tower's embeddings ask for gradients.
+            with torch.set_grad_enabled(torch.is_grad_enabled() and (_is_trained(tower) or values.requires_grad)):
+                outputs.append(tower(values.to(tower.dtype), return_dict=True, **kwargs))
+        return outputs
 
     def _patch_features(self, outputs: list[BaseModelOutputWithPooling]) -> torch.FloatTensor:
         # The patch tokens stand last, behind a class token (ViT, CLIP), registers or nothing (SigLIP).
@@ -309,6 +324,7 @@ class LiteGPTForConditionalGeneration(LiteGPTPreTrainedModel, GenerationMixin):
         labels: torch.LongTensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        skip_logits: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | LiteGPTCausalLMOutputWithPast:
         """Next-token logits, and the loss where labels are given.
@@ -319,10 +335,14 @@ class LiteGPTForConditionalGeneration(LiteGPTPreTrainedModel, GenerationMixin):
             pixel_values, aux_pixel_values: (images, 3, height, width), one for each tower.
             patch_features: (images, patch tokens, tower width) in place of the pixels: the towers' stored output.
             labels: (batch, sequence), -100 where no loss is wanted.
+            skip_logits: return the same loss without logits: the head scores the labelled positions alone, a chunk of
+                them at a time.
 
         Raises:
-            ValueError: the placeholders do not match the images.
+            ValueError: the placeholders do not match the images; `skip_logits` without labels.
         """
+        if skip_logits and labels is None:
+            raise ValueError("skip_logits returns the loss alone: labels are missing.")
         outputs = self.model(
             input_ids=input_ids,
             pixel_values=pixel_values,
@@ -335,10 +355,13 @@ class LiteGPTForConditionalGeneration(LiteGPTPreTrainedModel, GenerationMixin):
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
         )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept, :])
-        loss = None
-        if labels is not None:
+        loss, logits = None, None
+        if skip_logits:
+            loss = self._loss_without_logits(outputs.last_hidden_state, labels, **kwargs)
+        else:
+            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            logits = self.lm_head(outputs.last_hidden_state[:, kept, :])
+        if labels is not None and not skip_logits:
             loss = self.loss_function(
                 logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
             )
@@ -350,6 +373,43 @@ class LiteGPTForConditionalGeneration(LiteGPTPreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
             image_hidden_states=outputs.image_hidden_states,
         )
+
+    def _loss_without_logits(
+        self,
+        hidden_states: torch.FloatTensor,
+        labels: torch.LongTensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        shift_labels: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.FloatTensor:
+        """The library's `ForCausalLMLoss` of the logits that the head would give for (batch, sequence, width)."""
+        if shift_labels is None:
+            shift_labels = nn.functional.pad(labels, (0, 1), value=-100)[:, 1:]
+        labelled = shift_labels != -100
+        hidden_states, targets = hidden_states[labelled.to(hidden_states.device)], shift_labels[labelled]
+        loss = self._summed_loss(hidden_states, targets)
+        return loss / (max(len(targets), 1) if num_items_in_batch is None else num_items_in_batch)
+
+    def _summed_loss(self, hidden_states: torch.FloatTensor, targets: torch.LongTensor) -> torch.FloatTensor:
+        """Cross-entropy of (positions, width), whose logits are made a chunk at a time, in the backward pass again."""
+        # A sharded head is gathered, and its gradient reduced, for each call of it: the processes, whose answers
+        # differ in length, must make equally many.
+        sharded = is_deepspeed_zero3_enabled() or isinstance(self.lm_head, FSDPModule)
+        if sharded or len(targets) <= LOSS_CHUNK_SIZE:
+            return self._summed_loss_of_chunk(hidden_states, targets)
+        chunks = zip(hidden_states.split(LOSS_CHUNK_SIZE), targets.split(LOSS_CHUNK_SIZE), strict=True)
+        return sum(
+            checkpoint(self._summed_loss_of_chunk, *chunk, use_reentrant=False, preserve_rng_state=False)
+            for chunk in chunks
+        )
+
+    def _summed_loss_of_chunk(self, hidden_states: torch.FloatTensor, targets: torch.LongTensor) -> torch.FloatTensor:
+        logits = self.lm_head(hidden_states).float()
+        return nn.functional.cross_entropy(logits, targets.to(logits.device), reduction="sum")
+
+
+def _is_trained(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _build_tower(config: PreTrainedConfig) -> PreTrainedModel:

@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from tqdm.auto import tqdm
-from transformers import pipeline
 
 from processing.dicom import RadiographError
+from processing.pipeline_litegpt import ChestXrayFindingsPipeline
 from processing.radiograph import load_radiograph
+from train_scripts.checkpoint import load_checkpoint
 from train_scripts.files import complete_lines, refuse_bad_input
 
 MARGIN = 0.03  # of the overlay's height, for a line of text
@@ -33,7 +34,9 @@ COLOURS = ("#ff5a5f", "#ffd166", "#06d6a0", "#4cc9f0", "#f78c6b", "#c77dff", "#a
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("radiographs", nargs="+", type=Path, help="DICOM, PNG or JPEG files, or folders of them")
-    parser.add_argument("--model_name_or_path", required=True, help="a LiteGPT checkpoint: folder or Hub repository")
+    parser.add_argument(
+        "--model_name_or_path", required=True, help="a LiteGPT checkpoint or adapter: folder or Hub repository"
+    )
     parser.add_argument("--output_dir", required=True, type=Path)
     parser.add_argument("--batch_size", type=int, default=8, help="radiographs read and answered together")
     args = parser.parse_args(arguments)
@@ -42,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     answered, pending = answered_and_pending(parser, args, predictions)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with refuse_bad_input():
-        pipe = pipeline("chest-xray-findings", args.model_name_or_path, trust_remote_code=True, device=device)
+        model, processor = load_checkpoint(args.model_name_or_path)
+    pipe = ChestXrayFindingsPipeline(model=model.eval(), processor=processor, device=device)
     failures = 0
     with predictions.open("a", encoding="utf-8") as file:
         for start in tqdm(range(0, len(pending), args.batch_size), desc="Radiographs", unit="batch"):

@@ -13,10 +13,10 @@ def train(output_dir, checkpoint, release, cache_dir, model_options=None, **opti
         arguments: {name: options.pop(name) for name in list(options) if name in arguments.__dataclass_fields__}
         for arguments in (sft.DataArguments, ExampleArguments, RecipeArguments)
     }
-    defaults = {"max_steps": 4, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "save_strategy": "no"}
+    defaults = {"max_steps": 4, "per_device_train_batch_size": 4, "learning_rate": 1e-2}
+    defaults |= {"save_strategy": "no", "report_to": "none"}
     training_args = SFTConfig(
         str(output_dir),
-        report_to="none",
         bf16=False,
         use_cpu=True,
         gradient_checkpointing=False,

@@ -9,26 +9,40 @@ Stage one, then stage two continued from it, on a CPU or one GPU:
         --model_name_or_path outputs/tiny/stage1/checkpoint --data_dir outputs/demo/phantoms \\
         --output_dir outputs/tiny/stage2
 
-Every option of the YAML is a flag too. `OUTPUT_DIR/checkpoint` is ready for the Hub; with LoRA (`--use_peft`)
-`OUTPUT_DIR/adapter` holds the adapter, and the checkpoint is the merged model. The same command again goes on where an
-interrupted run stopped.
+The paper's recipe is `litegpt.yaml` in the same folder; it and its baselines' open with the commands that use them.
+Every option of a YAML is a flag too. `OUTPUT_DIR/checkpoint` is ready for the Hub; with LoRA (`--use_peft`)
+`OUTPUT_DIR/adapter` holds the adapter, and the checkpoint is the merged model. `--model_name_or_path` may be an
+adapter: with `--use_peft` its LoRA is trained further, without it the model that it is merged into. The same command
+again goes on where an interrupted run stopped.
 """
 
+import argparse
+import gc
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
+from accelerate.utils import broadcast_object_list
 from datasets import concatenate_datasets
 from peft import LoraConfig, PeftModel
-from transformers import BitsAndBytesConfig
+from transformers import BitsAndBytesConfig, set_seed
+from transformers.integrations import is_deepspeed_zero3_enabled, is_fsdp_enabled, unset_hf_deepspeed_config
 from trl import ModelConfig, SFTConfig, TrlParser
 
+from modeling_litegpt import LiteGPTForConditionalGeneration
 from processing.processing_litegpt import LITEGPT_TOKENS, LiteGPTProcessor
-from train_scripts.checkpoint import LORA_TARGET_MODULES, checkpoint_to_resume, load_checkpoint, save_checkpoint
+from train_scripts.checkpoint import (
+    LORA_TARGET_MODULES,
+    add_adapter,
+    base_of_adapter,
+    checkpoint_to_resume,
+    load_checkpoint,
+    save_adapter,
+    save_checkpoint,
+)
 from train_scripts.examples import ChatCollator, ExampleArguments, example_weights, training_examples, views_of
-from train_scripts.files import refuse_bad_input, write_text
-from train_scripts.model_card import adapter_card, add_training, training_entry
-from train_scripts.patch_features import patch_feature_file
+from train_scripts.files import refuse_bad_input
+from train_scripts.model_card import add_training, training_entry
+from train_scripts.patch_features import map_patch_features, write_patch_features
 from train_scripts.radiograph_store import Movement, RadiographStore
 from train_scripts.rows import check_labels, load_rows
 from train_scripts.trainer import LiteGPTTrainer, RecipeArguments
@@ -57,6 +71,13 @@ class DataArguments:
         default=None, metadata={"help": "Radiographs and features at the towers' size; OUTPUT_DIR/cache by default."}
     )
     num_proc: int = field(default=1, metadata={"help": "Processes that read radiographs."})
+    total_batch_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Examples in an optimizer step, whatever the number of processes: gradient_accumulation_steps "
+            "becomes total_batch_size / (per_device_train_batch_size x processes)."
+        },
+    )
 
 
 def main(
@@ -68,15 +89,36 @@ def main(
 ) -> None:
     if data_args.cache_features and data_args.train_towers:
         raise SystemExit("cache_features: the features of towers that are trained change, so they can't be cached.")
+    if data_args.cache_features and is_deepspeed_zero3_enabled():
+        raise SystemExit("cache_features: under ZeRO-3 no process has the towers' whole weights; use FSDP2.")
+    if model_args.use_peft and is_deepspeed_zero3_enabled():
+        raise SystemExit("use_peft: LoRA is trained with DDP or FSDP2, not with ZeRO-3.")
+    if (model_args.load_in_8bit or model_args.load_in_4bit) and is_fsdp_enabled():
+        raise SystemExit("load_in_8bit, load_in_4bit: quantized weights can't be sharded over processes; use DDP.")
+    if data_args.total_batch_size is not None:
+        set_accumulation(data_args.total_batch_size, training_args)
+    train(data_args, example_args, recipe_args, training_args, model_args)
+    if model_args.use_peft and training_args.process_index == 0:
+        # The base is loaded again as it is stored, because a quantized one cannot be merged. The trained model is gone
+        # by now: memory need not hold both.
+        gc.collect()
+        with refuse_bad_input():
+            merged, processor = load_checkpoint(f"{training_args.output_dir}/adapter", dtype="auto")
+            save_checkpoint(merged, processor, f"{training_args.output_dir}/checkpoint")
+
+
+def train(
+    data_args: DataArguments,
+    example_args: ExampleArguments,
+    recipe_args: RecipeArguments,
+    training_args: SFTConfig,
+    model_args: ModelConfig,
+) -> None:
+    """Trains, and writes `OUTPUT_DIR/checkpoint` or, of a model with LoRA, `OUTPUT_DIR/adapter`."""
+    set_seed(training_args.seed)  # fresh LoRA is drawn before the trainer would set it
     with refuse_bad_input():
-        model, processor = load_checkpoint(
-            model_args.model_name_or_path,
-            dtype=model_args.dtype,
-            attn_implementation=model_args.attn_implementation,
-            quantization_config=quantization_of_language_model(model_args),
-        )
-    for tower in model.model.towers:
-        tower.requires_grad_(data_args.train_towers)
+        model, processor = model_to_train(data_args, model_args)
+    base = model.get_base_model() if model_args.use_peft else model
 
     cache_dir = data_args.training_cache_dir or f"{training_args.output_dir}/cache"
     # The main process writes the files, the others find them.
@@ -85,24 +127,27 @@ def main(
         parts = [load_rows(data_args.data_dir, split, data_args.cache_dir, data_args.num_proc) for split in splits]
         rows = concatenate_datasets(parts)  # one store, one file of features
         check_labels(rows, processor)
-        trained = trained_weights(data_args, model_args)
-        entry = training_entry("sft.py", data_args.data_dir, len(parts[0]), example_args.tasks, trained, training_args)
         views = views_of(parts[0], example_args.augmented_views, training_args.seed)
         num_training_views = len(views)
         views += [(row, Movement()) for row in range(len(parts[0]), len(rows))]
         store = RadiographStore(rows, processor.tower_image_processors, cache_dir)
-        features = patch_feature_file(model.model, store, views, cache_dir) if data_args.cache_features else None
+        feature_file = None
+        if data_args.cache_features and training_args.should_save:  # FSDP2 gives the other processes no weights yet
+            feature_file = write_patch_features(base.model, store, views, cache_dir)
+    features = None
+    if data_args.cache_features:
+        feature_file = broadcast_object_list([feature_file])[0]
+        features = map_patch_features(feature_file, base.model, len(views))
     examples = training_examples(rows, views, range(num_training_views), example_args, processor)
+    radiographs = len({views[view][0] for view in examples["view"]})
+    trained = trained_weights(data_args, model_args)
+    entry = training_entry("sft.py", data_args.data_dir, radiographs, example_args.tasks, trained, training_args)
     validation_examples = None
     if data_args.validation_split is not None:
         validation_examples = training_examples(
             rows, views, range(num_training_views, len(views)), example_args, processor
         )
 
-    # The collator does what SFTTrainer would do with a vision data set, but never truncates: that would cut images.
-    training_args.dataset_kwargs = {"skip_prepare_dataset": True}
-    training_args.remove_unused_columns = False
-    training_args.max_length = None
     trainer = LiteGPTTrainer(
         recipe=recipe_args,
         example_weights=example_weights(examples, example_args),
@@ -112,17 +157,58 @@ def main(
         eval_dataset=validation_examples,
         processing_class=processor,
         data_collator=ChatCollator(processor, store, views, features),
-        peft_config=lora_config(model_args, processor) if model_args.use_peft else None,
     )
     if data_args.validation_split is not None:
         trainer.add_callback(ValidationAnswers(trainer, parts[1], processor, example_args.tasks))
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(training_args))
-    # Every process takes part in gathering weights that are sharded over processes.
-    state_dict = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    if trainer.is_world_process_zero():
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        add_training(model.config, entry, trainer.state.global_step)
-        save(model, state_dict, processor, model_args, training_args.output_dir)
+    with trainer.ending_in_one_sentence():
+        # Every process takes part in gathering weights that are sharded over processes.
+        state_dict = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+        unset_hf_deepspeed_config()  # with ZeRO-3 every model that is made until here is sharded
+        if trainer.is_world_process_zero():
+            model = trainer.accelerator.unwrap_model(trainer.model)
+            add_training(model.config, entry, trainer.state.global_step)
+            if isinstance(model, PeftModel):
+                save_adapter(model, processor, f"{training_args.output_dir}/adapter", state_dict)
+            else:
+                save_checkpoint(model, processor, f"{training_args.output_dir}/checkpoint", state_dict)
+
+
+def set_accumulation(total_batch_size: int, training_args: SFTConfig) -> None:
+    """Sets the batches that are accumulated for a step, so that all processes together see `total_batch_size`."""
+    per_device, processes = training_args.per_device_train_batch_size, training_args.world_size
+    steps, rest = divmod(total_batch_size, per_device * processes)
+    if rest or training_args.gradient_accumulation_steps not in (1, steps):
+        raise SystemExit(
+            f"total_batch_size: {total_batch_size} is not per_device_train_batch_size {per_device} x {processes} "
+            "processes x a whole number of gradient_accumulation_steps, or not x the number that was given."
+        )
+    training_args.gradient_accumulation_steps = steps
+
+
+def model_to_train(
+    data_args: DataArguments, model_args: ModelConfig
+) -> tuple[LiteGPTForConditionalGeneration | PeftModel, LiteGPTProcessor]:
+    """The model, its towers frozen or not, with LoRA where asked for: fresh, or that of the adapter it starts from."""
+    quantization = quantization_of_language_model(model_args)
+    adapter = base = None
+    if model_args.use_peft:
+        base = base_of_adapter(model_args.model_name_or_path, model_args.model_revision)
+        adapter = None if base is None else model_args.model_name_or_path
+    model, processor = load_checkpoint(
+        base or model_args.model_name_or_path,
+        revision=None if base else model_args.model_revision,
+        dtype=model_args.dtype,
+        attn_implementation=model_args.attn_implementation,
+        quantization_config=quantization,
+    )
+    for tower in model.model.towers:
+        tower.requires_grad_(data_args.train_towers)
+    if not model_args.use_peft:
+        return model, processor
+    lora = lora_config(model_args, processor, data_args.train_towers)
+    # Steps of 1e-5 are lost in bfloat16.
+    return add_adapter(model, lora, adapter, model_args.model_revision, trained_dtype=torch.float32), processor
 
 
 def quantization_of_language_model(model_args: ModelConfig) -> BitsAndBytesConfig | None:
@@ -131,25 +217,34 @@ def quantization_of_language_model(model_args: ModelConfig) -> BitsAndBytesConfi
         return None
     if model_args.load_in_4bit and not torch.cuda.is_available():
         raise SystemExit("load_in_4bit: on a CPU 4-bit layers lose gradients silently; use load_in_8bit or a GPU.")
+    if not model_args.use_peft:
+        raise SystemExit("load_in_8bit, load_in_4bit: quantized weights can't be trained; --use_peft trains LoRA.")
     kept = ["model.vision_tower", "model.aux_vision_tower", "model.multi_modal_projector", "lm_head"]
     return BitsAndBytesConfig(
         load_in_8bit=model_args.load_in_8bit,
         load_in_4bit=model_args.load_in_4bit,
         llm_int8_skip_modules=kept,
         bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_quant_type=model_args.bnb_4bit_quant_type,
+        bnb_4bit_use_double_quant=model_args.use_bnb_nested_quant,
+        bnb_4bit_quant_storage=model_args.bnb_4bit_quant_storage,
     )
 
 
-def lora_config(model_args: ModelConfig, processor: LiteGPTProcessor) -> LoraConfig:
+def lora_config(model_args: ModelConfig, processor: LiteGPTProcessor, train_towers: bool = False) -> LoraConfig:
     """LoRA on the language model's attention; projector and new tokens' embeddings are trained in full."""
+    in_full = ["multi_modal_projector", *(["vision_tower", "aux_vision_tower"] if train_towers else [])]
     return LoraConfig(
         r=model_args.lora_r,
         lora_alpha=model_args.lora_alpha,
         lora_dropout=model_args.lora_dropout,
+        use_rslora=model_args.use_rslora,
+        use_dora=model_args.use_dora,
         target_modules=model_args.lora_target_modules or LORA_TARGET_MODULES,
-        modules_to_save=["multi_modal_projector"],
+        target_parameters=model_args.lora_target_parameters,
+        modules_to_save=in_full + (model_args.lora_modules_to_save or []),
         trainable_token_indices={"embed_tokens": processor.tokenizer.convert_tokens_to_ids(LITEGPT_TOKENS)},
-        task_type="CAUSAL_LM",
+        task_type=model_args.lora_task_type,
     )
 
 
@@ -159,27 +254,18 @@ def trained_weights(data_args: DataArguments, model_args: ModelConfig) -> str:
     return f"projector, {rest}{', towers' if data_args.train_towers else ''}"
 
 
-def save(
-    model: torch.nn.Module,
-    state_dict: dict[str, torch.Tensor],
-    processor: LiteGPTProcessor,
-    model_args: ModelConfig,
-    output_dir: str,
-) -> None:
-    """Writes `OUTPUT_DIR/checkpoint` and, for LoRA, `OUTPUT_DIR/adapter`, from the whole (not sharded) state dict."""
-    if isinstance(model, PeftModel):
-        model.save_pretrained(f"{output_dir}/adapter", state_dict=state_dict)
-        card = adapter_card(model.config, processor, model.peft_config["default"])
-        write_text(Path(output_dir, "adapter", "README.md"), card)
-        # A quantized base cannot be merged, so the adapter is merged into the checkpoint that it started from.
-        base, _ = load_checkpoint(model_args.model_name_or_path, dtype=model_args.dtype)
-        base.config.training_record = model.config.training_record
-        model = PeftModel.from_pretrained(base, f"{output_dir}/adapter").merge_and_unload()
-        state_dict = None
-    save_checkpoint(model, processor, f"{output_dir}/checkpoint", state_dict)
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps this file's description in lines, and shows what options are by default."""
+
+
+def argument_parser() -> TrlParser:
+    return TrlParser(
+        (DataArguments, ExampleArguments, RecipeArguments, SFTConfig, ModelConfig),
+        usage="accelerate launch train_scripts/sft.py --config FILE.yaml [--OPTION VALUE ...]",
+        description=__doc__,
+        formatter_class=HelpFormatter,
+    )
 
 
 if __name__ == "__main__":
-    main(
-        *TrlParser((DataArguments, ExampleArguments, RecipeArguments, SFTConfig, ModelConfig)).parse_args_and_config()
-    )
+    main(*argument_parser().parse_args_and_config())

@@ -1,18 +1,342 @@
 """`SFTTrainer` with the paper's recipe: its schedule, epochs of a number of steps, runs that end well."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-from trl import SFTTrainer
+import numpy as np
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from safetensors import SafetensorError
+from torch.distributed.tensor import DTensor
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.utils.data import Sampler
+from transformers import TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
+from trl import SFTConfig, SFTTrainer
+
+from train_scripts.checkpoint import last_complete_checkpoint
+
+# Options of TRL that do nothing here, where the collator makes the labels and the model the loss.
+UNUSED_OPTIONS = (
+    "assistant_only_loss",
+    "chat_template_path",
+    "completion_only_loss",
+    "eos_token",
+    "eval_packing",
+    "label_smoothing_factor",
+    "loss_type",
+    "packing",
+    "pad_token",
+    "padding_free",
+    "use_liger_kernel",
+)
+# Batches that are sorted by length together; the library's LengthGroupedSampler takes as many.
+BATCHES_SORTED_TOGETHER = 50
 
 
 @dataclass
 class RecipeArguments:
-    pass
+    linear_warmup_cosine_lr: bool = field(
+        default=False,
+        metadata={
+            "help": "The release's learning rates in place of lr_scheduler_type: from warmup_lr to learning_rate over "
+            "warmup_steps, then a cosine from learning_rate to min_lr that counts the warm-up's steps too."
+        },
+    )
+    warmup_lr: float = field(default=1e-6, metadata={"help": "linear_warmup_cosine_lr: the first step's rate."})
+    min_lr: float = field(default=1e-6, metadata={"help": "linear_warmup_cosine_lr: the rate at the end."})
+    steps_per_epoch: int | None = field(
+        default=None,
+        metadata={
+            "help": "An epoch is so many optimizer steps (the paper: 549); by default it shows every example once."
+        },
+    )
+    sample_with_replacement: bool = field(
+        default=False,
+        metadata={"help": "Draw examples at random, rather than each of them once before any is seen again."},
+    )
+
+
+def linear_warmup_cosine_lr(
+    step: int, num_steps: int, learning_rate: float, warmup_lr: float, warmup_steps: int, min_lr: float
+) -> float:
+    """The learning rate of the optimizer step `step`, which counts from 0.
+
+    Below `warmup_steps`: warmup_lr + (learning_rate - warmup_lr) * step / warmup_steps. From there on:
+    min_lr + (learning_rate - min_lr) * (1 + cos(pi * step / num_steps)) / 2, where `step` counts the warm-up too, so
+    that the rate falls a little at the end of the warm-up. No scheduler of the library does this.
+
+    Source: `LinearWarmupCosineLRScheduler` of MiniGPT-4 (minigpt4/common/optims.py), which the paper's release uses.
+    One difference: their code hands the warm-up the step within the epoch, so that it starts over with an epoch that
+    begins before the warm-up ends (after 549 of 1,000 steps, where an epoch has 549). Here the warm-up goes on.
+    """
+    if step < warmup_steps:
+        return warmup_lr + (learning_rate - warmup_lr) * step / warmup_steps
+    return min_lr + (learning_rate - min_lr) * (1 + math.cos(math.pi * step / num_steps)) / 2
+
+
+class EpochSampler(Sampler[int]):
+    """Indices of an epoch's examples, for all processes: batch after batch of the optimizer.
+
+    Without replacement, epochs are consecutive stretches of an endless stream of permutations: the p-th permutation
+    depends on `seed` and p alone, and every example is seen once before any is seen again, also from epoch to epoch.
+    Without a number of steps, an epoch is a permutation and as much of its beginning again as fills the last batch,
+    which is what Accelerate does where several processes share it.
+
+    Args:
+        num_examples: how many there are.
+        batch_size: examples in an optimizer step, over all processes and accumulated batches.
+        steps_per_epoch: optimizer steps in an epoch; None: as many as show every example.
+        current_epoch: asked for the epoch, counted from 0, whenever one begins.
+        weights: (num_examples,) how often an example is drawn, relative to others; with replacement only.
+        lengths: (num_examples,) tokens; where given, an epoch's examples are put into batches of similar length.
+    """
+
+    def __init__(
+        self,
+        num_examples: int,
+        batch_size: int,
+        steps_per_epoch: int | None,
+        seed: int,
+        current_epoch: Callable[[], int],
+        with_replacement: bool = False,
+        weights: Sequence[float] | None = None,
+        lengths: Sequence[int] | None = None,
+    ):
+        self.num_examples, self.batch_size, self.seed = num_examples, batch_size, seed
+        self.whole_permutations = steps_per_epoch is None
+        self.steps_per_epoch = steps_per_epoch or math.ceil(num_examples / batch_size)
+        self.current_epoch, self.with_replacement = current_epoch, with_replacement
+        self.probabilities = None if weights is None else np.asarray(weights) / np.sum(weights)
+        self.lengths = None if lengths is None else np.asarray(lengths)
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch * self.batch_size
+
+    def __iter__(self) -> Iterator[int]:
+        epoch = self.current_epoch()
+        rng = np.random.default_rng([self.seed, epoch])
+        if self.with_replacement:
+            indices = rng.choice(self.num_examples, len(self), p=self.probabilities)
+        elif self.whole_permutations:
+            indices = np.resize(self._permutation(epoch), len(self))
+        else:
+            start = epoch * len(self)
+            first, last = start // self.num_examples, (start + len(self) - 1) // self.num_examples
+            stream = np.concatenate([self._permutation(number) for number in range(first, last + 1)])
+            indices = stream[start - first * self.num_examples :][: len(self)]
+        if self.lengths is not None:
+            indices = self._grouped_by_length(indices, rng)
+        return iter(indices.tolist())
+
+    def _permutation(self, number: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, number]).permutation(self.num_examples)
+
+    def _grouped_by_length(self, indices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Sorts within stretches of some batches, so that there is still chance in what meets in a batch."""
+        stretches = []
+        for start in range(0, len(indices), BATCHES_SORTED_TOGETHER * self.batch_size):
+            stretch = indices[start : start + BATCHES_SORTED_TOGETHER * self.batch_size]
+            by_length = stretch[np.argsort(self.lengths[stretch], kind="stable")]
+            stretches.append(rng.permutation(by_length.reshape(-1, self.batch_size)).ravel())
+        return np.concatenate(stretches)
+
+
+class LogBeforeSave(TrainerCallback):
+    """Logs with every checkpoint: a run that goes on from it then averages its losses over the same steps."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_log |= control.should_save
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        control.should_log |= control.should_save
 
 
 class LiteGPTTrainer(SFTTrainer):
+    """`SFTTrainer` of a LiteGPT model.
+
+    The model computes the loss of the answers without the logits of all positions. A run that cannot go on ends with
+    `SystemExit` and one sentence that names the last complete checkpoint.
+
+    Args:
+        recipe: schedule and sampling.
+        example_weights: how often an example is drawn, relative to others (`sample_with_replacement`).
+        kwargs: `SFTTrainer`'s.
+    """
+
     def __init__(self, recipe: RecipeArguments, example_weights: Sequence[float] | None = None, **kwargs):
+        self.recipe, self.example_weights = recipe, example_weights
+        model, arguments = kwargs["model"], kwargs["args"]
+        refuse_options_without_effect(arguments, recipe, example_weights)
+        arguments.logging_nan_inf_filter = False  # it would show the mean of earlier losses in place of a NaN
+        if arguments.ddp_find_unused_parameters is None:
+            # A tower's last norm can be unused; behind frozen towers every trained weight is used in every step.
+            towers = (model.get_base_model() if isinstance(model, PeftModel) else model).model.towers
+            arguments.ddp_find_unused_parameters = any(p.requires_grad for t in towers for p in t.parameters())
+        # The collator does what SFTTrainer would do with a vision data set, but never cuts: that would cut images.
+        arguments.dataset_kwargs = {"skip_prepare_dataset": True}
+        arguments.remove_unused_columns = False
+        arguments.max_length = None
+        trained = [(weight, weight.data) for weight in model.parameters() if weight.requires_grad]
         super().__init__(**kwargs)
-        self.recipe = recipe
-        self.example_weights = example_weights
+        # SFTTrainer rounds what is trained on a quantized base to bfloat16, in which most steps of 1e-5 are lost.
+        for weight, data in trained:
+            if weight.dtype != data.dtype:
+                weight.data = data.to(weight.device)
+        self.add_callback(LogBeforeSave())
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
+        if self.recipe.linear_warmup_cosine_lr and self.lr_scheduler is None:
+            rate = partial(
+                linear_warmup_cosine_lr,
+                num_steps=num_training_steps,
+                learning_rate=self.args.learning_rate,
+                warmup_lr=self.recipe.warmup_lr,
+                warmup_steps=self.args.get_warmup_steps(num_training_steps),
+                min_lr=self.recipe.min_lr,
+            )
+            # LambdaLR multiplies the optimizer's own rate, which is `learning_rate` (where that is 0, all rates are).
+            scale = 1 / (self.args.learning_rate or 1)
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda step: rate(step) * scale)
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochSampler:
+        dataset = train_dataset if train_dataset is not None else self.train_dataset
+        by_length = self.args.train_sampling_strategy == "group_by_length"
+        sampler = EpochSampler(
+            len(dataset),
+            self.get_total_train_batch_size(self.args),
+            self.recipe.steps_per_epoch,
+            self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            # Not `set_epoch`: Accelerate does not hand it on where a run of several processes goes on within an epoch.
+            current_epoch=lambda: self.state.global_step // sampler.steps_per_epoch,
+            with_replacement=self.recipe.sample_with_replacement,
+            weights=self.example_weights,
+            lengths=dataset[self.args.length_column_name] if by_length else None,
+        )
+        return sampler
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        # Not SFTTrainer's, which scores every position on a CPU and gathers entropy and accuracy in every step.
+        inputs = {**inputs, "use_cache": False, "skip_logits": not return_outputs}
+        return super(SFTTrainer, self).compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def training_step(self, *args, **kwargs) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss.item()}: try a lower learning_rate, more warmup_steps or bf16 in place of fp16"
+            )
+        return loss
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        # The library's data loaders draw random numbers, which would change the dropout of the steps that follow.
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            return super().evaluate(*args, **kwargs)
+
+    def train(self, *args, **kwargs) -> TrainOutput:
+        with self.ending_in_one_sentence():
+            return super().train(*args, **kwargs)
+
+    def _run_epoch(self, *args, **kwargs) -> None:
+        # A run that was killed behind its last step would be given one more: the library looks after a step only.
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
+
+    @contextmanager
+    def ending_in_one_sentence(self) -> Iterator[None]:
+        """Ends the program with one sentence where the run in this block cannot go on, for reasons that are not bugs.
+
+        A full disk, a loss that is no number, a full GPU, a process that died; other errors pass as they are.
+        """
+        try:
+            yield
+        except (OSError, RuntimeError, FloatingPointError, SafetensorError) as error:
+            reason = why_a_run_ended(error)
+            if reason is None:
+                raise
+            print(file=sys.stderr)  # the progress bar stands in this line
+            last = last_complete_checkpoint(self.args.output_dir)
+            going_on = "no checkpoint was saved before" if last is None else f"the same command goes on from {last}"
+            raise SystemExit(f"Ended at step {self.state.global_step}: {reason}; {going_on}.") from error
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """The library's, without SFTTrainer's README.md. A checkpoint is complete when `trainer_state.json` stands."""
+        self._refuse_broken_weights()
+        folder = Path(self._get_output_dir(trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+        if self.args.should_save:
+            (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)  # of an earlier run: it stands for other files
+        try:
+            super(SFTTrainer, self)._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if self.args.should_save:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise OSError(f"{folder} could not be written ({first_line(error)})") from error
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # The main process writes `trainer_state.json` and deletes older checkpoints next.
+        self.accelerator.wait_for_everyone()
+
+    def _refuse_broken_weights(self) -> None:
+        """A step with infinite gradients shows in the next loss only, which a checkpoint must not come before."""
+        for name, weight in self.model.named_parameters():
+            if weight.requires_grad:
+                values = weight.to_local() if isinstance(weight, DTensor) else weight
+                if not torch.isfinite(values).all():
+                    raise FloatingPointError(f"{name} is not finite: try a lower learning_rate")
+
+
+def refuse_options_without_effect(
+    arguments: SFTConfig, recipe: RecipeArguments, example_weights: Sequence[float] | None
+) -> None:
+    """Ends the program where an option is set that the trainer would not heed."""
+    for name in UNUSED_OPTIONS:
+        if getattr(arguments, name) != SFTConfig.__dataclass_fields__[name].default:
+            raise SystemExit(f"{name}: this option of TRL has no effect here; leave it out.")
+    if arguments.train_sampling_strategy not in ("random", "group_by_length"):
+        raise SystemExit("train_sampling_strategy: random or group_by_length.")
+    if recipe.linear_warmup_cosine_lr and arguments.lr_scheduler_kwargs:
+        raise SystemExit("lr_scheduler_kwargs: linear_warmup_cosine_lr has warmup_lr and min_lr instead.")
+    if example_weights is not None and not recipe.sample_with_replacement:
+        raise SystemExit("Examples that are shown more often than others need sample_with_replacement.")
+
+
+def why_a_run_ended(error: Exception) -> str | None:
+    """The reason in a few words, or None where the error looks like a bug, whose traceback is wanted."""
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return (
+            "the GPU's memory is full: lower per_device_train_batch_size and raise gradient_accumulation_steps, or "
+            "try gradient_checkpointing or load_in_8bit"
+        )
+    if isinstance(error, (OSError, FloatingPointError, SafetensorError)):
+        return first_line(error)
+    if text.startswith("DataLoader worker"):
+        return f"a process that loads data has died ({first_line(error)})"
+    if isinstance(error, torch.distributed.DistError) or "gloo" in text or "NCCL" in text:
+        return f"another process of the run has died or cannot be reached ({first_line(error).split('. ')[0]})"
+    return None
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")

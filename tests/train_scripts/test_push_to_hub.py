@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import DatasetCard, ModelCard
-from peft import get_peft_model
-from trl import ModelConfig, SFTConfig
+from trl import ModelConfig
 
 from datasets_scripts.radiograph_dataset import prepare
 from datasets_scripts.vindr_cxr import read_release
 from tests.hub_stand_in import HubStandIn
+from tests.small_training import train
 from tests.stranger import NOTHING_OF_OURS
 from train_scripts import evaluate_litegpt, push_to_hub, sft
-from train_scripts.checkpoint import load_checkpoint, save_checkpoint
+from train_scripts.checkpoint import add_adapter, load_checkpoint, save_adapter, save_checkpoint
 from train_scripts.evaluate_litegpt import EvaluationArguments
 from train_scripts.model_card import add_training, data_set_facts, weights_sha256
 from train_scripts.push_to_hub import PushArguments, contents
@@ -131,7 +131,7 @@ def folders(tiny_checkpoint, phantom_release, tmp_path_factory) -> dict[str, Pat
     folder = tmp_path_factory.mktemp("pushed")
     model, processor = load_checkpoint(tiny_checkpoint)
     options = ModelConfig(str(tiny_checkpoint), use_peft=True, lora_r=4, dtype="float32")
-    model = get_peft_model(model, sft.lora_config(options, processor))
+    model = add_adapter(model, sft.lora_config(options, processor))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)
@@ -143,7 +143,8 @@ def folders(tiny_checkpoint, phantom_release, tmp_path_factory) -> dict[str, Pat
     }
     numbers = {"trained": "projector", "batch_size": 4, "learning_rate": 0.01, "seed": 0}
     add_training(model.config, {**entry, **numbers}, steps=4)
-    sft.save(model, processor, options, str(folder))
+    save_adapter(model, processor, folder / "adapter")
+    save_checkpoint(*load_checkpoint(folder / "adapter"), folder / "checkpoint")
 
     prepare(read_release(phantom_release), folder / "data_set")
 
@@ -363,12 +364,8 @@ def test_metrics_of_other_weights_are_refused(folders, tmp_path):
 
 def test_what_sft_trained_and_evaluate_measured_stands_in_the_cards(tiny_checkpoint, phantom_release, tmp_path):
     cache = str(tmp_path / "cache")
-    data = sft.DataArguments(str(phantom_release), cache_dir=cache, tasks=["vqa"])
-    quick = {"max_steps": 1, "report_to": "none", "bf16": False, "use_cpu": True, "save_strategy": "no"}
-    lora = ModelConfig(str(tiny_checkpoint), dtype="float32", use_peft=True, lora_r=4)
-    sft.main(
-        data, SFTConfig(str(tmp_path), per_device_train_batch_size=2, gradient_checkpointing=False, **quick), lora
-    )
+    lora = {"use_peft": True, "lora_r": 4}
+    train(tmp_path, tiny_checkpoint, phantom_release, cache, lora, tasks=["vqa"], max_steps=1)
     evaluation = {"split": "test", "tasks": ["vqa"], "max_new_tokens": 4, "cache_dir": cache}
     evaluate_litegpt.main(
         EvaluationArguments(str(tmp_path / "checkpoint"), str(phantom_release), str(tmp_path), **evaluation)

@@ -2,6 +2,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from trl import ModelConfig
 from tests.small_training import train
 from train_scripts import sft
 from train_scripts.checkpoint import load_checkpoint
+from train_scripts.examples import ExampleArguments
+from train_scripts.trainer import RecipeArguments
 
 SFT = os.path.abspath(sft.__file__)
 
@@ -112,3 +115,12 @@ def test_it_runs_under_accelerate_launch_with_a_yaml_and_flags(tiny_checkpoint, 
     process = subprocess.run(command, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
     assert process.returncode == 0, process.stderr[-3000:]
     assert (tmp_path / "out" / "checkpoint" / "model.safetensors").exists()
+
+
+def test_the_help_opens_with_commands_and_explains_every_option_of_ours():
+    text = sft.argument_parser().format_help()
+    assert text.index("--config train_scripts/configs/tiny_stage1.yaml") < text.index("--data_dir DATA_DIR")
+    for arguments in (sft.DataArguments, ExampleArguments, RecipeArguments):
+        for option in fields(arguments):
+            assert option.metadata["help"].endswith("."), option.name
+            assert " ".join(option.metadata["help"].split()[:3]) in " ".join(text.split()), option.name

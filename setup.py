@@ -36,9 +36,13 @@ setup(
         "datasets>=5.2",
         "accelerate>=1.15",
         "peft>=0.21",
-        "trl>=1.14",
+        "trl>=1.16",
         "bitsandbytes>=0.50",
         "evaluate>=0.4.6",
+        "rouge_score>=0.1.2",  # these four: what the text metrics compute with
+        "sacrebleu>=2.6",
+        "nltk>=3.10",
+        "pycocoevalcap>=1.2",
         "tensorboard>=2.20",  # the trainer's default report
         "pydicom>=3.0.2",
         "imagecodecs>=2025.3.30",

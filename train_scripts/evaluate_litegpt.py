@@ -8,6 +8,7 @@ and `report.md`. Decoding is greedy. The control gives every image the answers o
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,12 @@ class EvaluationArguments:
     output_dir: str = field(metadata={"help": "Where predictions, metrics and report are written."})
     split: str = field(default="test", metadata={"help": "The split, or a slice such as test[:100]."})
     tasks: list[str] = field(default_factory=lambda: ["identify", "vqa"], metadata={"help": "What to ask."})
+    with_findings_only: bool = field(
+        default=False,
+        metadata={
+            "help": "Radiographs with findings alone, as the paper's tables of findings, boxes and their texts."
+        },
+    )
     batch_size: int = field(default=16, metadata={"help": "Prompts answered together."})
     max_new_tokens: int = field(default=512, metadata={"help": "The longest answer."})
     dtype: str = field(default="auto", metadata={"help": "float32, bfloat16, ... or auto, as the weights are stored."})
@@ -53,19 +60,19 @@ def main(args: EvaluationArguments) -> None:
     with refuse_bad_input():
         rows = load_rows(args.data_dir, args.split, args.cache_dir, args.num_proc)
         data_set = data_set_facts(args.data_dir)
+    split = args.split
+    if args.with_findings_only:
+        rows = rows.select([index for index, findings in enumerate(rows["findings"]) if findings])
+        split = f"{args.split}, with findings"
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     predictions = predict(args, rows, output_dir / "predictions.jsonl")
-    labels = {
-        "finding": rows.features["findings"].feature["label"].names,
-        "diagnosis": rows.features["diagnoses"].feature.names,
-    }
-    metrics = scores_with_control(predictions, rows.remove_columns("image"), args.tasks, labels)
+    metrics = scores_with_control(predictions, rows.remove_columns("image"), args.tasks, label_names(rows))
     # For the model card: what was measured on what, and that the figures are of these weights.
-    metrics["data_set"] = {**data_set, "split": args.split, "radiographs": len(rows)}
+    metrics["data_set"] = {**data_set, "split": split, "radiographs": len(rows)}
     metrics["weights"] = weights_sha256(args.model_name_or_path)
     write_text(output_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    write_text(output_dir / "report.md", write_report(metrics, args.model_name_or_path, args.data_dir, args.split))
+    write_text(output_dir / "report.md", write_report(metrics, args.model_name_or_path, args.data_dir, split))
     print(f"{output_dir / 'report.md'}: Finding F1 {metrics['finding_f1']}, Acc@IoU {metrics['accuracy_at_iou']}")
 
 
@@ -91,19 +98,21 @@ def predict(args: EvaluationArguments, rows: Dataset, path: Path) -> list[dict[s
     with path.open("a", encoding="utf-8") as file:
         # A task at a time: the answers of one are of similar length, so a batch waits less for its longest.
         for task in (task for task in args.tasks if pending[task]):
-            outputs = pipe(
-                KeyDataset(rows.select(pending[task]), "image"),
-                batch_size=args.batch_size,
-                tasks=[task],
-                max_new_tokens=args.max_new_tokens,
-            )
-            progress = tqdm(outputs, total=len(pending[task]), desc=f"Answers [{task}]", mininterval=1)
-            for index, output in zip(pending[task], progress, strict=True):
-                line = prediction_line(image_ids[index], task, output, processor.finding_labels)
+            lines = answer_lines(pipe, rows.select(pending[task]), task, args.batch_size, args.max_new_tokens)
+            for line in tqdm(lines, total=len(pending[task]), desc=f"Answers [{task}]", mininterval=1):
                 done[line["image_id"], line["task"]] = line
                 file.write(json.dumps(line) + "\n")
                 file.flush()
     return [done[image_id, task] for image_id in image_ids for task in args.tasks]
+
+
+def answer_lines(
+    pipe: ChestXrayFindingsPipeline, rows: Dataset, task: str, batch_size: int, max_new_tokens: int
+) -> Iterator[dict[str, Any]]:
+    """The answers to `task` as lines of the predictions file, one a row."""
+    outputs = pipe(KeyDataset(rows, "image"), batch_size=batch_size, tasks=[task], max_new_tokens=max_new_tokens)
+    for image_id, output in zip(rows["image_id"][:], outputs, strict=True):
+        yield prediction_line(image_id, task, output, pipe.processor.finding_labels)
 
 
 def prediction_line(image_id: str, task: str, output: dict[str, Any], finding_labels: list[str]) -> dict[str, Any]:
@@ -132,7 +141,8 @@ def scores_with_control(
     rng = np.random.default_rng(0)
     for task in tasks:
         of_task = [prediction for prediction in predictions if prediction["task"] == task]
-        known = [index for index, row in enumerate(rows) if _knows(row, task, labels)]
+        true_texts = [true_answer(row, task, labels) for row in rows]
+        known = [index for index, text in enumerate(true_texts) if text is not None]
         answered = [of_task[index] for index in known]
         truths = [rows[index] for index in known]
         shuffled = [[answered[i] for i in _others(len(answered), rng)] for _ in range(SHUFFLES)]
@@ -143,11 +153,21 @@ def scores_with_control(
         metrics[task]["num_unknown"] = len(rows) - len(known)
         metrics[task]["num_malformed"] = sum(prediction["malformed"] is not None for prediction in of_task)
         metrics["control"][task] = _mean([score(answers, truths, labels) for answers in shuffled])
+        texts = [true_texts[index] for index in known]
+        metrics[task]["text"] = score_texts(answered, texts)
+        metrics["control"][task]["text"] = score_texts(shuffled[0], texts)  # slow, and one shuffle hardly varies
         if task in FINDING_TASKS:
             for where in (metrics, metrics["control"]):
                 where["finding_f1"] = where[task]["classification"]["finding"]["f1"]
                 where["accuracy_at_iou"] = where[task]["localization"]["accuracy_at_iou"]
     return metrics
+
+
+def label_names(rows: Dataset) -> dict[str, list[str]]:
+    return {
+        "finding": rows.features["findings"].feature["label"].names,
+        "diagnosis": rows.features["diagnoses"].feature.names,
+    }
 
 
 def score_findings(
@@ -183,15 +203,22 @@ def score_diagnoses(
     return {"classification": classification}
 
 
+def score_texts(predictions: list[dict[str, Any]], texts: list[str]) -> dict[str, Any]:
+    """Overlap of the answers' wording with the true answers `texts`; a malformed answer is scored as it is."""
+    answers = [prediction["answer"] for prediction in predictions]
+    return _metric("text_overlap").compute(predictions=answers, references=texts)
+
+
+def true_answer(row: dict[str, Any], task: str, labels: dict[str, list[str]]) -> str | None:
+    """What the answer should be, or None where the row does not tell it."""
+    return answer(row["findings"], row["diagnoses"], task, labels["finding"], labels["diagnosis"])
+
+
 def _names(prediction: dict[str, Any], what: str) -> list[str]:
     """The labels that an answer names; none for a malformed one, which the metric counts as wrong."""
     if prediction["malformed"] is not None:
         return []
     return sorted({item["label"] for item in prediction[what]}) or [NO_FINDING]
-
-
-def _knows(row: dict[str, Any], task: str, labels: dict[str, list[str]]) -> bool:
-    return answer(row["findings"], row["diagnoses"], task, labels["finding"], labels["diagnosis"]) is not None
 
 
 def _others(count: int, rng: np.random.Generator) -> np.ndarray:

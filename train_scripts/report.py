@@ -6,6 +6,19 @@ from datasets_scripts.instructions import INSTRUCTIONS
 from processing.pipeline_litegpt import FINDING_TASKS
 
 AVERAGES = ("micro", "macro", "weighted", "samples")
+TEXT_SCORES = {
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "rougeLsum": "ROUGE-Lsum",
+    "bleu1": "BLEU-1",
+    "bleu2": "BLEU-2",
+    "bleu3": "BLEU-3",
+    "bleu4": "BLEU-4",
+    "meteor": "METEOR",
+    "meteor_without_synonyms": "METEOR without synonyms",
+    "cider": "CIDEr",
+}
 
 
 def write_report(metrics: dict[str, Any], model: str, data: str, split: str) -> str:
@@ -40,7 +53,7 @@ def write_report(metrics: dict[str, Any], model: str, data: str, split: str) -> 
         lines += ["", "| label | precision | recall | F1 | F1 of the control | images |", "|---|---|---|---|---|---|"]
         for label, values in classification["per_class"].items():
             lines.append(_classification_row(label, values, control_classification["per_class"][label]))
-        lines.append("")
+        lines += ["", *_text(scores["text"], of_control["text"]), ""]
     return "\n".join(lines)
 
 
@@ -60,6 +73,18 @@ def _localization(scores: dict[str, Any], control: dict[str, Any]) -> list[str]:
         cells = [_number(source[key][threshold]) for source in (scores, control) for threshold in thresholds]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
+
+
+def _text(scores: dict[str, Any], control: dict[str, Any]) -> list[str]:
+    names = [name for name in TEXT_SCORES if scores[name] is not None]
+    return [
+        "Wording of the answers against the true ones, boxes taken out (CIDEr from 0 to 10, the others from 0 to 1):",
+        "",
+        "| | " + " | ".join(TEXT_SCORES[name] for name in names) + " |",
+        "|---" * (len(names) + 1) + "|",
+        "| answers | " + " | ".join(_number(scores[name]) for name in names) + " |",
+        "| control | " + " | ".join(_number(control[name]) for name in names) + " |",
+    ]
 
 
 def _classification_row(name: str, scores: dict[str, Any], control: dict[str, Any]) -> str:

@@ -1,13 +1,225 @@
-"""Answers to validation radiographs while a model is trained: pictures with boxes, and their scores."""
+"""Answers to validation radiographs while a model is trained: their scores, and pictures with the boxes drawn.
 
+`OUTPUT_DIR/validation` has `step-N.jsonl` (lines as in the predictions file, each with the true answer) and
+`step-N.png`.
+"""
+
+import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
-from transformers import Trainer, TrainerCallback
+from peft import PeftModel
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import TensorBoardCallback
 
+from datasets_scripts.files import replacing
+from processing.answers import NO_FINDING
+from processing.pipeline_litegpt import FINDING_TASKS, ChestXrayFindingsPipeline
 from processing.processing_litegpt import LiteGPTProcessor
+from train_scripts.evaluate_litegpt import answer_lines, label_names, score_diagnoses, score_findings, true_answer
+from train_scripts.files import write_text
+
+THRESHOLDS = ("0.3", "0.5")
+COLUMNS, SIDE, LINE = 4, 400, 18  # radiographs side by side, and their side and a line of text in pixels
+WITH_FINDINGS, WITHOUT_FINDINGS = 6, 2  # radiographs in the picture
+TRUE, ANSWERED = "#06d6a0", "#ffd166"
+OUTLINE = {"stroke_width": 1, "stroke_fill": "#000000"}  # keeps names legible on a bright radiograph
 
 
 class ValidationAnswers(TrainerCallback):
+    """After each evaluation the model answers to `rows`, greedily; a process of several answers its share.
+
+    The scores go into the trainer's log, and so to every `report_to`; `metric_for_best_model` may name one of them.
+    For each task: `eval_TASK_finding_f1`, `eval_TASK_micro_f1`, `eval_TASK_malformed` (a share), for tasks with boxes
+    `eval_TASK_accuracy_at_iou_0.3` and `_0.5`. Where weights are sharded over processes (FSDP, ZeRO-3), only the
+    loss is shown.
+
+    Args:
+        trainer: of the model.
+        rows: radiographs that are not trained on.
+        tasks: what is asked, where a row tells the answer.
+    """
+
     def __init__(self, trainer: Trainer, rows: Dataset, processor: LiteGPTProcessor, tasks: Sequence[str]):
-        self.trainer, self.rows, self.processor, self.tasks = trainer, rows, processor, tasks
+        self.trainer, self.rows, self.processor = trainer, rows, processor
+        self.labels = label_names(rows)
+        truths = list(rows.remove_columns("image"))
+        answers = {task: [true_answer(row, task, self.labels) for row in truths] for task in tasks}
+        # By task: the rows that tell the answer.
+        self.known = {
+            task: [index for index, text in enumerate(texts) if text is not None] for task, texts in answers.items()
+        }
+        self.truths, self.answers = truths, answers
+        # What is twice as long as every true answer is wrong anyway, and a model that knows nothing yet never stops.
+        ids = processor.tokenizer([text or "" for texts in answers.values() for text in texts])["input_ids"]
+        self.max_new_tokens = 2 * max(len(tokens) for tokens in ids)
+        if self._weights_are_sharded() and trainer.is_world_process_zero():
+            print("Validation shows the loss and no answers: the weights are sharded over processes.")
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float],
+        **kwargs: Any,
+    ) -> None:
+        if self._weights_are_sharded():
+            return
+        lines = self._answer_lines()
+        scores: list[dict[str, float] | None] = [None]
+        if state.is_world_process_zero:
+            scores = [validation_scores(lines, self.truths, self.labels)]
+            self._write(lines, state.global_step)
+        broadcast_object_list(scores)
+        metrics.update(scores[0])
+        self.trainer.log(dict(scores[0]))
+
+    def _weights_are_sharded(self) -> bool:
+        plugin = self.trainer.accelerator.state.deepspeed_plugin
+        return self.trainer.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3)
+
+    def _answer_lines(self) -> dict[str, dict[int, dict[str, Any]]]:
+        """{task: {row number: line of the predictions file}} of all processes."""
+        accelerator, args = self.trainer.accelerator, self.trainer.args
+        model = accelerator.unwrap_model(self.trainer.model)
+        if isinstance(model, PeftModel):
+            model = model.get_base_model()  # it has the adapter's layers; the pipeline knows its class
+        was_training = model.training
+        pipe = ChestXrayFindingsPipeline(model=model.eval(), processor=self.processor, device=args.device)
+        own = []
+        with accelerator.autocast():  # weights of several dtypes meet
+            for task, known in self.known.items():
+                indices = known[accelerator.process_index :: accelerator.num_processes]
+                if not indices:
+                    continue
+                lines = answer_lines(
+                    pipe, self.rows.select(indices), task, args.per_device_eval_batch_size, self.max_new_tokens
+                )
+                own += [(task, index, line) for index, line in zip(indices, lines, strict=True)]
+        model.train(was_training)
+        by_task: dict[str, dict[int, dict[str, Any]]] = {task: {} for task in self.known}
+        for task, index, line in gather_object(own):
+            by_task[task][index] = line
+        return by_task
+
+    def _write(self, lines: dict[str, dict[int, dict[str, Any]]], step: int) -> None:
+        path = Path(self.trainer.args.output_dir, "validation", f"step-{step}")
+        text = "".join(
+            json.dumps({**line, "true_answer": self.answers[task][index]}) + "\n"
+            for task, of_task in lines.items()
+            for index, line in sorted(of_task.items())
+        )
+        picture = self._picture(lines)
+        try:
+            write_text(path.with_suffix(".jsonl"), text)
+            with replacing(path.with_suffix(".png")) as temporary:
+                picture.save(temporary, format="PNG")
+        except OSError as error:  # no reason to end a run
+            print(f"The answers of step {step} could not be written: {error}")
+        for callback in self.trainer.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
+                callback.tb_writer.add_image("validation", np.asarray(picture), step, dataformats="HWC")
+
+    def _picture(self, lines: dict[str, dict[int, dict[str, Any]]]) -> Image.Image:
+        """Some radiographs with findings, and a few without, with what is true and what was answered."""
+        with_findings = [index for index, row in enumerate(self.truths) if row["findings"]]
+        without = [index for index, row in enumerate(self.truths) if not row["findings"]]
+        chosen = with_findings[:WITH_FINDINGS] + without[:WITHOUT_FINDINGS]
+        panels = [
+            panel(
+                self.rows[index]["image"],
+                self.truths[index],
+                {task: of_task[index] for task, of_task in lines.items() if index in of_task},
+                self.labels,
+            )
+            for index in chosen
+        ]
+        height = max(picture.height for picture in panels)
+        columns, rows = min(COLUMNS, len(panels)), -(-len(panels) // COLUMNS)
+        sheet = Image.new("RGB", (columns * SIDE, rows * height))
+        for place, picture in enumerate(panels):
+            sheet.paste(picture, (place % COLUMNS * SIDE, place // COLUMNS * height))
+        return sheet
+
+
+def validation_scores(
+    lines: dict[str, dict[int, dict[str, Any]]], truths: Sequence[dict[str, Any]], labels: dict[str, list[str]]
+) -> dict[str, float]:
+    """The scores that `ValidationAnswers` logs.
+
+    Args:
+        lines: {task: {row number: line of the predictions file}}.
+        truths: all rows.
+        labels: of findings and diagnoses, as `label_names` gives them.
+    """
+    scores = {}
+    for task, of_task in lines.items():
+        if not of_task:
+            continue
+        predictions = list(of_task.values())
+        score = score_findings if task in FINDING_TASKS else score_diagnoses
+        result = score(predictions, [truths[index] for index in of_task], labels)
+        scores[f"eval_{task}_finding_f1"] = result["classification"]["finding"]["f1"]
+        scores[f"eval_{task}_micro_f1"] = result["classification"]["micro"]["f1"]
+        malformed = [prediction["malformed"] is not None for prediction in predictions]
+        scores[f"eval_{task}_malformed"] = sum(malformed) / len(malformed)
+        if task in FINDING_TASKS and result["localization"]["num_boxes"]:
+            for threshold in THRESHOLDS:
+                accuracy = result["localization"]["accuracy_at_iou"][threshold]
+                scores[f"eval_{task}_accuracy_at_iou_{threshold}"] = accuracy
+    return scores
+
+
+def panel(
+    image: Image.Image, row: dict[str, Any], lines: dict[str, dict[str, Any]], labels: dict[str, list[str]]
+) -> Image.Image:
+    """A radiograph with true boxes in green and answered ones in yellow; below it both in words.
+
+    Args:
+        image: the radiograph, 8-bit grey.
+        row: its findings and diagnoses.
+        lines: by task the line of the predictions file.
+        labels: of findings and diagnoses, as `label_names` gives them.
+
+    Returns:
+        SIDE wide, with two lines of text for each task below the radiograph.
+    """
+    radiograph = ImageOps.contain(image.convert("RGB"), (SIDE, SIDE))
+    canvas = Image.new("RGB", (SIDE, SIDE + 2 * len(lines) * LINE))
+    canvas.paste(radiograph)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=0.75 * LINE)
+    y = SIDE
+    for task, line in lines.items():
+        kind = "finding" if task in FINDING_TASKS else "diagnosis"
+        if kind == "finding":
+            true = [labels["finding"][finding["label"]] for finding in row["findings"]]
+            answered = [finding["label"] for finding in line["findings"]]
+            for name, finding in zip(true, row["findings"], strict=True):
+                x1, y1, x2, y2 = _in_pixels(finding["box"], radiograph)
+                draw.rectangle([x1, y1, x2, y2], outline=TRUE, width=2)
+                draw.text((x1, y1), name, fill=TRUE, font=font, anchor="lb", **OUTLINE)
+            for name, finding in zip(answered, line["findings"], strict=True):
+                x1, y1, x2, y2 = _in_pixels(finding["box"], radiograph)
+                draw.rectangle([x1, y1, x2, y2], outline=ANSWERED, width=2)
+                draw.text((x1, y2), name, fill=ANSWERED, font=font, anchor="lt", **OUTLINE)
+        else:
+            true = [labels["diagnosis"][index] for index in row["diagnoses"]]
+            answered = [diagnosis["label"] for diagnosis in line["diagnoses"]]
+        for colour, words in ((TRUE, _words(true)), (ANSWERED, line["malformed"] or _words(answered))):
+            draw.text((4, y), f"[{task}] {words}", fill=colour, font=font)
+            y += LINE
+    return canvas
+
+
+def _words(names: list[str]) -> str:
+    return ", ".join(dict.fromkeys(names)) or NO_FINDING
+
+
+def _in_pixels(box: Sequence[float], image: Image.Image) -> list[float]:
+    return [value * side for value, side in zip(box, 2 * image.size, strict=True)]

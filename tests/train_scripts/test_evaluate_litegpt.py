@@ -6,7 +6,15 @@ import pytest
 from datasets_scripts.vindr_cxr import load_vindr_cxr
 from processing.answers import Finding, diagnoses_to_text, findings_to_text
 from train_scripts import evaluate_litegpt
-from train_scripts.evaluate_litegpt import EvaluationArguments, main, predict, prediction_line, scores_with_control
+from train_scripts.evaluate_litegpt import (
+    EvaluationArguments,
+    label_names,
+    main,
+    predict,
+    prediction_line,
+    scores_with_control,
+    true_answer,
+)
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +29,7 @@ def rows(phantom_release, cache_dir):
 
 @pytest.fixture(scope="module")
 def labels(rows):
-    return {
-        "finding": rows.features["findings"].feature["label"].names,
-        "diagnosis": rows.features["diagnoses"].feature.names,
-    }
+    return label_names(rows)
 
 
 def perfect_predictions(rows, labels) -> list[dict]:
@@ -32,10 +37,11 @@ def perfect_predictions(rows, labels) -> list[dict]:
     for row in rows:
         findings = [{"label": labels["finding"][f["label"]], "box": f["box"], "score": 1.0} for f in row["findings"]]
         diagnoses = [{"label": labels["diagnosis"][index], "score": 1.0} for index in row["diagnoses"]]
-        shared = {"image_id": row["image_id"], "answer": "", "malformed": None}
+        shared = {"image_id": row["image_id"], "malformed": None}
+        texts = {task: true_answer(row, task, labels) or "" for task in ("identify", "vqa")}
         predictions += [
-            {**shared, "task": "identify", "findings": findings},
-            {**shared, "task": "vqa", "diagnoses": diagnoses},
+            {**shared, "task": "identify", "answer": texts["identify"], "findings": findings},
+            {**shared, "task": "vqa", "answer": texts["vqa"], "diagnoses": diagnoses},
         ]
     return predictions
 
@@ -47,6 +53,9 @@ def test_perfect_answers_score_one_and_shuffled_ones_far_less(rows, labels):
     assert metrics["vqa"]["classification"]["samples"]["f1"] == 1.0
     assert metrics["control"]["finding_f1"] < 0.7 and metrics["control"]["accuracy_at_iou"]["0.3"] < 0.3
     assert metrics["control"]["vqa"]["classification"]["samples"]["f1"] < 0.9
+    for task in ("identify", "vqa"):
+        assert metrics[task]["text"]["rougeL"] == metrics[task]["text"]["bleu4"] == 1.0
+        assert metrics["control"][task]["text"]["rougeL"] < 0.95
 
 
 def test_a_malformed_answer_counts_as_wrong(rows, labels):
@@ -111,7 +120,8 @@ def test_an_interrupted_run_goes_on_after_the_last_line(
     assert len(lines) == 16 and json.loads(lines[0])["task"] == "identify"
     metrics = (tmp_path / "metrics.json").read_text()
     assert {"finding_f1", "accuracy_at_iou", "control"} <= set(json.loads(metrics))
-    assert "control" in (tmp_path / "report.md").read_text()
+    report = (tmp_path / "report.md").read_text()
+    assert "control" in report and "| ROUGE-1 |" in report and "| CIDEr |" in report
 
     path.write_text("".join(lines[:5]) + lines[5][:20])  # the sixth line was being written
     asked = []
@@ -122,6 +132,21 @@ def test_an_interrupted_run_goes_on_after_the_last_line(
     by_key = {(line["image_id"], line["task"]): line for line in map(json.loads, path.read_text().splitlines())}
     assert by_key == {(line["image_id"], line["task"]): line for line in map(json.loads, lines)}
     assert (tmp_path / "metrics.json").read_text() == metrics
+
+
+def test_radiographs_with_findings_alone_are_scored_where_asked(
+    tiny_checkpoint, phantom_release, cache_dir, tmp_path, rows
+):
+    test_rows = load_vindr_cxr(phantom_release, split="test", cache_dir=cache_dir)
+    expected = {row["image_id"] for row in test_rows.remove_columns("image") if row["findings"]}
+    assert 0 < len(expected) < len(test_rows)
+    main(arguments(tiny_checkpoint, phantom_release, cache_dir, tmp_path, tasks=["identify"], with_findings_only=True))
+    lines = (tmp_path / "predictions.jsonl").read_text().splitlines()
+    assert {json.loads(line)["image_id"] for line in lines} == expected
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["identify"]["classification"]["num_images"] == len(expected)
+    assert metrics["data_set"]["split"] == "test, with findings"
+    assert "split `test, with findings`" in (tmp_path / "report.md").read_text()
 
 
 def test_predictions_of_another_checkpoint_are_not_taken_for_this_ones(

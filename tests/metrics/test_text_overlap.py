@@ -1,0 +1,154 @@
+import json
+import math
+import random
+from collections import Counter
+from pathlib import Path
+
+import evaluate
+import numpy as np
+import pytest
+from nltk.corpus import wordnet
+from nltk.stem import PorterStemmer
+
+METRIC = Path(__file__).parents[2] / "metrics" / "text_overlap"
+WORDS = "global diseases of this chest radiograph are pneumonia tuberculosis tumor copd finding".split()
+
+
+@pytest.fixture(scope="module")
+def metric():
+    return evaluate.load(str(METRIC), keep_in_memory=True)
+
+
+@pytest.fixture(scope="module")
+def texts():
+    """Predictions and references of words and single spaces, so that every tokenizer finds the same words."""
+    rng = random.Random(0)
+
+    def text():
+        return " ".join(rng.choices(WORDS, k=rng.randint(2, 9)))
+
+    return [text() for _ in range(40)], [text() for _ in range(40)]
+
+
+def ngrams(words: list[str], order: int) -> Counter:
+    return Counter(tuple(words[start : start + order]) for start in range(len(words) - order + 1))
+
+
+def f1(hits: int, predicted: int, actual: int) -> float:
+    return 2 * hits / (predicted + actual) if hits else 0.0
+
+
+def longest_common_subsequence(a: list[str], b: list[str]) -> int:
+    lengths = np.zeros((len(a) + 1, len(b) + 1), dtype=int)
+    for i, left in enumerate(a):
+        for j, right in enumerate(b):
+            lengths[i + 1, j + 1] = lengths[i, j] + 1 if left == right else max(lengths[i, j + 1], lengths[i + 1, j])
+    return int(lengths[-1, -1])
+
+
+def test_rouge_equals_counting_stemmed_ngrams_and_common_subsequences(metric, texts):
+    results = metric.compute(predictions=texts[0], references=texts[1])
+    stem = PorterStemmer().stem
+    pairs = [
+        [[stem(word) if len(word) > 3 else word for word in text.split()] for text in pair]
+        for pair in zip(*texts, strict=True)
+    ]
+    for order in (1, 2):
+        counts = [[ngrams(words, order) for words in pair] for pair in pairs]
+        expected = np.mean([f1((p & r).total(), p.total(), r.total()) for p, r in counts])
+        assert results[f"rouge{order}"] == pytest.approx(expected)
+    expected = np.mean([f1(longest_common_subsequence(p, r), len(p), len(r)) for p, r in pairs])
+    assert results["rougeL"] == pytest.approx(expected)
+
+
+def test_rouge_l_of_the_summary_matches_sentence_by_sentence(metric):
+    """As one line, only one of the two sentences would be a common subsequence."""
+    results = metric.compute(predictions=["a heart. two lungs."], references=["two lungs. a heart."])
+    assert results["rougeL"] == 0.5
+    assert results["rougeLsum"] == 1.0
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_bleu_is_the_brevity_penalty_times_the_geometric_mean_of_the_precisions(metric, texts, order):
+    references = texts[1]
+    predictions = [" ".join(text.split()[:-1]) + " " + WORDS[0] for text in references]
+    predictions[0] = predictions[0].split()[0]  # shorter in all, so that the penalty counts
+    hits, totals = np.zeros(order), np.zeros(order)
+    for prediction, reference in zip(predictions, references, strict=True):
+        for n in range(1, order + 1):
+            predicted = ngrams(prediction.split(), n)
+            hits[n - 1] += (predicted & ngrams(reference.split(), n)).total()
+            totals[n - 1] += predicted.total()
+    lengths = [sum(len(text.split()) for text in side) for side in (predictions, references)]
+    expected = math.exp(1 - lengths[1] / lengths[0]) * np.exp(np.log(hits / totals).mean())
+    assert metric.compute(predictions=predictions, references=references)[f"bleu{order}"] == pytest.approx(expected)
+
+
+def test_meteor_by_hand(metric):
+    """Three of four words match in one chunk: P = 1, R = 3/4; Fmean = 10PR / (R + 9P); penalty = (1/3)^3 / 2."""
+    results = metric.compute(predictions=["the heart is"], references=["the heart is large"])
+    assert results["meteor_without_synonyms"] == pytest.approx(7.5 / 9.75 * (1 - 1 / 54))
+    stems = metric.compute(predictions=["fractures"], references=["fractured"])
+    assert stems["meteor_without_synonyms"] == 0.5
+
+
+def test_meteor_with_synonyms_is_named_only_where_wordnet_is_installed(metric):
+    results = metric.compute(predictions=["the heart is big"], references=["the heart is large"])
+    try:
+        wordnet.ensure_loaded()
+    except LookupError:
+        assert results["meteor"] is None
+    else:
+        assert results["meteor"] > results["meteor_without_synonyms"]
+
+
+def cider_d(predictions: list[str], references: list[str]) -> float:
+    """CIDEr-D of one reference an image (arXiv 1411.5726, section 4.2 and its appendix), sigma 6, times 10."""
+    scores = []
+    for prediction, reference in zip(predictions, references, strict=True):
+        cosines = []
+        for order in (1, 2, 3, 4):
+            found = Counter(ngram for text in references for ngram in set(ngrams(text.split(), order)))
+            counts = [ngrams(text.split(), order) for text in (prediction, reference)]
+            names = sorted(set(counts[0]) | set(counts[1]))
+            idf = np.array([math.log(len(references) / max(1, found[name])) for name in names])
+            hypothesis, truth = (np.array([count[name] for name in names]) * idf for count in counts)
+            norms = np.linalg.norm(hypothesis) * np.linalg.norm(truth)
+            cosines.append(np.minimum(hypothesis, truth) @ truth / norms if norms else 0.0)
+        difference = len(prediction.split()) - len(reference.split())
+        scores.append(10 * np.mean(cosines) * math.exp(-(difference**2) / 72))
+    return float(np.mean(scores))
+
+
+def test_cider_equals_its_definition_with_frequencies_of_the_references(metric, texts):
+    references = texts[1]
+    predictions = references[:20] + texts[0][20:]
+    expected = cider_d(predictions, references)
+    assert metric.compute(predictions=predictions, references=references)["cider"] == pytest.approx(expected)
+    assert cider_d(references, predictions) != pytest.approx(expected, rel=1e-3)
+
+
+def test_boxes_do_not_count_and_labels_do(metric):
+    references = ["Local diseases are <p>ILD</p> {<1><2><3><4>},<p>Edema</p> {<5><6><7><8>}."]
+    moved = [references[0].replace("1", "91")]
+    other = [references[0].replace("ILD", "Rib fracture")]
+    results = metric.compute(predictions=moved, references=references)
+    assert (results["rouge1"], results["rougeLsum"], results["bleu4"]) == (1.0, 1.0, 1.0)
+    assert metric.compute(predictions=other, references=references)["bleu1"] < 0.95
+
+
+def test_an_empty_answer_scores_zero(metric, texts):
+    results = metric.compute(predictions=[""] * 3, references=texts[1][:3])
+    assert results.pop("num_images") == 3
+    assert all(value == 0 for value in results.values() if value is not None)
+
+
+def test_answers_that_many_images_share_count_as_often(metric):
+    predictions, references = ["a heart", "a heart", "two lungs"], ["a heart", "a heart", "one rib"]
+    assert metric.compute(predictions=predictions, references=references)["rouge1"] == pytest.approx(2 / 3)
+
+
+def test_the_result_is_json_and_nothing_to_score_is_refused(metric, texts):
+    json.dumps(metric.compute(predictions=texts[0], references=texts[1]))
+    with pytest.raises(ValueError, match="no answers to score"):
+        metric.compute(predictions=[], references=[])

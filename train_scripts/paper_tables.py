@@ -1,0 +1,301 @@
+"""Tables 1 to 6 of the paper (arXiv 2407.12064): trains and evaluates every row, our figures beside the paper's.
+
+    make paper-tables DATA=vindr-cxr WEIGHTS=weights
+
+    python train_scripts/paper_tables.py --data_dir vindr-cxr --weights_dir weights --output_dir outputs/paper
+
+`weights` has a checkpoint of `convert_weights_to_hf.py` for each architecture, in folders litegpt, biomedclip,
+pubmedclip and minigpt_v2; its `adapter`, where it has one, is what training starts from. A row is two stages by
+`configs/ROW.yaml`, each followed by `evaluate_litegpt.py`. Writes `OUTPUT_DIR/ROW/stage1` and `stage2`, `tables.md`
+and `tables.json`.
+
+Nothing that is finished is done again: the same command goes on where an interrupted run stopped. A row that fails is
+named, the others go on, and the status is 1. Rows and tables can be chosen, and options handed on:
+
+    python train_scripts/paper_tables.py ... --rows litegpt litegpt_grounding --tables 6 \\
+        --launch_options "--multi_gpu --num_processes 2" --sft_options "--validation_split test[:64]"
+"""
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from trl import TrlParser
+
+from train_scripts.files import write_text
+
+PROGRAMS = Path(__file__).resolve().parent
+
+
+class Row(NamedTuple):
+    """`title` as in the tables, `weights` a folder in `weights_dir`, `task` what stage one is asked."""
+
+    title: str
+    weights: str
+    task: str
+
+
+class Table(NamedTuple):
+    """`stage` is the one that is evaluated; `columns` are paths in the metrics of its task, by heading."""
+
+    title: str
+    stage: int
+    columns: dict[str, tuple[str, ...]]
+    paper: dict[str, tuple[float, ...]]
+
+
+ROWS = {
+    "minigpt_v2": Row("MiniGPT-v2", "minigpt_v2", "identify"),
+    "biomedclip": Row("BiomedCLIP - Llama 2", "biomedclip", "identify"),
+    "pubmedclip": Row("PubMedCLIP - Llama 2", "pubmedclip", "identify"),
+    "litegpt": Row("BiomedCLIP + PubMedCLIP - Llama 2", "litegpt", "identify"),
+    "litegpt_grounding": Row("[grounding]", "litegpt", "grounding"),
+}
+# In Table 6 the paper's model stands for its identifier.
+TITLES_OF_TABLE_6 = {"litegpt_grounding": "[grounding]", "litegpt": "[identify]"}
+
+# The numbers of the paper's code, which counts all true boxes, inclusive pixels.
+ACCURACY = {f"Accuracy@{t}": ("localization", "accuracy_at_iou_release", t) for t in ("0.3", "0.4", "0.5")}
+TEXT = {
+    "ROUGE-1": ("text", "rouge1"),
+    "ROUGE-2": ("text", "rouge2"),
+    "ROUGE-L": ("text", "rougeL"),
+    "ROUGE-Lsum": ("text", "rougeLsum"),
+    "BLEU-1": ("text", "bleu1"),
+    "BLEU-2": ("text", "bleu2"),
+    "BLEU-3": ("text", "bleu3"),
+    "BLEU-4": ("text", "bleu4"),
+    "METEOR": ("text", "meteor"),
+    "CIDEr": ("text", "cider"),
+}
+TABLES = {
+    1: Table(
+        "Finding against No finding, [vqa]",
+        2,
+        {
+            f"{name}, {score}": ("classification", key, score_key)
+            for score, score_key in (("precision", "precision"), ("recall", "recall"), ("F1", "f1"))
+            for name, key in (("Finding", "finding"), ("No finding", "no_finding"))
+        },
+        {
+            "minigpt_v2": (73, 83, 59, 90, 66, 86),
+            "biomedclip": (88, 82, 54, 97, 67, 89),
+            "pubmedclip": (73, 80, 49, 92, 59, 85),
+            "litegpt": (84, 83, 59, 95, 70, 89),
+        },
+    ),
+    2: Table(
+        "F1 of the diagnoses, [vqa]; the paper does not say which average, ours is the micro average",
+        2,
+        {"F1 (ours: micro)": ("classification", "micro", "f1")},
+        {"minigpt_v2": (53,), "biomedclip": (59,), "pubmedclip": (55,), "litegpt": (60,)},
+    ),
+    3: Table(
+        "Localization, [identify]; ours as the paper's code counts: over all true boxes, inclusive pixels",
+        1,
+        ACCURACY,
+        {
+            "minigpt_v2": (5.9, 5.01, 3.38),
+            "biomedclip": (10.72, 9.01, 6.75),
+            "pubmedclip": (6.23, 4.38, 2.86),
+            "litegpt": (12.54, 10.5, 8.12),
+        },
+    ),
+    4: Table(
+        "Text, [identify]",
+        1,
+        TEXT,
+        {
+            "minigpt_v2": (42.85, 35.37, 42.28, 42.27, 21.84, 20.6, 19.4, 18.17, 61.54, 0.29),
+            "biomedclip": (49.51, 38.77, 48.5, 48.46, 32.76, 30.56, 28.62, 26.71, 68.73, 0.46),
+            "pubmedclip": (22.3, 14.31, 21.58, 21.6, 14.16, 12.95, 11.95, 10.98, 34, 0.1),
+            "litegpt": (50.1, 40.58, 48.75, 48.74, 28.96, 27.02, 25.37, 23.74, 61.92, 0.56),
+        },
+    ),
+    5: Table(
+        "Text, [vqa]",
+        2,
+        TEXT,
+        {
+            "minigpt_v2": (94.48, 93.35, 94.47, 94.47, 94.22, 92.32, 91.15, 90.05, 93.91, 7.26),
+            "biomedclip": (95.18, 94.14, 95.18, 95.18, 94.43, 92.69, 91.61, 90.59, 94.8, 7.57),
+            "pubmedclip": (93.31, 91.8, 93.31, 93.31, 88.59, 86.33, 84.82, 83.34, 92.58, 7.06),
+            "litegpt": (95.12, 94.08, 95.12, 95.12, 94.45, 92.7, 91.6, 90.56, 94.74, 7.52),
+        },
+    ),
+    6: Table(
+        "Localization by identifier, counted as in Table 3",
+        1,
+        ACCURACY,
+        {"litegpt_grounding": (11.98, 10.31, 8.04), "litegpt": (12.54, 10.5, 8.12)},
+    ),
+}
+
+
+@dataclass
+class PaperTablesArguments:
+    data_dir: str = field(metadata={"help": "VinDr-CXR, as released or prepared."})
+    weights_dir: str = field(
+        metadata={"help": "A converted checkpoint for each architecture, in a folder of its name."}
+    )
+    output_dir: str = field(metadata={"help": "Where all rows and tables are written."})
+    rows: list[str] = field(default_factory=lambda: list(ROWS), metadata={"help": f"Of {', '.join(ROWS)}."})
+    tables: list[int] = field(default_factory=lambda: list(TABLES), metadata={"help": "Of 1 to 6."})
+    launch_options: str = field(default="", metadata={"help": "Options of `accelerate launch`, in one string."})
+    sft_options: str = field(default="", metadata={"help": "Options of sft.py, for both stages, in one string."})
+    evaluation_options: str = field(default="", metadata={"help": "Options of evaluate_litegpt.py, in one string."})
+    cache_dir: str | None = field(
+        default=None, metadata={"help": "Prepared data; the library's own cache by default."}
+    )
+    num_proc: int = field(default=1, metadata={"help": "Processes that read radiographs."})
+
+
+class Step(NamedTuple):
+    """A program of a row: it is finished when `result` exists."""
+
+    name: str
+    result: Path
+    command: list[str]
+
+
+def main(args: PaperTablesArguments) -> int:
+    check(args)
+    failures = []
+    for name in args.rows:
+        failure = run_row(args, name)
+        if failure is not None:
+            print(failure, flush=True)
+            failures.append(failure)
+        tables = collect(args)
+        write_text(Path(args.output_dir, "tables.json"), json.dumps(tables, indent=2) + "\n")
+        write_text(Path(args.output_dir, "tables.md"), as_markdown(tables))
+    print(as_markdown(tables))
+    print("\n".join(failures), file=sys.stderr)
+    return 1 if failures else 0
+
+
+def check(args: PaperTablesArguments) -> None:
+    """Refuses unknown rows and tables, and other options than those of the results that `output_dir` has."""
+    for what, chosen, known in (("row", args.rows, ROWS), ("table", args.tables, TABLES)):
+        unknown = [str(name) for name in chosen if name not in known]
+        if unknown or not chosen:
+            raise SystemExit(f"--{what}s: no {what} {', '.join(unknown)}; there are {', '.join(map(str, known))}.")
+    if not any(name in TABLES[number].paper for name in args.rows for number in args.tables):
+        raise SystemExit(f"--rows: none of them is in the tables {', '.join(map(str, args.tables))}.")
+    path = Path(args.output_dir, "settings.json")
+    settings = {
+        "data_dir": str(Path(args.data_dir).resolve()),
+        "weights_dir": str(Path(args.weights_dir).resolve()),
+        "sft_options": args.sft_options,
+        "evaluation_options": args.evaluation_options,
+    }
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != settings:
+        raise SystemExit(f"{path}: results of other data, weights or options; choose another output_dir.")
+    write_text(path, json.dumps(settings, indent=2) + "\n")
+
+
+def run_row(args: PaperTablesArguments, name: str) -> str | None:
+    """Does what is not done yet of a row; a sentence where it fails."""
+    weights = Path(args.weights_dir, ROWS[name].weights)
+    if not (weights / "config.json").is_file():
+        return f"{name}: {weights} has no checkpoint."
+    for step in steps(args, name):
+        if step.result.exists():
+            print(f"=== {name}: {step.name} is finished", flush=True)
+            continue
+        print(f"=== {name}: {step.name}\n{shlex.join(step.command)}", flush=True)
+        status = subprocess.run(step.command, stdin=subprocess.DEVNULL).returncode
+        if status != 0:
+            return f"{name}: {step.name} failed with status {status}; the reason stands above, behind its command."
+    return None
+
+
+def steps(args: PaperTablesArguments, name: str) -> Iterator[Step]:
+    """The programs that the chosen tables need of a row. Stage two starts from the files that stage one wrote."""
+    stages = {TABLES[number].stage for number in args.tables if name in TABLES[number].paper}
+    first, second = (Path(args.output_dir, name, stage) for stage in ("stage1", "stage2"))
+    task = ROWS[name].task
+    if stages:
+        yield training(args, name, Path(args.weights_dir, ROWS[name].weights), first, [])
+    if 1 in stages:
+        # Stage one has learned from radiographs with findings alone. The supports of the paper's Tables 8 to 10 and
+        # their precisions fit a test on such radiographs only, too.
+        yield evaluation(args, first, ["--tasks", task, "--with_findings_only", "true"])
+    if 2 in stages:
+        yield training(args, name, first, second, ["--tasks", "vqa", "--with_findings_only", "false"])
+        yield evaluation(args, second, ["--tasks", "vqa"])
+
+
+def training(args: PaperTablesArguments, name: str, start: Path, output_dir: Path, options: list[str]) -> Step:
+    start = start / "adapter" if (start / "adapter").is_dir() else start
+    command = [sys.executable, "-m", "accelerate.commands.launch", *shlex.split(args.launch_options)]
+    command += [str(PROGRAMS / "sft.py"), "--config", str(PROGRAMS / "configs" / f"{name}.yaml")]
+    command += ["--model_name_or_path", str(start), "--output_dir", str(output_dir), *data_options(args)]
+    # Files of several gigabytes that all rows share.
+    command += ["--training_cache_dir", str(Path(args.output_dir, "cache")), *options]
+    return Step(output_dir.name, output_dir / "checkpoint", command + shlex.split(args.sft_options))
+
+
+def evaluation(args: PaperTablesArguments, output_dir: Path, options: list[str]) -> Step:
+    command = [sys.executable, str(PROGRAMS / "evaluate_litegpt.py"), *options, *data_options(args)]
+    command += ["--model_name_or_path", str(output_dir / "checkpoint"), "--output_dir", str(output_dir)]
+    command += shlex.split(args.evaluation_options)
+    return Step(f"evaluation of {output_dir.name}", output_dir / "metrics.json", command)
+
+
+def data_options(args: PaperTablesArguments) -> list[str]:
+    options = ["--data_dir", args.data_dir, "--num_proc", str(args.num_proc)]
+    return options if args.cache_dir is None else [*options, "--cache_dir", args.cache_dir]
+
+
+def collect(args: PaperTablesArguments) -> dict[str, Any]:
+    """What `tables.json` says: by table and row each figure as {paper, ours, difference}, None where unknown."""
+    tables = {}
+    for number in args.tables:
+        table, rows, synonyms = TABLES[number], {}, True
+        for name, paper in table.paper.items():
+            path = Path(args.output_dir, name, f"stage{table.stage}", "metrics.json")
+            metrics = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+            figures = {}
+            for (heading, keys), printed in zip(table.columns.items(), paper, strict=True):
+                ours = None
+                if metrics is not None:
+                    scores = metrics[ROWS[name].task if table.stage == 1 else "vqa"]
+                    if heading == "METEOR" and scores["text"]["meteor"] is None:
+                        keys, synonyms = ("text", "meteor_without_synonyms"), False
+                    for key in keys:
+                        scores = scores[key]
+                    ours = scores if heading == "CIDEr" or scores is None else 100 * scores
+                difference = None if ours is None else ours - printed
+                figures[heading] = {"paper": printed, "ours": ours, "difference": difference}
+            title = TITLES_OF_TABLE_6[name] if number == 6 else ROWS[name].title
+            rows[title] = figures
+        note = None if synonyms else "METEOR: ours without synonyms, as NLTK's WordNet is not installed."
+        tables[str(number)] = {"title": table.title, "note": note, "rows": rows}
+    return tables
+
+
+def as_markdown(tables: dict[str, Any]) -> str:
+    """What `tables.md` says."""
+    lines = ["# The paper's tables", "", "In percent, CIDEr as it is. A figure that is not there yet is a dash."]
+    for number, table in tables.items():
+        headings = list(next(iter(table["rows"].values())))
+        lines += ["", f"## Table {number}: {table['title']}", ""]
+        lines += ["| method | | " + " | ".join(headings) + " |", "|---" * (len(headings) + 2) + "|"]
+        for title, figures in table["rows"].items():
+            for kind, form in (("paper", "{:g}"), ("ours", "{:.2f}"), ("difference", "{:+.2f}")):
+                values = [figures[heading][kind] for heading in headings]
+                cells = " | ".join("-" if value is None else form.format(value) for value in values)
+                lines.append(f"| {title if kind == 'paper' else ''} | {kind} | {cells} |")
+        if table["note"] is not None:
+            lines += ["", table["note"]]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main(TrlParser(PaperTablesArguments).parse_args_and_config()[0]))

@@ -35,7 +35,7 @@ TINY = {
         "intermediate_size": 128,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
-        "vocab_size": 320,
+        "vocab_size": 512,
     },
     "image_token_id": 3,
     "projector_hidden_size": 96,
@@ -51,13 +51,7 @@ def main(
         print("No GPU here: nothing was measured (--device cpu --architecture tiny runs the same code).")
         return
     wait = torch.cuda.synchronize if on_gpu else lambda: None
-    file = CONFIGS / f"{architecture}.json"
-    if architecture == "tiny":
-        config = LiteGPTConfig(**TINY)
-    elif file.is_file():
-        config = LiteGPTConfig.from_json_file(file)
-    else:
-        sys.exit(f"--architecture {architecture}: no {file.name} in {CONFIGS}, and it is not `tiny` either.")
+    config = architecture_config(architecture)
     with torch.device(device):
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16).eval()
     weights = decoding_bytes(model)
@@ -94,6 +88,16 @@ def main(
                 f"{key}/share": {"value": limit / step, "unit": "x", "against": f"{AGAINST} ({name})"},
             }
     record(output, results)
+
+
+def architecture_config(architecture: str) -> LiteGPTConfig:
+    """The sizes of one of modeling_litegpt/configs, or `tiny` ones; ends the program where there is none."""
+    file = CONFIGS / f"{architecture}.json"
+    if architecture == "tiny":
+        return LiteGPTConfig(**TINY)
+    if not file.is_file():
+        sys.exit(f"--architecture {architecture}: no {file.name} in {CONFIGS}, and it is not `tiny` either.")
+    return LiteGPTConfig.from_json_file(file)
 
 
 def decoding_bytes(model: LiteGPTForConditionalGeneration) -> int:

@@ -11,7 +11,6 @@ with the checkpoint's own code (`trust_remote_code=True` in a process that does 
 
 import argparse
 import multiprocessing
-import re
 import statistics
 import tempfile
 import time
@@ -22,7 +21,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 from transformers.utils import logging
 
-from benchmarks.results import against_llava, paired_ratio, record
+from benchmarks.results import against_llava, paired_ratio, record, resident_megabytes
 
 # `modeling_litegpt` is imported in functions only: without it a process takes the code that lies in the checkpoint.
 IMPORTS = [f"transformers.models.{name}.modeling_{name}" for name in ("auto", "clip", "llama", "llava", "vit")]
@@ -99,17 +98,13 @@ def load(folder: Path, route: str, dtype: str) -> tuple[float, float]:
     name = "LLaVA" if route == "LLaVA" else "LiteGPT"
     AutoModelForImageTextToText.from_pretrained(folder / "tiny" / name, dtype=dtype, trust_remote_code=True)
     Path("/proc/self/clear_refs").write_text("5")  # the peak is the present size
-    before = _status("VmRSS")
+    before = resident_megabytes("VmRSS")
     start = time.perf_counter()
     model = AutoModelForImageTextToText.from_pretrained(folder / name, dtype=dtype, trust_remote_code=True)
     seconds = time.perf_counter() - start
     for parameter in model.parameters():
         parameter.view(torch.uint8).max()
-    return seconds, (_status("VmHWM") - before) / 1e6
-
-
-def _status(field: str) -> int:
-    return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+    return seconds, resident_megabytes("VmHWM") - before
 
 
 if __name__ == "__main__":

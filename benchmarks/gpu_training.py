@@ -1,0 +1,160 @@
+"""How fast LiteGPT trains on a GPU: the paper's model (7B) with the paper's LoRA, in bfloat16 and in 8 bit.
+
+    python benchmarks/gpu_training.py --output outputs/bench.json
+    python benchmarks/gpu_training.py --device cpu --architecture tiny --batch_size 2 --num_steps 2 --rounds 1
+
+Random weights are made on the device: speed does not depend on their values. Those in 8 bit are saved to a temporary
+folder (14 GB for the 7B) and loaded as `sft.py` loads them. The training is that of `sft.py` with its examples,
+collator and trainer, on drawn radiographs with findings: with pixels, and with the towers' features, which are
+computed before (that time is not counted); with SDPA, and with FlashAttention where it is installed. There is no
+gradient checkpointing. The batch is that of the paper's two processes together: 8.
+
+In a first round, which is not timed, the arithmetic is counted (products of matrices, convolutions, attention), in
+bfloat16 with SDPA; the other ways do the same. MFU is the arithmetic of a second divided by that of a product of large
+bfloat16 matrices on the same device in the same run; the share of the data sheet's figure, where it is known, stands
+beside it. The memory is the peak of what torch has allocated on the GPU. A paper run is two stages of 20 epochs of 549
+steps with 8 examples each; the time is that of stage one twice, although stage two's answers are shorter.
+"""
+
+import argparse
+import gc
+import itertools
+import statistics
+import tempfile
+from collections.abc import Callable
+
+import torch
+from transformers import AutoModelForImageTextToText, PrinterCallback
+from transformers.utils import is_bitsandbytes_available, is_flash_attn_2_available
+from trl import ModelConfig
+
+from benchmarks.gpu_generation import architecture_config
+from benchmarks.measured_training import (
+    StepMeter,
+    drawn_rows,
+    litegpt_trainer,
+    matmul_speed,
+    processor_for,
+    training_arguments,
+)
+from benchmarks.results import record
+from modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
+from train_scripts.sft import quantization_of_language_model
+from train_scripts.trainer import LiteGPTTrainer
+
+PAPER_RUN = 2 * 20 * 549 * 8  # examples: stages, epochs, steps of an epoch, batch of an optimizer step
+# Products of dense bfloat16 matrices, operations a second; the first name that the device's name contains.
+DATA_SHEETS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12}
+AGAINST = "the speed of a product of large bfloat16 matrices"
+PAPER = "about 3 h on 4 x A100 (the paper)"
+
+
+def main(output: str, device: str, architecture: str, batch_size: int, num_steps: int, rounds: int) -> None:
+    """Args:
+    num_steps: in a round, that is batches.
+    """
+    on_gpu = torch.device(device).type == "cuda"
+    if on_gpu and not torch.cuda.is_available():
+        print("No GPU here: nothing was measured (--device cpu --architecture tiny runs the same code).")
+        return
+    wait = torch.cuda.synchronize if on_gpu else lambda: None
+    attentions = ["sdpa", "flash_attention_2"] if on_gpu and is_flash_attn_2_available() else ["sdpa"]
+    name = torch.cuda.get_device_name(device) if on_gpu else device
+    config = architecture_config(architecture)
+    processor = processor_for(config)
+    rows = drawn_rows(num_steps * batch_size)
+    peak = matmul_speed(8192 if on_gpu else 1024, torch.bfloat16, device, wait, repeats=10)
+    data_sheet = next((speed for part, speed in DATA_SHEETS.items() if part in name), None)
+    of_data_sheet = f" of the data sheet's {data_sheet / 1e12:.0f}" if data_sheet else ""
+    print(f"{architecture} on {name}: {peak / 1e12:.2f}{of_data_sheet} TFLOP/s in a product of bfloat16 matrices")
+    print(
+        f"{'weights':>8} {'images':>8} {'attention':>17} {'samples/s':>9} {'MFU':>5} {'of data sheet':>13} "
+        f"{'peak GB':>7} {'paper run':>9}"
+    )
+    results: dict[str, dict] = {}
+    operations: dict[str, int] = {}  # of a round, by what the images are
+    with tempfile.TemporaryDirectory() as folder:
+        for weights in ("bfloat16", "8bit"):
+            if weights == "8bit" and not is_bitsandbytes_available():
+                print("    8bit: bitsandbytes is not installed")
+                continue
+            model = random_model(config, device, folder) if weights == "bfloat16" else loaded_in_8bit(folder, device)
+            arguments = training_arguments(f"{folder}/run", batch_size, bf16=True, use_cpu=not on_gpu)
+            trainer = litegpt_trainer(model, processor, rows, arguments, folder, cached=True)
+            trainer.remove_callback(PrinterCallback)
+            features = trainer.data_collator.features
+            for images, attention in itertools.product(("pixels", "features"), attentions):
+                trainer.data_collator.features = features if images == "features" else None
+                model.set_attn_implementation(attention)
+                meter = trained(trainer, wait, num_steps, rounds, count=images not in operations)
+                if images not in operations:
+                    operations[images] = sum(meter.operations)
+                seconds = statistics.median(
+                    sum(meter.seconds[start : start + num_steps])
+                    for start in range(num_steps, len(meter.seconds), num_steps)
+                )
+                speed, arithmetic = len(rows) / seconds, operations[images] / seconds
+                figures = {
+                    "speed": {"value": speed, "unit": "samples/s", "against": f"no reference (on {name})"},
+                    "mfu": {"value": arithmetic / peak, "unit": "x", "against": f"{AGAINST} ({name})"},
+                    "paper_run": {"value": PAPER_RUN / speed / 3600, "unit": "h", "against": PAPER},
+                }
+                if on_gpu:
+                    memory = torch.cuda.max_memory_allocated() / 1e9
+                    figures["memory"] = {"value": memory, "unit": "GB", "against": f"no reference (on {name})"}
+                print(
+                    f"{weights:>8} {images:>8} {attention:>17} {speed:>9.2f} {arithmetic / peak:>5.2f} "
+                    f"{f'{arithmetic / data_sheet:.2f}' if data_sheet else '-':>13} "
+                    f"{f'{memory:.1f}' if on_gpu else '-':>7} {figures['paper_run']['value']:>7.1f} h",
+                    flush=True,
+                )
+                key = f"training/{architecture}/{weights}/{images}/{attention}"
+                results |= {f"{key}/{figure}": value for figure, value in figures.items()}
+            del model, trainer
+            gc.collect()
+            if on_gpu:
+                torch.cuda.empty_cache()
+    record(output, results)
+
+
+def random_model(config: LiteGPTConfig, device: str, folder: str) -> LiteGPTForConditionalGeneration:
+    """In bfloat16; it is also saved to `folder`/model, to be loaded in 8 bit."""
+    with torch.device(device):
+        model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
+    print(f"{model.num_parameters():,} parameters")
+    if is_bitsandbytes_available():
+        model.save_pretrained(f"{folder}/model")
+    return model
+
+
+def loaded_in_8bit(folder: str, device: str) -> LiteGPTForConditionalGeneration:
+    return LiteGPTForConditionalGeneration.from_pretrained(
+        f"{folder}/model",
+        dtype=torch.bfloat16,
+        device_map={"": device},
+        quantization_config=quantization_of_language_model(ModelConfig(use_peft=True, load_in_8bit=True)),
+    )
+
+
+def trained(trainer: LiteGPTTrainer, wait: Callable[[], None], num_steps: int, rounds: int, count: bool) -> StepMeter:
+    """Trains one round to warm up, in which the arithmetic is counted if `count`, and `rounds` more."""
+    meter = StepMeter(num_steps if count else 0, wait)
+    trainer.add_callback(meter)
+    trainer.train()
+    if trainer.args.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    for _ in range(rounds):
+        trainer.train()
+    trainer.remove_callback(meter)
+    return meter
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", default="outputs/bench.json")
+    parser.add_argument("--device", default="cuda", help="without a GPU nothing is measured, unless this says cpu")
+    parser.add_argument("--architecture", default="litegpt", help="`tiny`, or one of modeling_litegpt/configs")
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--num_steps", type=int, default=8, help="of a round, each with other examples")
+    parser.add_argument("--rounds", type=int, default=3)
+    main(**vars(parser.parse_args()))

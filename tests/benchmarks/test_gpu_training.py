@@ -1,0 +1,35 @@
+import json
+
+import pytest
+import torch
+
+from benchmarks.gpu_training import main
+
+
+def test_the_tiny_model_trains_by_the_same_code_on_a_cpu(tmp_path, capsys):
+    path = tmp_path / "bench.json"
+    main(str(path), device="cpu", architecture="tiny", batch_size=2, num_steps=1, rounds=1)
+    results = json.loads(path.read_text())
+    assert set(results) == {
+        f"training/tiny/{weights}/{images}/sdpa/{figure}"
+        for weights in ("bfloat16", "8bit")
+        for images in ("pixels", "features")
+        for figure in ("speed", "mfu", "paper_run")
+    }
+    assert all(result["value"] > 0 for result in results.values())
+    speed, hours = (results[f"training/tiny/8bit/pixels/sdpa/{figure}"]["value"] for figure in ("speed", "paper_run"))
+    assert hours == pytest.approx(2 * 20 * 549 * 8 / speed / 3600)
+    operations = {
+        images: results[f"training/tiny/bfloat16/{images}/sdpa/mfu"]["value"]
+        / results[f"training/tiny/bfloat16/{images}/sdpa/speed"]["value"]
+        for images in ("pixels", "features")
+    }
+    assert operations["features"] < operations["pixels"]
+    assert "TFLOP/s in a product of bfloat16 matrices" in capsys.readouterr().out
+
+
+def test_without_a_gpu_nothing_is_measured_and_that_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    path = tmp_path / "bench.json"
+    main(str(path), device="cuda", architecture="litegpt", batch_size=1, num_steps=1, rounds=1)
+    assert "No GPU here" in capsys.readouterr().out and not path.exists()

@@ -34,6 +34,7 @@ setup(
         "safetensors>=0.6",
         "huggingface_hub>=1.0",
         "datasets>=5.2",
+        "filelock",  # any that datasets takes
         "accelerate>=1.15",
         "peft>=0.21",
         "trl>=1.16",

@@ -1,10 +1,12 @@
 """Rows -> what LiteGPT is asked and what it should answer (arXiv 2407.12064, sections 3.3 and 4.4)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS as VINDR_CXR_DIAGNOSES
 from processing.answers import NO_FINDING, Finding, diagnoses_to_text, findings_to_text
+
+BoxOrder = Literal["label", "position"]
 
 FINDINGS_INSTRUCTION = (
     "Please describe the critical findings along with their localized bounding boxes in the radiological image of a "
@@ -44,10 +46,12 @@ def answer(
     task: str,
     finding_labels: Sequence[str],
     diagnosis_labels: Sequence[str],
+    box_order: BoxOrder = "label",
 ) -> str | None:
     """The answer to `task` for a row, or None where the row does not tell it.
 
-    Findings stand in label order, from left to right within a label. A radiograph without boxes is answered
+    Findings stand in label order, from left to right within a label, or by position: from top to bottom by the box's
+    upper edge, from left to right where that is the same. A radiograph without boxes is answered
     `No finding` only where it is diagnosed so: if a reader stated a finding but drew no box, nobody knows what the
     boxes should be.
 
@@ -61,5 +65,8 @@ def answer(
         return diagnoses_to_text(names) if names else None
     if not findings and names != [NO_FINDING]:
         return None
-    ordered = sorted(findings, key=lambda finding: (finding["label"], *finding["box"]))
+    if box_order == "position":
+        ordered = sorted(findings, key=lambda finding: (finding["box"][1], finding["box"][0], finding["label"]))
+    else:
+        ordered = sorted(findings, key=lambda finding: (finding["label"], *finding["box"]))
     return findings_to_text([Finding(finding_labels[finding["label"]], finding["box"]) for finding in ordered])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from datasets_scripts.instructions import answer
+from datasets_scripts.instructions import BoxOrder, answer
 from processing.processing_litegpt import LiteGPTProcessor
 from train_scripts.radiograph_store import Movement, RadiographStore
 
@@ -18,6 +18,17 @@ class ExampleArguments:
     tasks: list[str] = field(
         default_factory=lambda: ["identify"],
         metadata={"help": "What to ask of every radiograph: identify, grounding, vqa. Several are mixed."},
+    )
+    with_findings_only: bool = field(
+        default=False,
+        metadata={"help": "Leave out radiographs without findings (boxes), as the paper's stage one does."},
+    )
+    box_order: BoxOrder = field(
+        default="label",
+        metadata={
+            "help": "Findings of an answer by label, or by position: from top to bottom, then from left to right. The "
+            "order changes no score of labels and boxes; text scores compare with the order by label."
+        },
     )
     augmented_views: int = field(
         default=0,
@@ -50,7 +61,9 @@ def training_examples(
     arguments: ExampleArguments,
     processor: LiteGPTProcessor,
 ) -> Dataset:
-    """A view's number, a task and its answer for all of them; left out are tasks whose answer a row doesn't tell.
+    """Examples of a view's number, a task and its answer; left out are tasks whose answer a row doesn't tell.
+
+    The column `length` says how many tokens the whole sequence has, for `group_by_length`.
 
     Args:
         numbers: which of `views` (the training ones, the validation ones).
@@ -61,6 +74,8 @@ def training_examples(
     unknown = dict.fromkeys(tasks, 0)
     for view in numbers:
         row, movement = views[view]
+        if arguments.with_findings_only and not all_findings[row]:
+            continue
         for task in tasks:
             # Whether the answer is known does not depend on the view: a finding moved out of sight is not unknown.
             known = answer(
@@ -72,7 +87,14 @@ def training_examples(
             findings = movement.findings(all_findings[row])
             if all_findings[row] and not findings:
                 continue
-            text = answer(findings, all_diagnoses[row], task, processor.finding_labels, processor.diagnosis_labels)
+            text = answer(
+                findings,
+                all_diagnoses[row],
+                task,
+                processor.finding_labels,
+                processor.diagnosis_labels,
+                arguments.box_order,
+            )
             for column, value in zip(examples.values(), (view, task, text), strict=True):
                 column.append(value)
     for task, count in unknown.items():
@@ -80,13 +102,20 @@ def training_examples(
             f"{task}: {examples['task'].count(task)} examples; {count} left out, as their rows do not tell the answer"
         )
     if not examples["view"]:
-        raise SystemExit(f"No radiograph tells the answer to {' or '.join(tasks)}.")
+        which = "radiograph with findings" if arguments.with_findings_only else "radiograph"
+        raise SystemExit(f"No {which} tells the answer to {' or '.join(tasks)}.")
+    prompt_lengths = {task: len(prompt_ids(processor, task)) for task in tasks}
+    answers = processor.tokenizer(examples["answer"], add_special_tokens=False)["input_ids"]
+    examples["length"] = [
+        prompt_lengths[task] + len(answer_ids) + 1 for task, answer_ids in zip(examples["task"], answers, strict=True)
+    ]
     return Dataset.from_dict(examples)
 
 
-def example_weights(examples: Dataset, arguments: ExampleArguments) -> list[float] | None:
-    """How often an example is drawn, relative to others; None: all equally often."""
-    return None
+def prompt_ids(processor: LiteGPTProcessor, task: str) -> list[int]:
+    """The tokens of a task's prompt, with a placeholder for each visual token."""
+    text = processor.prompt(task).replace(processor.image_token, processor.expanded_image)
+    return processor.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 class ChatCollator:
@@ -101,18 +130,16 @@ class ChatCollator:
     ):
         self.tokenizer = processor.tokenizer
         self.store, self.views, self.features = store, views, features
-        self.prompt_ids = {
-            task: self._ids(processor.prompt(task).replace(processor.image_token, processor.expanded_image))
-            for task in processor.instructions
-        }
+        self.prompt_ids = {task: prompt_ids(processor, task) for task in processor.instructions}
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         sequences, labels = [], []
         for example in examples:
-            prompt_ids = self.prompt_ids[example["task"]]
-            answer_ids = self._ids(example["answer"]) + [self.tokenizer.eos_token_id]
-            sequences.append(torch.tensor(prompt_ids + answer_ids))
-            labels.append(torch.tensor([-100] * len(prompt_ids) + answer_ids))
+            prompt = self.prompt_ids[example["task"]]
+            answer_ids = self.tokenizer(example["answer"], add_special_tokens=False)["input_ids"]
+            answer_ids = [*answer_ids, self.tokenizer.eos_token_id]
+            sequences.append(torch.tensor(prompt + answer_ids))
+            labels.append(torch.tensor([-100] * len(prompt) + answer_ids))
         input_ids = torch.nn.utils.rnn.pad_sequence(sequences, True, self.tokenizer.pad_token_id)
         lengths = torch.tensor([len(sequence) for sequence in sequences])
         return {
@@ -121,9 +148,6 @@ class ChatCollator:
             "labels": torch.nn.utils.rnn.pad_sequence(labels, True, -100),
             **self._images([example["view"] for example in examples]),
         }
-
-    def _ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _images(self, views: list[int]) -> dict[str, torch.Tensor]:
         if self.features is not None:

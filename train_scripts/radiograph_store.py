@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from filelock import FileLock
 from numpy.lib.format import open_memmap
 from PIL import Image
 from torch.nn import functional
@@ -61,6 +62,9 @@ class RadiographStore:
         rows: a data set with an `image` column.
         image_processors: one for each tower.
         folder: where the files are written; the same rows and sizes find them again.
+
+    Raises:
+        ValueError: a picture can't be decoded.
     """
 
     def __init__(self, rows: Dataset, image_processors: Sequence[Any], folder: str | Path):
@@ -73,7 +77,11 @@ class RadiographStore:
             / f"radiographs-{rows._fingerprint}-{height}x{width}-{resample}.npy"
             for height, width, resample in scalings
         }
-        _write_missing(rows, paths)
+        if not all(path.exists() for path in paths.values()):
+            # Another program that writes the same file at the same time would truncate what is mapped here.
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            with FileLock(Path(folder) / "radiographs.lock"):
+                _write_missing(rows, paths)
         files = {scaling: np.load(path, mmap_mode="r") for scaling, path in paths.items()}
         self.pictures = [files[scaling] for scaling in scalings]
 
@@ -90,19 +98,39 @@ class RadiographStore:
 def _write_missing(rows: Dataset, paths: dict[tuple[int, int, int], Path]) -> None:
     """Writes the files of `paths`, keyed by height, width and Pillow's resampling filter, that do not exist."""
     missing = {scaling: path for scaling, path in paths.items() if not path.exists()}
-    if not missing:
+    if not missing:  # another program has written them in the meantime
         return
     files = {}
-    for (height, width, resample), path in missing.items():
-        check_free_space(path.parent, len(rows) * height * width)
-        shape = (len(rows), height, width)
-        files[height, width, resample] = open_memmap(path.with_suffix(".incomplete"), "w+", np.uint8, shape)
-    for index, image in enumerate(tqdm(rows["image"], desc="Radiographs at the towers' size", mininterval=1)):
-        for (height, width, resample), file in files.items():
-            file[index] = np.asarray(image.resize((width, height), Image.Resampling(resample)))
-    for scaling, path in missing.items():
-        files[scaling].flush()
-        path.with_suffix(".incomplete").replace(path)
+    try:
+        for (height, width, resample), path in missing.items():
+            check_free_space(path.parent, len(rows) * height * width)
+            shape = (len(rows), height, width)
+            files[height, width, resample] = open_memmap(path.with_suffix(".incomplete"), "w+", np.uint8, shape)
+        for index in tqdm(range(len(rows)), desc="Radiographs at the towers' size", mininterval=1):
+            image = _picture(rows, index)
+            for (height, width, resample), file in files.items():
+                file[index] = np.asarray(image.resize((width, height), Image.Resampling(resample)))
+        for scaling, path in missing.items():
+            files[scaling].flush()
+            path.with_suffix(".incomplete").replace(path)
+    finally:
+        for path in missing.values():
+            path.with_suffix(".incomplete").unlink(missing_ok=True)
+
+
+def _picture(rows: Dataset, index: int) -> Image.Image:
+    try:
+        image = rows[index]["image"]
+    # SyntaxError: Pillow's for broken PNG chunks.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{_image_id(rows, index)}: the picture can't be decoded ({error}).") from None
+    if image is None:
+        raise ValueError(f"{_image_id(rows, index)}: the row has no picture.")
+    return image
+
+
+def _image_id(rows: Dataset, index: int) -> str:
+    return rows.select_columns("image_id")[index]["image_id"]
 
 
 def check_free_space(folder: Path, size: int) -> None:

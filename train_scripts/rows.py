@@ -3,6 +3,7 @@
 import os
 
 import datasets
+import numpy as np
 
 from datasets_scripts.radiograph_dataset import load
 from datasets_scripts.vindr_cxr import load_vindr_cxr
@@ -22,8 +23,36 @@ def load_rows(data_dir: str, split: str, cache_dir: str | None, num_proc: int) -
         OSError, ValueError: neither a release nor a prepared folder, or one that cannot be used.
     """
     if os.path.isdir(os.path.join(data_dir, "data")):
-        return load(data_dir, split, cache_dir)
-    return load_vindr_cxr(data_dir, split, cache_dir, num_proc)
+        rows = load(data_dir, split, cache_dir)
+    else:
+        rows = load_vindr_cxr(data_dir, split, cache_dir, num_proc)
+    check_annotations(rows)
+    return rows
+
+
+def check_annotations(rows: datasets.Dataset) -> None:
+    """Refuses what a broken Parquet file may hold: it would train the model on nonsense, or end a run in the middle.
+
+    Raises:
+        ValueError: a class number without a label, or a box that is not xyxy in [0, 1] or has no area.
+    """
+    num_findings = rows.features["findings"].feature["label"].num_classes
+    num_diagnoses = rows.features["diagnoses"].feature.num_classes
+    columns = (rows["image_id"][:], rows["findings"][:], rows["diagnoses"][:])
+    for image_id, findings, diagnoses in zip(*columns, strict=True):
+        for finding in findings:
+            _check_number(image_id, "finding", finding["label"], num_findings)
+            x1, y1, x2, y2 = np.asarray(finding["box"], dtype=float)  # NaN for a null
+            # False for NaN too. 1e-6 leaves room for float32.
+            if not (-1e-6 <= x1 < x2 <= 1 + 1e-6 and -1e-6 <= y1 < y2 <= 1 + 1e-6):
+                raise ValueError(f"{image_id}: the box {finding['box']} is not xyxy in [0, 1] or has no area.")
+        for diagnosis in diagnoses:
+            _check_number(image_id, "diagnosis", diagnosis, num_diagnoses)
+
+
+def _check_number(image_id: str, what: str, number: int | None, count: int) -> None:
+    if number is None or not 0 <= number < count:
+        raise ValueError(f"{image_id}: the {what} number {number} is not one of 0 to {count - 1}.")
 
 
 def check_labels(rows: datasets.Dataset, processor: LiteGPTProcessor) -> None:

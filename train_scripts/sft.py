@@ -39,7 +39,7 @@ from train_scripts.checkpoint import (
     save_adapter,
     save_checkpoint,
 )
-from train_scripts.examples import ChatCollator, ExampleArguments, example_weights, training_examples, views_of
+from train_scripts.examples import ChatCollator, ExampleArguments, training_examples, views_of
 from train_scripts.files import refuse_bad_input
 from train_scripts.model_card import add_training, training_entry
 from train_scripts.patch_features import map_patch_features, write_patch_features
@@ -125,7 +125,8 @@ def train(
     with refuse_bad_input(), training_args.main_process_first(desc="preparing data"):
         splits = [split for split in (data_args.train_split, data_args.validation_split) if split is not None]
         parts = [load_rows(data_args.data_dir, split, data_args.cache_dir, data_args.num_proc) for split in splits]
-        rows = concatenate_datasets(parts)  # one store, one file of features
+        # One store, one file of features. A single part as it is: joining would give the same rows a new fingerprint.
+        rows = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
         check_labels(rows, processor)
         views = views_of(parts[0], example_args.augmented_views, training_args.seed)
         num_training_views = len(views)
@@ -150,7 +151,6 @@ def train(
 
     trainer = LiteGPTTrainer(
         recipe=recipe_args,
-        example_weights=example_weights(examples, example_args),
         model=model,
         args=training_args,
         train_dataset=examples,

@@ -97,7 +97,6 @@ class EpochSampler(Sampler[int]):
         batch_size: examples in an optimizer step, over all processes and accumulated batches.
         steps_per_epoch: optimizer steps in an epoch; None: as many as show every example.
         current_epoch: asked for the epoch, counted from 0, whenever one begins.
-        weights: (num_examples,) how often an example is drawn, relative to others; with replacement only.
         lengths: (num_examples,) tokens; where given, an epoch's examples are put into batches of similar length.
     """
 
@@ -109,14 +108,12 @@ class EpochSampler(Sampler[int]):
         seed: int,
         current_epoch: Callable[[], int],
         with_replacement: bool = False,
-        weights: Sequence[float] | None = None,
         lengths: Sequence[int] | None = None,
     ):
         self.num_examples, self.batch_size, self.seed = num_examples, batch_size, seed
         self.whole_permutations = steps_per_epoch is None
         self.steps_per_epoch = steps_per_epoch or math.ceil(num_examples / batch_size)
         self.current_epoch, self.with_replacement = current_epoch, with_replacement
-        self.probabilities = None if weights is None else np.asarray(weights) / np.sum(weights)
         self.lengths = None if lengths is None else np.asarray(lengths)
 
     def __len__(self) -> int:
@@ -126,7 +123,7 @@ class EpochSampler(Sampler[int]):
         epoch = self.current_epoch()
         rng = np.random.default_rng([self.seed, epoch])
         if self.with_replacement:
-            indices = rng.choice(self.num_examples, len(self), p=self.probabilities)
+            indices = rng.choice(self.num_examples, len(self))
         elif self.whole_permutations:
             indices = np.resize(self._permutation(epoch), len(self))
         else:
@@ -169,14 +166,13 @@ class LiteGPTTrainer(SFTTrainer):
 
     Args:
         recipe: schedule and sampling.
-        example_weights: how often an example is drawn, relative to others (`sample_with_replacement`).
         kwargs: `SFTTrainer`'s.
     """
 
-    def __init__(self, recipe: RecipeArguments, example_weights: Sequence[float] | None = None, **kwargs):
-        self.recipe, self.example_weights = recipe, example_weights
+    def __init__(self, recipe: RecipeArguments, **kwargs):
+        self.recipe = recipe
         model, arguments = kwargs["model"], kwargs["args"]
-        refuse_options_without_effect(arguments, recipe, example_weights)
+        refuse_options_without_effect(arguments, recipe)
         arguments.logging_nan_inf_filter = False  # it would show the mean of earlier losses in place of a NaN
         if arguments.ddp_find_unused_parameters is None:
             # A tower's last norm can be unused; behind frozen towers every trained weight is used in every step.
@@ -221,7 +217,6 @@ class LiteGPTTrainer(SFTTrainer):
             # Not `set_epoch`: Accelerate does not hand it on where a run of several processes goes on within an epoch.
             current_epoch=lambda: self.state.global_step // sampler.steps_per_epoch,
             with_replacement=self.recipe.sample_with_replacement,
-            weights=self.example_weights,
             lengths=dataset[self.args.length_column_name] if by_length else None,
         )
         return sampler
@@ -306,9 +301,7 @@ class LiteGPTTrainer(SFTTrainer):
                     raise FloatingPointError(f"{name} is not finite: try a lower learning_rate")
 
 
-def refuse_options_without_effect(
-    arguments: SFTConfig, recipe: RecipeArguments, example_weights: Sequence[float] | None
-) -> None:
+def refuse_options_without_effect(arguments: SFTConfig, recipe: RecipeArguments) -> None:
     """Ends the program where an option is set that the trainer would not heed."""
     for name in UNUSED_OPTIONS:
         if getattr(arguments, name) != SFTConfig.__dataclass_fields__[name].default:
@@ -317,8 +310,6 @@ def refuse_options_without_effect(
         raise SystemExit("train_sampling_strategy: random or group_by_length.")
     if recipe.linear_warmup_cosine_lr and arguments.lr_scheduler_kwargs:
         raise SystemExit("lr_scheduler_kwargs: linear_warmup_cosine_lr has warmup_lr and min_lr instead.")
-    if example_weights is not None and not recipe.sample_with_replacement:
-        raise SystemExit("Examples that are shown more often than others need sample_with_replacement.")
 
 
 def why_a_run_ended(error: Exception) -> str | None:

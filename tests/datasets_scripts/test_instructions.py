@@ -5,8 +5,8 @@ CARDIOMEGALY, AORTA = FINDING_LABELS.index("Cardiomegaly"), FINDING_LABELS.index
 PNEUMONIA, COPD, NO_FINDING = (DIAGNOSIS_LABELS.index(name) for name in ("Pneumonia", "COPD", "No finding"))
 
 
-def answer_to(task, findings, diagnoses):
-    return answer(findings, diagnoses, task, FINDING_LABELS, DIAGNOSIS_LABELS)
+def answer_to(task, findings, diagnoses, **options):
+    return answer(findings, diagnoses, task, FINDING_LABELS, DIAGNOSIS_LABELS, **options)
 
 
 def test_instructions_are_the_papers():
@@ -40,6 +40,18 @@ def test_findings_stand_in_label_order_and_from_left_to_right():
     assert answer_to("identify", findings, [PNEUMONIA]) == (
         "Local diseases of this chest radiograph are <p>Aortic enlargement</p> {<40><20><60><30>},"
         "<p>Cardiomegaly</p> {<10><50><30><70>},<p>Cardiomegaly</p> {<50><50><80><70>}."
+    )
+
+
+def test_findings_by_position_stand_from_top_to_bottom_then_from_left_to_right():
+    findings = [
+        {"label": AORTA, "box": [0.4, 0.5, 0.6, 0.6]},
+        {"label": AORTA, "box": [0.3, 0.2, 0.6, 0.3]},
+        {"label": CARDIOMEGALY, "box": [0.1, 0.2, 0.3, 0.7]},
+    ]
+    assert answer_to("identify", findings, [PNEUMONIA], box_order="position") == (
+        "Local diseases of this chest radiograph are <p>Cardiomegaly</p> {<10><20><30><70>},"
+        "<p>Aortic enlargement</p> {<30><20><60><30>},<p>Aortic enlargement</p> {<40><50><60><60>}."
     )
 
 

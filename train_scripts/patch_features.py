@@ -64,11 +64,18 @@ def _shape(model: LiteGPTModel, num_views: int) -> tuple[int, int, int]:
 def _compute(
     features: torch.Tensor, model: LiteGPTModel, store: RadiographStore, views: Sequence[tuple[int, Movement]]
 ) -> None:
+    home = model.device
+    # The trainer moves the model to the GPU later; without one there is nowhere to go.
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else home
+    for tower in model.towers:
+        tower.to(device)
     for start in tqdm(range(0, len(views), BATCH_SIZE), desc="Patch features", mininterval=1):
         rows, movements = zip(*views[start : start + BATCH_SIZE], strict=True)
-        pixels = [pixel_values.to(model.device) for pixel_values in store.pixel_values(rows, movements)]
+        pixels = [pixel_values.to(device) for pixel_values in store.pixel_values(rows, movements)]
         with torch.no_grad():
             features[start : start + len(rows)] = model.get_patch_features(*pixels).cpu()
+    for tower in model.towers:
+        tower.to(home)
 
 
 def _digest(model: LiteGPTModel, store: RadiographStore, views: Sequence[tuple[int, Movement]]) -> str:

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 from trl import TrlParser
 
 from train_scripts.files import write_text
+from train_scripts.report import TEXT_SCORES
 
 PROGRAMS = Path(__file__).resolve().parent
 
@@ -61,18 +62,7 @@ TITLES_OF_TABLE_6 = {"litegpt_grounding": "[grounding]", "litegpt": "[identify]"
 
 # The numbers of the paper's code, which counts all true boxes, inclusive pixels.
 ACCURACY = {f"Accuracy@{t}": ("localization", "accuracy_at_iou_release", t) for t in ("0.3", "0.4", "0.5")}
-TEXT = {
-    "ROUGE-1": ("text", "rouge1"),
-    "ROUGE-2": ("text", "rouge2"),
-    "ROUGE-L": ("text", "rougeL"),
-    "ROUGE-Lsum": ("text", "rougeLsum"),
-    "BLEU-1": ("text", "bleu1"),
-    "BLEU-2": ("text", "bleu2"),
-    "BLEU-3": ("text", "bleu3"),
-    "BLEU-4": ("text", "bleu4"),
-    "METEOR": ("text", "meteor"),
-    "CIDEr": ("text", "cider"),
-}
+TEXT = {heading: ("text", key) for key, heading in TEXT_SCORES.items() if key != "meteor_without_synonyms"}
 TABLES = {
     1: Table(
         "Finding against No finding, [vqa]",

@@ -285,6 +285,8 @@ class LiteGPTTrainer(SFTTrainer):
         except (OSError, RuntimeError, SafetensorError) as error:
             if self.args.should_save:
                 shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, RuntimeError) and why_a_run_ended(error) is not None:
+                raise  # torch reports a data process that died wherever the main process is at that moment
             raise OSError(f"{folder} could not be written ({first_line(error)})") from error
 
     def _save_rng_state(self, output_dir: str) -> None:

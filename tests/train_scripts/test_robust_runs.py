@@ -236,6 +236,18 @@ def test_a_data_process_that_dies_ends_the_run_in_one_sentence(
     assert "\n" not in str(ended.value) and (not last or str(ended.value).endswith(f"{last[0]}."))
 
 
+def test_a_data_process_that_dies_while_a_checkpoint_is_written_is_named_too(
+    tiny_checkpoint, phantom_release, cache_dir, tmp_path, monkeypatch
+):
+    def report_death(self, output_dir):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(LiteGPTTrainer, "_save_rng_state", report_death)
+    with pytest.raises(SystemExit, match="a process that loads data has died .*; no checkpoint was saved before"):
+        train(tmp_path / "out", tiny_checkpoint, phantom_release, cache_dir, save_strategy="steps", save_steps=1)
+    assert not checkpoints(tmp_path / "out")
+
+
 def test_an_incomplete_checkpoint_is_removed_and_not_gone_on_from(tmp_path, capsys):
     (tmp_path / "checkpoint").mkdir()
     for step, state in ((9, '{"global_step": 9}'), (10, '{"global_step": 10}'), (20, '{"glob'), (30, None)):

@@ -222,7 +222,8 @@ def steps(args: PaperTablesArguments, name: str) -> Iterator[Step]:
 
 
 def training(args: PaperTablesArguments, name: str, start: Path, output_dir: Path, options: list[str]) -> Step:
-    start = start / "adapter" if (start / "adapter").is_dir() else start
+    # An adapter goes on being trained; a stage without LoRA has written a checkpoint alone.
+    start = next((folder for folder in (start / "adapter", start / "checkpoint") if folder.is_dir()), start)
     command = [sys.executable, "-m", "accelerate.commands.launch", *shlex.split(args.launch_options)]
     command += [str(PROGRAMS / "sft.py"), "--config", str(PROGRAMS / "configs" / f"{name}.yaml")]
     command += ["--model_name_or_path", str(start), "--output_dir", str(output_dir), *data_options(args)]

@@ -125,6 +125,14 @@ def test_all_rows_are_trained_in_two_stages_and_evaluated(tmp_path, weights, pro
     assert "ours without synonyms" in markdown and "| [grounding] | paper | 11.98 |" in markdown
 
 
+def test_stage_two_starts_from_the_checkpoint_where_stage_one_was_trained_without_lora(tmp_path, weights, programs):
+    args = arguments(tmp_path, rows=["biomedclip"], tables=[1], sft_options="--use_peft false")
+    (tmp_path / "out" / "biomedclip" / "stage1" / "checkpoint").mkdir(parents=True)
+    assert main(args) == 0
+    stage2 = next(command for command in programs.commands if option(command, "output_dir").endswith("stage2"))
+    assert option(stage2, "model_name_or_path") == str(tmp_path / "out" / "biomedclip" / "stage1" / "checkpoint")
+
+
 def test_what_is_finished_is_not_done_again(tmp_path, weights, programs):
     args = arguments(tmp_path, rows=["litegpt"])
     main(args)

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 import yaml
-from peft import PeftModel, get_peft_model
+from peft import PeftModel
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -28,6 +28,7 @@ from torch.utils._pytree import tree_leaves
 from trl import ModelConfig
 
 from modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
+from train_scripts.checkpoint import add_adapter
 from train_scripts.sft import lora_config
 
 CONFIGS = Path(__file__).parents[1] / "modeling_litegpt" / "configs"
@@ -145,21 +146,19 @@ def dtype_of_step(setting: Setting) -> torch.dtype:
 
 
 def model_without_values(
-    config: LiteGPTConfig, lora: bool, dtype: torch.dtype, lora_r: int = 64
+    config: LiteGPTConfig, with_lora: bool, dtype: torch.dtype, lora_r: int = 64
 ) -> LiteGPTForConditionalGeneration | PeftModel:
     """The model as `sft.py` trains it, on the meta device: towers frozen, LoRA and what it trains beside float32."""
     with torch.device("meta"):
         model = LiteGPTForConditionalGeneration._from_config(config, dtype=dtype)
         for tower in model.model.towers:
             tower.requires_grad_(False)
-        if lora:
+        if with_lora:
             # Which rows are the new tokens' does not matter here.
             tokenizer = SimpleNamespace(convert_tokens_to_ids=lambda tokens: list(range(len(tokens))))
             arguments = ModelConfig(lora_r=lora_r, lora_alpha=16)
-            model = get_peft_model(model, lora_config(arguments, SimpleNamespace(tokenizer=tokenizer)))
-            for parameter in model.parameters():
-                if parameter.requires_grad:
-                    parameter.data = parameter.data.float()
+            lora = lora_config(arguments, SimpleNamespace(tokenizer=tokenizer))
+            model = add_adapter(model, lora, trained_dtype=torch.float32)
     return model.train()
 
 

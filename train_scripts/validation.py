@@ -200,14 +200,13 @@ def panel(
         if kind == "finding":
             true = [labels["finding"][finding["label"]] for finding in row["findings"]]
             answered = [finding["label"] for finding in line["findings"]]
-            for name, finding in zip(true, row["findings"], strict=True):
-                x1, y1, x2, y2 = _in_pixels(finding["box"], radiograph)
-                draw.rectangle([x1, y1, x2, y2], outline=TRUE, width=2)
-                draw.text((x1, y1), name, fill=TRUE, font=font, anchor="lb", **OUTLINE)
-            for name, finding in zip(answered, line["findings"], strict=True):
-                x1, y1, x2, y2 = _in_pixels(finding["box"], radiograph)
-                draw.rectangle([x1, y1, x2, y2], outline=ANSWERED, width=2)
-                draw.text((x1, y2), name, fill=ANSWERED, font=font, anchor="lt", **OUTLINE)
+            for colour, names, findings in ((TRUE, true, row["findings"]), (ANSWERED, answered, line["findings"])):
+                for name, finding in zip(names, findings, strict=True):
+                    x1, y1, x2, y2 = _in_pixels(finding["box"], radiograph)
+                    draw.rectangle([x1, y1, x2, y2], outline=colour, width=2)
+                    # What is true stands above its box, what was answered below: so both can be read.
+                    place, anchor = ((x1, y1), "lb") if colour == TRUE else ((x1, y2), "lt")
+                    draw.text(place, name, fill=colour, font=font, anchor=anchor, **OUTLINE)
         else:
             true = [labels["diagnosis"][index] for index in row["diagnoses"]]
             answered = [diagnosis["label"] for diagnosis in line["diagnoses"]]

@@ -9,6 +9,8 @@ VLLM_OPTIONS ?= --dtype float32 --enforce-eager
 PORT ?= 8000
 DEMO := outputs/demo
 PHANTOMS := $(DEMO)/phantoms/annotations/image_labels_test.csv
+# The last 300 rows of train are for calibration.
+TRAINING := --train_split 'train[:-300]' --training_cache_dir $(DEMO)/cache
 SHARED := --data_dir $(DEMO)/phantoms --cache_dir $(DEMO)/cache --num_proc $(JOBS)
 
 .PHONY: demo test test-slow test-oldest test-convert test-serve conformance bench paper-tables serve lint clean
@@ -91,22 +93,22 @@ touch $@
 endef
 
 $(PHANTOMS): | .venv/installed
-	$(PYTHON) datasets_scripts/phantom_cxr.py --output_dir $(DEMO)/phantoms --num_train 3000 --num_test 300 --size 256 --num_proc $(JOBS)
+	$(PYTHON) datasets_scripts/phantom_cxr.py --output_dir $(DEMO)/phantoms --num_train 3300 --num_test 300 --size 256 --num_proc $(JOBS)
 
 $(DEMO)/new/config.json: | .venv/installed
 	$(PYTHON) train_scripts/new_checkpoint.py --config train_scripts/configs/tiny.yaml --output_dir $(DEMO)/new
 
 $(DEMO)/towers/checkpoint/config.json: $(PHANTOMS) $(DEMO)/new/config.json
 	$(PYTHON) train_scripts/pretrain_towers.py --config train_scripts/configs/tiny_towers.yaml $(SHARED) \
-		--model_name_or_path $(DEMO)/new --output_dir $(DEMO)/towers --training_cache_dir $(DEMO)/cache
+		--model_name_or_path $(DEMO)/new --output_dir $(DEMO)/towers $(TRAINING)
 
 $(DEMO)/stage1/checkpoint/config.json: $(DEMO)/towers/checkpoint/config.json
 	$(PYTHON) train_scripts/sft.py --config train_scripts/configs/tiny_stage1.yaml $(SHARED) \
-		--model_name_or_path $(DEMO)/towers/checkpoint --output_dir $(DEMO)/stage1 --training_cache_dir $(DEMO)/cache
+		--model_name_or_path $(DEMO)/towers/checkpoint --output_dir $(DEMO)/stage1 $(TRAINING)
 
 $(DEMO)/checkpoint/config.json: $(DEMO)/stage1/checkpoint/config.json
 	$(PYTHON) train_scripts/sft.py --config train_scripts/configs/tiny_stage2.yaml $(SHARED) \
-		--model_name_or_path $(DEMO)/stage1/checkpoint --output_dir $(DEMO)/stage2 --training_cache_dir $(DEMO)/cache
+		--model_name_or_path $(DEMO)/stage1/checkpoint --output_dir $(DEMO)/stage2 $(TRAINING)
 	rm -rf $(DEMO)/checkpoint && cp -r $(DEMO)/stage2/checkpoint $(DEMO)/checkpoint
 
 $(DEMO)/report.md: $(DEMO)/checkpoint/config.json

@@ -90,7 +90,7 @@ def train_tokenizer(finding_labels: Sequence[str], diagnosis_labels: Sequence[st
     Its vocabulary is the pieces that answers and prompts are made of, so sequences are short and the head is small.
     Any other text falls back to bytes, so nothing is unknown to it.
     """
-    pieces = Regex(r"\w+ diseases of this chest radiograph are |<\d{1,3}>|<p>|</p> \{|\},?|[.,?:]")
+    pieces = Regex(r" ?\w+ diseases of this chest radiograph are |<\d{1,3}>|<p>|</p> \{|\},?|[.,?:]")
     splitter = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(pieces, "isolated"), pre_tokenizers.Metaspace(prepend_scheme="first", split=False)]
     )

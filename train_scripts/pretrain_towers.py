@@ -37,6 +37,7 @@ OFFSET_SCALE = 4.0  # offsets are a quarter of the image at most, mostly
 class TowerArguments:
     model_name_or_path: str = field(metadata={"help": "The LiteGPT checkpoint whose towers are trained."})
     data_dir: str = field(metadata={"help": "A release in VinDr-CXR's layout, or a prepared data set."})
+    train_split: str = field(default="train", metadata={"help": "The split to train on, or a slice: train[:-100]."})
     cache_dir: str | None = field(
         default=None, metadata={"help": "Prepared data; the library's own cache by default."}
     )
@@ -152,7 +153,7 @@ def main(arguments: TowerArguments, training_arguments: TrainingArguments) -> No
     cache_dir = arguments.training_cache_dir or f"{training_arguments.output_dir}/cache"
     # The main process writes the files, the others find them.
     with refuse_bad_input(), training_arguments.main_process_first(desc="preparing data"):
-        rows = load_rows(arguments.data_dir, "train", arguments.cache_dir, arguments.num_proc)
+        rows = load_rows(arguments.data_dir, arguments.train_split, arguments.cache_dir, arguments.num_proc)
         check_labels(rows, processor)
         entry = training_entry("pretrain_towers.py", arguments.data_dir, len(rows), [], "towers", training_arguments)
         store = RadiographStore(rows, processor.tower_image_processors, cache_dir)

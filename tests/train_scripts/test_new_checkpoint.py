@@ -64,11 +64,11 @@ def test_a_checkpoint_for_a_prepared_folder_has_its_labels_tokenizer_and_instruc
     assert processor.tokenizer.decode(processor.tokenizer(answer, add_special_tokens=False)["input_ids"]) == answer
 
 
-def test_the_tokenizer_knows_an_answer_of_any_label_without_bytes():
+def test_the_tokenizer_knows_an_answer_behind_a_prompt_without_bytes_whatever_the_label():
     tokenizer = train_tokenizer(OTHER_FINDINGS, OTHER_DIAGNOSES)
     for text in [
-        findings_to_text([Finding(label, (0, 0, 1, 1)) for label in OTHER_FINDINGS]),
-        *(diagnoses_to_text([label]) for label in OTHER_DIAGNOSES),
+        f"[/INST] {findings_to_text([Finding(label, (0, 0, 1, 1)) for label in OTHER_FINDINGS])}",
+        *(f"[/INST] {diagnoses_to_text([label])}" for label in OTHER_DIAGNOSES),
         *instructions_for(OTHER_DIAGNOSES).values(),
     ]:
         assert not [token for token in tokenizer.tokenize(text) if token.startswith("<0x")], text

@@ -44,6 +44,7 @@ setup(
         "sacrebleu>=2.6",
         "nltk>=3.10",
         "pycocoevalcap>=1.2",
+        "matplotlib>=3.10",  # the plots of evaluation reports
         "tensorboard>=2.20",  # the trainer's default report
         "pydicom>=3.0.2",
         "imagecodecs>=2025.3.30",
@@ -62,6 +63,6 @@ setup(
         # Decodes JPEG for the paper's code, which benchmarks/ compares with. GPL: nothing of ours imports it.
         "bench": ["pylibjpeg-libjpeg>=2.3"],
         "conformance": ["parameterized>=0.9"],  # of transformers' own tests
-        "dev": ["pytest>=9.0", "ruff>=0.14", "ensemble-boxes>=1.0.9"],
+        "dev": ["pytest>=9.0", "ruff>=0.14", "ensemble-boxes>=1.0.9", "xgrammar>=0.2.8"],
     },
 )

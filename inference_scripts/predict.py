@@ -6,6 +6,9 @@
 Reads DICOM, PNG and JPEG; from a folder it takes every file below it. Writes `predictions.jsonl`, a line for each
 radiograph, and overlay PNGs. A file that cannot be used is named with the reason, the others are answered; the status
 is 1. The same command again goes on where an interrupted run stopped.
+
+    ... --threshold operating_point     # findings from the thresholds on that calibrate.py chose for the checkpoint
+    ... --no-constrained                # plain decoding: answers may be malformed
 """
 
 import argparse
@@ -39,6 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--output_dir", required=True, type=Path)
     parser.add_argument("--batch_size", type=int, default=8, help="radiographs read and answered together")
+    parser.add_argument(
+        "--constrained",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="answers in the answer language alone, with the checkpoint's labels",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=threshold,
+        help="leave out findings with a smaller score; operating_point: the checkpoint's own threshold for each label",
+    )
     args = parser.parse_args(arguments)
 
     predictions = args.output_dir / "predictions.jsonl"
@@ -46,7 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with refuse_bad_input():
         model, processor = load_checkpoint(args.model_name_or_path)
-    pipe = ChestXrayFindingsPipeline(model=model.eval(), processor=processor, device=device)
+        pipe = ChestXrayFindingsPipeline(
+            model=model.eval(),
+            processor=processor,
+            device=device,
+            constrained=args.constrained,
+            threshold=args.threshold,
+        )
+    settings = {"model": args.model_name_or_path, "constrained": args.constrained, "threshold": args.threshold}
     failures = 0
     with predictions.open("a", encoding="utf-8") as file:
         for start in tqdm(range(0, len(pending), args.batch_size), desc="Radiographs", unit="batch"):
@@ -58,25 +79,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 name = f"{len(answered):05d}_{path.stem}.png"
                 overlay(radiograph, output).save(args.output_dir / name)
                 size = {"width": radiograph.width, "height": radiograph.height}
-                line = {"file": str(path), "model": args.model_name_or_path, **size, **output, "overlay": name}
-                answered.add((line["file"], line["model"]))
+                line = {"file": str(path), **settings, **size, **output, "overlay": name}
+                answered.add(_question(line))
                 file.write(json.dumps(line) + "\n")
             file.flush()
     print(f"{predictions}: {len(answered)} radiographs answered; {failures} could not be used")
     return 1 if failures or not answered else 0
 
 
+def threshold(text: str) -> float | str:
+    return text if text == "operating_point" else float(text)
+
+
 def answered_and_pending(
     parser: argparse.ArgumentParser, args: argparse.Namespace, predictions: Path
-) -> tuple[set[tuple[str, str]], list[Path]]:
-    """What an interrupted run answered, as (file, model), and the radiographs asked for that it did not answer."""
+) -> tuple[set[tuple], list[Path]]:
+    """What an interrupted run answered, and the radiographs asked for that it did not answer with these settings."""
     missing = [str(path) for path in args.radiographs if not path.exists()]
     if missing:
         parser.error(f"no such file or folder: {', '.join(missing)}")
     predictions.parent.mkdir(parents=True, exist_ok=True)
-    answered = {(line["file"], line["model"]) for line in complete_lines(predictions)}
-    pending = [path for path in files_below(args.radiographs) if (str(path), args.model_name_or_path) not in answered]
+    answered = {_question(line) for line in complete_lines(predictions)}
+    settings = {"model": args.model_name_or_path, **vars(args)}
+    pending = [
+        path for path in files_below(args.radiographs) if _question({**settings, "file": str(path)}) not in answered
+    ]
     return answered, pending
+
+
+def _question(line: dict[str, Any]) -> tuple:
+    # A server's lines have neither of the last two.
+    return line["file"], line["model"], line.get("constrained"), line.get("threshold")
 
 
 def readable(paths: Sequence[Path], windowing: str) -> Iterator[tuple[Path, Image.Image]]:

@@ -1,8 +1,9 @@
 """The answers that a checkpoint may give, as an automaton over tokens: what may follow what was written so far.
 
 Only *canonical* tokens are allowed: those with which the tokenizer writes a training answer. So a stretch of text that
-is certain has one tokenisation, and the model meets no sequence of tokens that it was not trained on. (Engines such as
-xgrammar accept every tokenisation of a text that their grammar allows.)
+is certain has one tokenisation, and the model meets no sequence of tokens that it was not trained on. Engines such as
+xgrammar accept every tokenisation of a text that their grammar allows, and a checkpoint must load with transformers
+alone; so its own decoding does not use one. For a server that has such an engine there is `ebnf`.
 
     findings:   first -> x1 -> y1 -> x2 -> y2 -> next -> x1 ... until a y2 that ends with a full stop; or No finding.
     diagnoses:  first -> next -> ... in the checkpoint's order of labels; or No finding.
@@ -11,12 +12,23 @@ x2 exceeds x1 and y2 exceeds y1, so every box has an area. What `answers.py` par
 exception: diagnoses in another order than the checkpoint's, which no training answer has.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from .answers import DIAGNOSES_PREFIX, FINDINGS_PREFIX, NO_FINDING
+from .answer_ebnf import diagnoses_ebnf, findings_ebnf
+from .answers import (
+    DIAGNOSES_PREFIX,
+    FINDINGS_PREFIX,
+    NO_FINDING,
+    AnswerError,
+    Finding,
+    diagnoses_to_text,
+    findings_to_text,
+    text_to_diagnoses,
+    text_to_findings,
+)
 
 FINDING_TASKS = ("identify", "grounding")
 GRID = 100  # coordinates are integers from 0 to GRID
@@ -44,16 +56,17 @@ class AnswerGrammar:
 
     Args:
         tokenizer: a fast one, for where its tokens begin and end.
-        prompts: task -> the prompt after which the answer is written.
-        between: what stands between a prompt and its answer.
+        tasks: of the checkpoint. Those for which it has no labels are left out.
         finding_labels, diagnosis_labels: of the checkpoint, in the answers' order.
 
     Attributes:
+        tasks: that have answers.
         allowed: for each node the tokens that may follow, a list of ids.
         longest_finding: tokens that a further finding may take, the end of the answer included.
 
     Raises:
-        ValueError: the tokenizer does not write the parts of an answer each by itself.
+        ValueError: the tokenizer does not write the parts of an answer each by itself, or a label cannot be told from
+            the text around it.
     """
 
     END = State(-1)
@@ -61,32 +74,53 @@ class AnswerGrammar:
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        prompts: Mapping[str, str],
-        between: str,
+        tasks: Iterable[str],
         finding_labels: Sequence[str],
         diagnosis_labels: Sequence[str],
     ):
         self.finding_labels, self.diagnosis_labels = list(finding_labels), list(diagnosis_labels)
-        self.tasks = list(prompts)
+        self.tasks = [task for task in tasks if self._labels(task)]
         self._tokenizer = tokenizer
         self._next: list[dict[int, int | Leaf]] = []
-        self._numbers: dict[frozenset, int] = {}
-        context = next(iter(prompts.values())) + between
-        if any(task in FINDING_TASKS for task in prompts):
-            self._add_findings(self._units(context, len(between), _finding_samples(self.finding_labels)))
-        if "vqa" in prompts:
-            self._add_diagnoses(self._units(context, len(between), _diagnosis_samples(self.diagnosis_labels)))
+        self._numbers: dict[tuple[tuple[tuple[int, ...], Leaf], ...], int] = {}
+        _check_labels(self.finding_labels, self.diagnosis_labels)
+        if any(task in FINDING_TASKS for task in self.tasks):
+            units = self._units(_finding_samples(self.finding_labels))
+            for slots, following in _FINDING_ORDER:
+                _move_common_start(units, slots, following)
+            self._add_findings(units)
+        if any(task not in FINDING_TASKS for task in self.tasks):
+            units = self._units(_diagnosis_samples(self.diagnosis_labels))
+            for slots, following in _DIAGNOSIS_ORDER:
+                _move_common_start(units, slots, following)
+            self._add_diagnoses(units)
         self.allowed = [sorted(children) for children in self._next]
+        del self._numbers  # only for the making
 
     def start(self, task: str) -> State:
-        """The state before the first token of an answer to `task`."""
+        """The state before the first token of an answer to `task`.
+
+        Raises:
+            ValueError: not one of `tasks`.
+        """
+        self._check_task(task)
         return State(self._findings["first"] if task in FINDING_TASKS else self._diagnoses[-1])
+
+    def least_room(self, task: str) -> int:
+        """The least `max_new_tokens` with which every answer to `task` ends, whatever it says.
+
+        Raises:
+            ValueError: not one of `tasks`.
+        """
+        self._check_task(task)
+        return self._least_room_for_findings if task in FINDING_TASKS else self._least_room_for_diagnoses
 
     def advance(self, state: State, token: int, room: int) -> State:
         """The state after `token`, one of `allowed[state.node]`; END after the end-of-sequence token.
 
         Args:
-            room: tokens that may still follow it. Where no further finding fits, the answer has to end.
+            room: tokens that may still follow it. Where nothing more fits, the answer has to end: it never takes more
+                than `max_new_tokens`, if those are at least `least_room`.
         """
         following = self._next[state.node][token]
         if isinstance(following, int):
@@ -99,14 +133,42 @@ class AnswerGrammar:
         if slot == "y1":
             return State(self._findings["x2", state.x1], state.x1, value)
         if slot == "x2":
-            # The tokens of this y2 and of a further finding must fit.
-            ends = room < 2 * self.longest_finding
-            return State(self._findings["last y2" if ends else "y2", state.y1])
+            return State(self._findings["y2" if room >= self._room_for_more else "last y2", state.y1])
         if slot == "y2":
             return State(self._findings["next"])
         if slot == "diagnosis":
-            return State(self._diagnoses[value])
+            more = room >= self._room_for_more_after[value]
+            return State(self._diagnoses[value] if more else self._last_diagnoses[value])
         return self.END
+
+    def ebnf(self, task: str, max_new_tokens: int | None = None) -> str:
+        """The answers to `task` as a grammar for an engine, see `answer_ebnf.py`.
+
+        Args:
+            max_new_tokens: no more findings than fit into them in canonical tokens. An engine may write a finding in
+                more tokens than those, so an answer may still be cut off; a model that was trained hardly does that.
+
+        Raises:
+            ValueError: not one of `tasks`, or `max_new_tokens` are fewer than `least_room`.
+        """
+        least = self.least_room(task)
+        if max_new_tokens is not None and max_new_tokens < least:
+            raise ValueError(f"An answer to [{task}] may take {least} tokens; max_new_tokens is {max_new_tokens}.")
+        if task not in FINDING_TASKS:
+            return diagnoses_ebnf(self.diagnosis_labels)
+        if max_new_tokens is None:
+            return findings_ebnf(self.finding_labels)
+        return findings_ebnf(self.finding_labels, 1 + (max_new_tokens - least) // self.longest_finding)
+
+    def _labels(self, task: str) -> list[str]:
+        return self.finding_labels if task in FINDING_TASKS else self.diagnosis_labels
+
+    def _check_task(self, task: str) -> None:
+        if task not in self.tasks:
+            raise ValueError(
+                f"This checkpoint has no labels for [{task}], so its answers have no grammar; it has one for: "
+                f"{', '.join(self.tasks) or 'none'}."
+            )
 
     # --- The automaton -----------------------------------------------------------------------------------------------
 
@@ -125,31 +187,55 @@ class AnswerGrammar:
             last = [(units["last y2", v] + eos, ("end", None)) for v in above]
             nodes["last y2", low] = self._node(last)
             nodes["y2", low] = self._node([(units["y2", v], ("y2", None)) for v in above] + last)
-        longest = {slot: max(len(unit) for (name, _), unit in units.items() if name == slot) for slot, _ in units}
-        self.longest_finding = sum(longest[slot] for slot in ("next", "x1", "y1", "x2", "last y2")) + 1
         self._findings = nodes
 
+        longest: dict[str, int] = {}
+        for (slot, value), unit in units.items():
+            if slot not in ("x1", "y1") or value < GRID:
+                longest[slot] = max(longest.get(slot, 0), len(unit))
+        box = sum(longest[slot] for slot in ("x1", "y1", "x2", "last y2")) + len(eos)
+        self.longest_finding = longest["next"] + box
+        self._room_for_more = longest["y2"] + self.longest_finding
+        self._least_room_for_findings = len(start) + max(len(nothing[0]), longest["first"] + box)
+
     def _add_diagnoses(self, units: Units) -> None:
-        """`_diagnoses[i]`: the node after the label number i and its comma; -1: at the beginning."""
+        """`_diagnoses[i]`: the node after the label number i and its comma; -1: at the beginning.
+
+        `_last_diagnoses[i]` is the same where one more label has to end the answer.
+        """
         eos = (self._tokenizer.eos_token_id,)
+        start = units["open", None]
         names = [label for label in self.diagnosis_labels if label != NO_FINDING]
-        self._diagnoses = {}
-        for last in range(-1, len(names) - 1):
-            slot, start = ("next", ()) if last >= 0 else ("first", units["open", None])
-            later = names[last + 1 :]
-            alternatives = [(units[f"{slot} ends", label] + eos, ("end", None)) for label in later]
-            alternatives += [
-                (units[slot, label], ("diagnosis", last + 1 + index)) for index, label in enumerate(later[:-1])
-            ]
-            if last < 0:
-                alternatives.append((units["first ends", NO_FINDING] + eos, ("end", None)))
-            self._diagnoses[last] = self._node((start + unit, leaf) for unit, leaf in alternatives)
+        ends = [units["next ends", label] + eos for label in names]
+        # Tokens that the last label may take, behind each label.
+        to_end = [max(map(len, ends[index + 1 :])) for index in range(len(names) - 1)]
+        self._diagnoses, self._last_diagnoses = {}, {}
+        self._room_for_more_after: dict[int, int] = {}
+
+        # What may follow, without the opening: these take `least_room`.
+        first = [(units["first ends", label] + eos, ("end", None)) for label in self.diagnosis_labels]
+        first += [(units["first", label], ("diagnosis", index)) for index, label in enumerate(names[:-1])]
+        self._diagnoses[-1] = self._node((start + unit, leaf) for unit, leaf in first)
+        self._least_room_for_diagnoses = len(start) + max(
+            len(unit) + (to_end[value] if slot == "diagnosis" else 0) for unit, (slot, value) in first
+        )
+        for index in range(len(names) - 1):
+            last = [(unit, ("end", None)) for unit in ends[index + 1 :]]
+            more = [(units["next", names[later]], ("diagnosis", later)) for later in range(index + 1, len(names) - 1)]
+            self._diagnoses[index] = self._node(last + more)
+            self._last_diagnoses[index] = self._node(last)
+            self._room_for_more_after[index] = max(
+                [to_end[index]] + [len(unit) + to_end[later] for unit, (_, later) in more]
+            )
 
     def _node(self, alternatives: Iterable[tuple[tuple[int, ...], Leaf]]) -> int:
         """The node from which each alternative's tokens lead to its leaf; equal nodes are one."""
+        alternatives = tuple(alternatives)
+        if alternatives in self._numbers:
+            return self._numbers[alternatives]
         by_token: dict[int, list[tuple[tuple[int, ...], Leaf]]] = {}
-        for (token, *rest), leaf in alternatives:
-            by_token.setdefault(token, []).append((tuple(rest), leaf))
+        for tokens, leaf in alternatives:
+            by_token.setdefault(tokens[0], []).append((tokens[1:], leaf))
         children: dict[int, int | Leaf] = {}
         for token, rests in by_token.items():
             if all(rest for rest, _ in rests):
@@ -158,55 +244,67 @@ class AnswerGrammar:
                 children[token] = rests[0][1]
             else:
                 raise ValueError(f"{_TOKENIZER_UNFIT}: the tokens of one part begin another one.")
-        key = frozenset(children.items())
-        if key not in self._numbers:
-            self._numbers[key] = len(self._next)
-            self._next.append(children)
-        return self._numbers[key]
+        self._numbers[alternatives] = len(self._next)
+        self._next.append(children)
+        return self._numbers[alternatives]
 
-    def _units(self, context: str, between: int, samples: list[list["_Piece"]]) -> Units:
+    def _units(self, samples: list[list["_Piece"]]) -> Units:
         """The tokens of each part of an answer, as the tokenizer writes them in whole answers.
 
         Two parts meet at the last place between them where the tokenizer always begins a new token: Llama 2 writes
         `><` as one token, so a coordinate ends behind `<` there, and before it where `<38>` is one token.
         """
-        encoded = [self._encode(context, between, pieces) for pieces in samples]
+        encoded = [self._encode(pieces) for pieces in samples]
         # For each kind of piece: how many of its last characters belong to the next one.
         overlaps: dict[str, set[int]] = {}
-        for (_, starts), pieces in zip(encoded, samples, strict=True):
-            boundaries, end = set(starts), 0
+        for (_, places), pieces in zip(encoded, samples, strict=True):
+            end = 0
             for piece in pieces:
                 end += len(piece.text)
-                possible = {n for n in range(piece.gap + 1) if end - n in boundaries}
+                possible = {n for n in range(piece.gap + 1) if end - n in places}
                 overlaps[piece.kind] = overlaps.get(piece.kind, possible) & possible
         for kind, possible in overlaps.items():
             if not possible:
                 raise ValueError(f"{_TOKENIZER_UNFIT}: its tokens cross the end of {kind}.")
 
         units: Units = {}
-        for (ids, starts), pieces in zip(encoded, samples, strict=True):
+        for (ids, places), pieces in zip(encoded, samples, strict=True):
             begin = end = 0
             for piece in pieces:
                 end += len(piece.text)
-                cut = starts.index(end - min(overlaps[piece.kind]))
+                cut = places[end - min(overlaps[piece.kind])]
                 unit = tuple(ids[begin:cut])
                 if units.setdefault((piece.slot, piece.value), unit) != unit:
                     raise ValueError(f"{_TOKENIZER_UNFIT}: it has two ways to write {piece.text!r}.")
                 begin = cut
         return units
 
-    def _encode(self, context: str, between: int, pieces: list["_Piece"]) -> tuple[list[int], list[int]]:
-        """The tokens of an answer, and at which of its characters each starts; at last, its length."""
+    def _encode(self, pieces: list["_Piece"]) -> tuple[list[int], dict[int, int]]:
+        """The tokens of an answer, written by itself as in training; character -> the token that starts there."""
         answer = "".join(piece.text for piece in pieces)
-        encoding = self._tokenizer(context + answer, add_special_tokens=False, return_offsets_mapping=True)
-        starts = [start - len(context) for start, _ in encoding["offset_mapping"]]
-        if -between not in starts:
-            raise ValueError(f"{_TOKENIZER_UNFIT}: the answer's first token reaches into the prompt.")
-        first = starts.index(-between)
-        return encoding["input_ids"][first:], [max(0, start) for start in starts[first:]] + [len(answer)]
+        encoding = self._tokenizer(answer, add_special_tokens=False, return_offsets_mapping=True)
+        ids = encoding["input_ids"]
+        places = {len(answer): len(ids)}
+        for number, (start, _) in enumerate(encoding["offset_mapping"]):
+            places.setdefault(start, number)  # of the bytes of a character, which all start where it does, the first
+        return ids, places
 
 
 _TOKENIZER_UNFIT = "Constrained decoding does not work with this tokenizer"
+
+# Which slots stand behind which.
+_FINDING_ORDER = (
+    (("open",), ("first", "first ends")),
+    (("first", "next"), ("x1",)),
+    (("x1",), ("y1",)),
+    (("y1",), ("x2",)),
+    (("x2",), ("y2", "last y2")),
+    (("y2",), ("next",)),
+)
+_DIAGNOSIS_ORDER = (
+    (("open",), ("first", "first ends")),
+    (("first", "next"), ("next", "next ends")),
+)
 
 
 class _Piece(NamedTuple):
@@ -220,6 +318,40 @@ class _Piece(NamedTuple):
     @property
     def kind(self) -> str:
         return self.slot.replace("first", "next")
+
+
+def _move_common_start(units: Units, slots: Sequence[str], following: Sequence[str]) -> None:
+    """Moves the tokens with which all units of the `following` slots begin to the end of those of `slots`.
+
+    Where the tokenizer writes `>},<` as one token, y2 is its digits alone, so the tokens of 7 begin those of 74. With
+    this they end where the next part begins to differ, and no unit begins another one.
+    """
+    behind = [unit for (slot, _), unit in units.items() if slot in following]
+    common = 0
+    # A unit keeps a token of its own.
+    for tokens in zip(*(unit[:-1] for unit in behind), strict=False):
+        if len(set(tokens)) > 1:
+            break
+        common += 1
+    start = behind[0][:common]
+    for (slot, value), unit in units.items():
+        if slot in following:
+            unit = unit[common:]
+        if slot in slots:
+            unit = unit + start
+        units[slot, value] = unit
+
+
+def _check_labels(finding_labels: Sequence[str], diagnosis_labels: Sequence[str]) -> None:
+    """Raises ValueError for a label that `answers.py` does not read back."""
+    for label in [*finding_labels, *diagnosis_labels]:
+        try:
+            if label in finding_labels:
+                text_to_findings(findings_to_text([Finding(label, (0, 0, 1, 1))]), [label])
+            if label in diagnosis_labels:
+                text_to_diagnoses(diagnoses_to_text([label]), [label])
+        except AnswerError as error:
+            raise ValueError(f"The label {label!r} cannot stand in an answer: {error}.") from None
 
 
 def _finding_samples(labels: Sequence[str]) -> list[list[_Piece]]:
@@ -242,17 +374,12 @@ def _finding_samples(labels: Sequence[str]) -> list[list[_Piece]]:
 
 
 def _diagnosis_samples(labels: Sequence[str]) -> list[list[_Piece]]:
-    """Answers with every diagnosis first, later and last."""
+    """Answers with every diagnosis first, behind every other one, before every other one, and last."""
     opening = _Piece("open", None, DIAGNOSES_PREFIX, len(DIAGNOSES_PREFIX))
-    samples = [[opening, _Piece("first ends", label, f"{label}.", 0)] for label in {*labels, NO_FINDING}]
-    for label in labels:
-        for other in labels:
-            samples.append(
-                [
-                    opening,
-                    _Piece("first", label, f"{label}, ", 2),
-                    _Piece("next", other, f"{other}, ", 2),
-                    _Piece("next ends", label, f"{label}.", 0),
-                ]
-            )
+    samples = [[opening, _Piece("first ends", label, f"{label}.", 0)] for label in labels]
+    for index, label in enumerate(labels):
+        pieces = [opening, *(_Piece(slot, label, f"{label}, ", 2) for slot in ("first", "next"))]
+        for other in labels[index + 1 :]:
+            pieces += [_Piece("next", name, f"{name}, ", 2) for name in (other, label)]
+        samples.append([*pieces, _Piece("next ends", label, f"{label}.", 0)])
     return samples

@@ -1,6 +1,7 @@
 """LiteGPT's processor: radiographs and prompts -> the model's tensors."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from transformers.processing_utils import MultiModalData, ProcessorMixin
 from transformers.tokenization_utils_base import AddedToken, PreTrainedTokenizerBase
 from transformers.utils import is_torch_tensor
 
+from .answer_grammar import AnswerGrammar
+from .constrained_decoding import AnswerLogitsProcessor, ConstrainedGreedy
 from .pipeline_litegpt import ChestXrayFindingsPipeline  # noqa: F401 (its file must travel wherever this one does)
 from .radiograph import SquashedRadiograph, load_radiograph, squash_radiograph
 
@@ -62,6 +65,8 @@ class LiteGPTProcessor(ProcessorMixin):
         windowing: of DICOM files, "dicom" or "paper" (what the paper's weights were trained with).
         fast: approximate resizing and JPEG 2000 decoding, see `squash_radiograph`.
         num_threads: that decode one JPEG 2000 stream.
+        score_temperatures: of the scores of "finding" (boxes) and "diagnosis"; 1 leaves them as the model has them.
+        score_thresholds: finding label -> the score from which on a box is reported at the operating point.
     """
 
     def __init__(
@@ -77,6 +82,8 @@ class LiteGPTProcessor(ProcessorMixin):
         windowing: str = "dicom",
         fast: bool = False,
         num_threads: int = 1,
+        score_temperatures: dict[str, float] | None = None,
+        score_thresholds: dict[str, float] | None = None,
         chat_template: str | None = None,
     ):
         tokenizer.padding_side = "left"  # as generation in batches needs it
@@ -88,6 +95,8 @@ class LiteGPTProcessor(ProcessorMixin):
         self.windowing = windowing
         self.fast = fast
         self.num_threads = num_threads
+        self.score_temperatures = {"finding": 1.0, "diagnosis": 1.0} | (score_temperatures or {})
+        self.score_thresholds = dict(score_thresholds or {})
         self.image_token = IMAGE_TOKEN
         self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         self.image_token_ids = [tokenizer.convert_tokens_to_ids(VISUAL_TOKEN)]
@@ -108,6 +117,31 @@ class LiteGPTProcessor(ProcessorMixin):
             )
         content = [{"type": "image"}, {"type": "text", "text": f"[{task}] {self.instructions[task]}"}]
         return self.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+
+    @cached_property
+    def answer_grammar(self) -> AnswerGrammar:
+        """The answers that this checkpoint may give: to the tasks of its instructions, with its labels.
+
+        Raises:
+            ValueError: a label or the tokenizer does not fit the answer language.
+        """
+        return AnswerGrammar(self.tokenizer, self.instructions, self.finding_labels, self.diagnosis_labels)
+
+    def constrained_greedy(self, jump_ahead: bool = True) -> ConstrainedGreedy:
+        """For `generate(custom_generate=...)`: greedy answers in the answer language, several tokens a pass.
+
+        Args:
+            jump_ahead: False reads one token a pass; the answers are the same.
+        """
+        return ConstrainedGreedy(self.answer_grammar, self._identifiers, jump_ahead)
+
+    def answer_logits_processor(self, max_new_tokens: int) -> AnswerLogitsProcessor:
+        """For `generate(logits_processor=[...])`: any decoding, beams and sampling too, in the answer language."""
+        return AnswerLogitsProcessor(self.answer_grammar, self._identifiers, max_new_tokens)
+
+    @property
+    def _identifiers(self) -> dict[int, str]:
+        return {self.tokenizer.convert_tokens_to_ids(f"[{task}]"): task for task in self.instructions}
 
     @property
     def tower_image_processors(self) -> list:

@@ -54,6 +54,25 @@ def test_folders_and_files_are_answered_and_unusable_ones_named(tiny_checkpoint,
     assert complete_lines(path) == results
 
 
+def test_settings_reach_the_answers_and_other_settings_are_answered_anew(tiny_checkpoint, tmp_path):
+    Image.new("L", (80, 60), 90).save(tmp_path / "a.png")
+    options = ["--model_name_or_path", str(tiny_checkpoint), "--output_dir", str(tmp_path / "out")]
+    for further in ([], ["--threshold", "1"], ["--no-constrained"], ["--threshold", "1"]):
+        assert main([*options, *further, str(tmp_path / "a.png")]) == 0
+    plain, high, unconstrained = complete_lines(tmp_path / "out" / "predictions.jsonl")
+    assert plain["malformed"] == {"identify": None, "vqa": None} and plain["threshold"] is None
+    assert high["findings"] == [] and high["answers"] == plain["answers"] and high["threshold"] == 1
+    assert all(unconstrained["malformed"].values())  # the model is untrained
+    assert len({line["overlay"] for line in (plain, high, unconstrained)}) == 3
+
+
+def test_a_checkpoint_without_operating_points_is_refused_in_one_sentence(tiny_checkpoint, tmp_path):
+    Image.new("L", (80, 60), 90).save(tmp_path / "a.png")
+    options = ["--model_name_or_path", str(tiny_checkpoint), "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match="no operating points"):
+        main([*options, "--threshold", "operating_point", str(tmp_path / "a.png")])
+
+
 def test_a_missing_file_is_one_sentence_and_a_status(tiny_checkpoint, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--model_name_or_path", str(tiny_checkpoint), "--output_dir", str(tmp_path), str(tmp_path / "none.dcm")])

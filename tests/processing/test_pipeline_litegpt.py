@@ -1,30 +1,48 @@
+import copy
+import math
+
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from processing.pipeline_litegpt import ChestXrayFindingsPipeline, GreedyTokenProbabilities
+from processing.answers import text_to_findings
+from processing.pipeline_litegpt import (
+    Answer,
+    BoxProbabilities,
+    ChestXrayFindingsPipeline,
+    GreedyTokenProbabilities,
+    _decode,
+    box_probabilities,
+    box_score,
+    calibrated,
+    structured_answers,
+)
 from train_scripts.checkpoint import load_checkpoint
 
 FINDINGS = (
     "Local diseases of this chest radiograph are <p>Cardiomegaly</p> {<38><52><81><74>},<p>ILD</p> {<0><10><50><90>}."
 )
 DIAGNOSES = "Global diseases of this chest radiograph are Pneumonia, COPD."
+NO_FINDING = {"No finding": 0.2}
 
 
 class Recited(ChestXrayFindingsPipeline):
     """The pipeline with a model that recites given answers, each token with a probability of its own."""
 
-    def recite(self, answers: dict[str, str]) -> "Recited":
-        self.answers = answers
+    def recite(self, answers: dict[str, str], label_probabilities: dict[str, dict[str, float]]) -> "Recited":
+        self.answers, self.label_probabilities = answers, label_probabilities
         return self
 
     def _forward(self, inputs, max_new_tokens=512):
         tokens = self.tokenizer(self.answers[inputs["task"]], add_special_tokens=False)["input_ids"]
-        self.probabilities = [0.5 + 0.01 * index for index in range(len(tokens) + 1)]
         return {
             **{name: inputs[name] for name in ("is_last", "task", "size")},
             "new_tokens": torch.tensor([tokens + [self.tokenizer.eos_token_id]]),
-            "probabilities": torch.tensor([self.probabilities]),
+            "token_probabilities": torch.tensor([[0.5 + 0.01 * index for index in range(len(tokens) + 1)]]),
+            "candidates": torch.tensor([[[token] for token in [*tokens, self.tokenizer.eos_token_id]]]),
+            "candidate_probabilities": torch.ones(1, len(tokens) + 1, 1),
+            "label_probabilities": [self.label_probabilities[inputs["task"]]],
         }
 
 
@@ -38,8 +56,24 @@ def reciter(loaded) -> Recited:
     return Recited(model=loaded[0], processor=loaded[1])
 
 
-def test_boxes_are_in_pixels_of_the_radiograph_as_given(reciter):
-    result = reciter.recite({"identify": FINDINGS, "vqa": DIAGNOSES})(Image.new("L", (200, 1000)))
+@pytest.fixture
+def recited(reciter) -> Recited:
+    marginals = {"Pneumonia": 0.7, "COPD": 0.6, "Tuberculosis": 0.1}
+    return reciter.recite({"identify": FINDINGS, "vqa": DIAGNOSES}, {"identify": NO_FINDING, "vqa": marginals})
+
+
+@pytest.fixture
+def calibrated_reciter(loaded) -> Recited:
+    processor = copy.copy(loaded[1])
+    processor.score_temperatures = {"finding": 2.0, "diagnosis": 0.5}
+    processor.score_thresholds = {"Cardiomegaly": 0.1, "ILD": 0.99}
+    pipe = Recited(model=loaded[0], processor=processor)
+    marginals = {"Pneumonia": 0.7, "COPD": 0.6, "Tuberculosis": 0.1}
+    return pipe.recite({"identify": FINDINGS, "vqa": DIAGNOSES}, {"identify": NO_FINDING, "vqa": marginals})
+
+
+def test_boxes_are_in_pixels_of_the_radiograph_as_given(recited):
+    result = recited(Image.new("L", (200, 1000)))
     assert [(finding["label"], finding["box"]) for finding in result["findings"]] == [
         ("Cardiomegaly", {"xmin": 76, "ymin": 520, "xmax": 162, "ymax": 740}),
         ("ILD", {"xmin": 0, "ymin": 100, "xmax": 100, "ymax": 900}),
@@ -49,34 +83,178 @@ def test_boxes_are_in_pixels_of_the_radiograph_as_given(reciter):
     assert result["malformed"] == {"identify": None, "vqa": None}
 
 
-def test_score_is_the_mean_probability_of_the_tokens_that_write_the_box(reciter):
-    result = reciter.recite({"identify": FINDINGS, "vqa": DIAGNOSES})(Image.new("L", (100, 100)))
-    # Opening words, <p>, label, "</p> {", four coordinates, "},", ...: the braces share tokens with other text.
-    tokens = reciter.tokenizer.tokenize(FINDINGS)
-    first = tokens.index("</p>▁{")
-    expected = sum(0.5 + 0.01 * index for index in range(first, first + 6)) / 6
-    assert result["findings"][0]["score"] == pytest.approx(expected)
-    # A diagnosis is a token of its own: the second one of the answer, behind the opening words.
+def test_a_box_has_the_probabilities_of_its_entry_its_label_and_every_value_of_its_coordinates():
+    tokens = ["Local diseases of this chest radiograph are ", "<p>", "Cardio", "megaly", "</p> {<"]
+    values = [1.0, 0.9, 0.8, 0.7, 1.0]
+    for token, value in (("3", 0.6), ("8", 0.5), ("><", 1.0), ("52", 0.4), ("><", 1.0), ("81", 0.3), ("><", 1.0)):
+        tokens, values = [*tokens, token], [*values, value]
+    tokens += ["74", ">},", "<p>", "ILD</p> {", "<0>", "<10>", "<50>", "<90>", "}."]
+    values += [0.2, 0.55, *[0.95] * 7]
+    considered = {number: {token: values[number]} for number, token in enumerate(tokens)}
+    considered[5] = {"3": 0.6, "4": 0.3, "7": 0.1}
+    considered[6] = {"8": 0.5, "9": 0.25, "1": 0.25}
+    considered[16] = {"<0>": 0.95, "<1>": 0.04, "<10>": 0.01}
+    starts = np.cumsum([0, *map(len, tokens[:-1])]).tolist()
+    answer = Answer("".join(tokens), starts, values, considered=considered)
+    assert answer.text == FINDINGS
+    first, second = box_probabilities(text_to_findings(FINDINGS, ["Cardiomegaly", "ILD"]), answer)
+    assert first.entry == pytest.approx(0.9)
+    assert first.label == pytest.approx(0.8 * 0.7)
+    assert second.entry == pytest.approx(0.55 * 0.95)  # that a comma follows, no full stop
+    x1 = first.coordinates[0]
+    assert (x1[38], x1[39], x1[31]) == pytest.approx((0.6 * 0.5, 0.6 * 0.25, 0.6 * 0.25))
+    # Nothing is known of what would have followed a 4 or a 7: 4 and 40 to 49, 7 and 70 to 79.
+    assert (x1[4], x1[45], x1[70]) == pytest.approx((0.3 / 11, 0.3 / 11, 0.1 / 11))
+    assert x1.sum() == pytest.approx(1)
+    assert second.coordinates[0][[0, 1, 10, 11]] == pytest.approx([0.95, 0.04, 0.01, 0])
+
+
+def test_a_box_score_is_the_probability_that_the_model_gives_a_box_near_it():
+    box = (0.2, 0.2, 0.6, 0.6)
+    coordinates = np.zeros((4, 101))
+    coordinates[[0, 1, 2, 3], [20, 20, 60, 60]] = 1
+    assert box_score(box, BoxProbabilities(0.9, 0.8, coordinates)) == pytest.approx(0.72)
+    near, far, nothing = (coordinates.copy() for _ in range(3))
+    near[0, [20, 21]] = 0.5  # an IoU of 0.97
+    far[0, [20, 55]] = 0.25, 0.75  # an IoU of 0.125
+    nothing[0, 20] = 0.25  # the rest on tokens that are no coordinates
+    assert box_score(box, BoxProbabilities(0.9, 0.8, near)) == pytest.approx(0.72)
+    assert box_score(box, BoxProbabilities(0.9, 0.8, far)) == pytest.approx(0.18, abs=0.02)
+    assert box_score(box, BoxProbabilities(0.9, 0.8, nothing)) == pytest.approx(0.18, abs=0.02)
+
+
+def test_scores_come_from_the_answer_s_tokens_and_the_marginals(recited):
+    result = recited(Image.new("L", (100, 100)))
+    tokens = recited.tokenizer.tokenize(FINDINGS)
+    entry, label, x1 = (0.5 + 0.01 * tokens.index(token) for token in ("<p>", "Cardiomegaly", "<38>"))
+    # The rest of the probability lies on no coordinate, so all four must be drawn as written.
+    written = math.prod(x1 + 0.01 * side for side in range(4))
+    assert result["findings"][0]["score"] == pytest.approx(entry * label * written, rel=0.2)
+    assert [diagnosis["score"] for diagnosis in result["diagnoses"]] == pytest.approx([0.7, 0.6])
+    assert result["probabilities"]["identify"] == pytest.approx(NO_FINDING)
+    assert result["probabilities"]["vqa"] == pytest.approx({"Pneumonia": 0.7, "COPD": 0.6, "Tuberculosis": 0.1})
+
+
+def test_without_marginals_a_diagnosis_has_the_probability_of_its_tokens(recited):
+    recited.label_probabilities = {"identify": {}, "vqa": {}}
+    result = recited(Image.new("L", (100, 100)))
+    # A token of its own: the second one of the answer, behind the opening words.
     assert result["diagnoses"][0]["score"] == pytest.approx(0.51)
+    assert result["probabilities"] == {"identify": {}, "vqa": {}}
 
 
-def test_a_malformed_answer_keeps_its_text_and_reason_and_does_not_touch_the_other(reciter):
-    result = reciter.recite({"identify": FINDINGS[:-4], "vqa": DIAGNOSES})(Image.new("L", (100, 100)))
+def test_answers_of_a_server_without_probabilities_have_no_scores(loaded):
+    result = structured_answers(
+        {"identify": Answer(FINDINGS, [], []), "vqa": Answer(DIAGNOSES, [], [])}, (9, 9), loaded[1]
+    )
+    assert [item["score"] for item in result["findings"] + result["diagnoses"]] == [None] * 4
+
+
+def test_scores_and_probabilities_are_calibrated_with_the_checkpoint_s_temperatures(recited, calibrated_reciter):
+    picture = Image.new("L", (100, 100))
+    plain, result = recited(picture), calibrated_reciter(picture)
+    for before, after in zip(plain["findings"], result["findings"], strict=True):
+        assert after["score"] == pytest.approx(calibrated(before["score"], 2.0)) != pytest.approx(before["score"])
+    assert result["diagnoses"][0]["score"] == pytest.approx(calibrated(0.7, 0.5))
+    assert result["probabilities"]["identify"]["No finding"] == 0.2  # no box's score
+    assert result["probabilities"]["vqa"]["Tuberculosis"] == pytest.approx(calibrated(0.1, 0.5))
+
+
+def test_calibrated_is_the_sigmoid_of_the_scaled_logit_and_keeps_certainty():
+    for p, temperature in ((0.2, 2.0), (0.9, 0.3), (1e-9, 3.0)):
+        expected = 1 / (1 + math.exp(-math.log(p / (1 - p)) / temperature))
+        assert calibrated(p, temperature) == pytest.approx(expected)
+        assert calibrated(calibrated(p, temperature), 1 / temperature) == pytest.approx(p)
+    assert [calibrated(p, 3.0) for p in (0.0, 1.0)] == [0.0, 1.0]
+    np.testing.assert_allclose(calibrated(np.array([0.2, 0.5]), 1.0), [0.2, 0.5])
+
+
+def test_a_threshold_leaves_out_findings_with_a_smaller_score(recited, calibrated_reciter):
+    picture = Image.new("L", (100, 100))
+    first, second = (finding["score"] for finding in recited(picture)["findings"])
+    assert first < second
+    labels = {t: [f["label"] for f in recited(picture, threshold=t)["findings"]] for t in (first, second, 1.0)}
+    assert labels == {first: ["Cardiomegaly", "ILD"], second: ["ILD"], 1.0: []}
+    assert recited(picture, threshold=1.0)["answers"]["identify"] == FINDINGS  # what the model wrote stays
+    own = calibrated_reciter(picture, threshold="operating_point")["findings"]
+    assert [finding["label"] for finding in own] == ["Cardiomegaly"]
+    assert len(calibrated_reciter(picture)["findings"]) == 2
+
+
+def test_thresholds_that_do_not_exist_are_refused(recited):
+    with pytest.raises(ValueError, match="no operating points"):
+        recited(Image.new("L", (9, 9)), threshold="operating_point")
+    with pytest.raises(ValueError, match="a number or 'operating_point', not 'high'"):
+        recited(Image.new("L", (9, 9)), threshold="high")
+
+
+def test_a_malformed_answer_keeps_its_text_and_reason_and_does_not_touch_the_other(recited):
+    recited.answers = {"identify": FINDINGS[:-4], "vqa": DIAGNOSES}
+    result = recited(Image.new("L", (100, 100)))
     assert result["findings"] == [] and len(result["diagnoses"]) == 2
     assert "full stop" in result["malformed"]["identify"]
     assert result["answers"]["identify"] == FINDINGS[:-4]
 
 
-def test_a_batch_gives_what_single_radiographs_give(loaded, radiographs):
+def test_tokens_are_located_as_decoding_longer_and_longer_beginnings_does(loaded):
+    tokenizer = loaded[1].tokenizer
+    for text in (FINDINGS, DIAGNOSES, " Ærø <p>", "[vqa] {<12>"):
+        tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
+        found, starts = _decode(tokenizer, [*tokens, tokenizer.eos_token_id, tokens[0]])
+        beginnings = [tokenizer.decode(tokens[:count], skip_special_tokens=True) for count in range(len(tokens) + 1)]
+        assert found == beginnings[-1]
+        for start, beginning in zip(starts, beginnings, strict=False):
+            if "\N{REPLACEMENT CHARACTER}" not in beginning:  # it ends within the bytes of a character
+                assert start == len(beginning)
+
+
+def test_constrained_answers_of_an_untrained_model_are_never_malformed_plain_ones_are(loaded, radiographs):
     pipe = ChestXrayFindingsPipeline(model=loaded[0], processor=loaded[1])
-    single = [pipe(radiograph, max_new_tokens=12) for radiograph in radiographs]
-    assert pipe(radiographs, batch_size=4, max_new_tokens=12) == single
-    assert len({result["answers"]["identify"] for result in single}) > 1
+    constrained = pipe(radiographs, batch_size=4, max_new_tokens=60)
+    assert all(result["malformed"] == {"identify": None, "vqa": None} for result in constrained)
+    labels = set(loaded[1].diagnosis_labels)
+    for result in constrained:
+        assert (
+            set(result["probabilities"]["identify"]) == {"No finding"}
+            and set(result["probabilities"]["vqa"]) == labels
+        )
+        for diagnosis in result["diagnoses"]:
+            assert diagnosis["score"] == result["probabilities"]["vqa"][diagnosis["label"]]
+        assert all(0 < finding["score"] < 1 for finding in result["findings"])
+    plain = pipe(radiographs, batch_size=4, max_new_tokens=12, constrained=False)
+    assert all(all(result["malformed"].values()) for result in plain)
+    assert plain[0]["probabilities"] == {"identify": {}, "vqa": {}}
+
+
+@pytest.mark.parametrize("constrained", [True, False])
+def test_a_batch_gives_what_single_radiographs_give(loaded, radiographs, constrained):
+    pipe = ChestXrayFindingsPipeline(model=loaded[0], processor=loaded[1], constrained=constrained)
+    single = [pipe(radiograph, max_new_tokens=40) for radiograph in radiographs]
+    batch = pipe(radiographs, batch_size=4, max_new_tokens=40)
+    assert [result["answers"] for result in batch] == [result["answers"] for result in single]
+    assert len({str(result) for result in single}) > 1
+    for alone, together in zip(single, batch, strict=True):
+        for key in ("findings", "diagnoses"):
+            scores = [item["score"] for item in together[key]]
+            assert scores == pytest.approx([item["score"] for item in alone[key]], rel=1e-4)
+        for task, probabilities in alone["probabilities"].items():
+            assert together["probabilities"][task] == pytest.approx(probabilities, rel=1e-4, abs=1e-6)
+
+
+def test_without_the_constraint_the_answer_is_that_of_plain_greedy_generate(loaded, radiographs):
+    model, processor = loaded
+    pipe = ChestXrayFindingsPipeline(model=model, processor=processor, constrained=False)
+    inputs = processor(
+        images=radiographs[0], text=processor.prompt("vqa"), add_special_tokens=False, return_tensors="pt"
+    )
+    sequence = model.generate(**inputs, max_new_tokens=8, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    answer = pipe(radiographs[0], tasks=["vqa"], max_new_tokens=8)["answers"]["vqa"]
+    assert answer == processor.tokenizer.decode(sequence, skip_special_tokens=True)
 
 
 def test_only_the_asked_tasks_are_answered(loaded, radiographs):
     pipe = ChestXrayFindingsPipeline(model=loaded[0], processor=loaded[1])
-    assert set(pipe(radiographs[0], tasks=["vqa"], max_new_tokens=2)["answers"]) == {"vqa"}
+    assert set(pipe(radiographs[0], tasks=["vqa"], max_new_tokens=40)["answers"]) == {"vqa"}
 
 
 def test_recorded_probabilities_are_those_of_the_greedy_tokens(loaded, radiographs):
@@ -95,4 +273,5 @@ def test_recorded_probabilities_are_those_of_the_greedy_tokens(loaded, radiograp
     )
     tokens = output.sequences[0, inputs["input_ids"].shape[1] :]
     expected = [logits.softmax(-1)[0, token] for logits, token in zip(output.logits, tokens, strict=True)]
-    torch.testing.assert_close(torch.cat(recorder.steps), torch.stack(expected))
+    torch.testing.assert_close(torch.cat(recorder.steps)[:, 0], torch.stack(expected))
+    assert torch.equal(torch.cat(recorder.candidates)[:, 0], tokens)

@@ -204,6 +204,23 @@ def test_labels_and_instructions_are_saved_with_the_processor(processor, tmp_pat
     assert again.tokenizer.padding_side == "left"
 
 
+def test_temperatures_and_thresholds_of_scores_are_saved_with_the_processor_and_its_grammar_is_not(
+    processor, tmp_path
+):
+    assert processor.score_temperatures == {"finding": 1.0, "diagnosis": 1.0} and processor.score_thresholds == {}
+    parts = {"tokenizer": processor.tokenizer, "num_towers": 1, "finding_labels": ["Edema"]}
+    options = {"score_temperatures": {"finding": 2.5}, "score_thresholds": {"Edema": 0.25}}
+    calibrated = LiteGPTProcessor(processor.image_processor, **parts, instructions={"identify": "Look."}, **options)
+    assert calibrated.answer_grammar is calibrated.answer_grammar
+    assert calibrated.answer_grammar.tasks == ["identify"]
+    calibrated.save_pretrained(tmp_path)
+    again = LiteGPTProcessor.from_pretrained(tmp_path)
+    assert again.score_temperatures == {"finding": 2.5, "diagnosis": 1.0}
+    assert again.score_thresholds == {"Edema": 0.25}
+    assert again.answer_grammar.allowed == calibrated.answer_grammar.allowed
+    assert "grammar" not in (tmp_path / "processor_config.json").read_text()
+
+
 def test_a_processor_for_one_tower_gives_one_tensor(processor, radiographs):
     single = LiteGPTProcessor(
         processor.image_processor, tokenizer=processor.tokenizer, num_towers=1, image_seq_length=16

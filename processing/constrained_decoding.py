@@ -1,0 +1,427 @@
+"""Greedy answers in the answer language, in fewer passes of the language model than they have tokens.
+
+The automaton of `answer_grammar.py` says which tokens may follow; the most probable of them is the answer's next token
+(constrained greedy decoding). `AnswerLogitsProcessor` does that in plain `generate`, one token a pass, and serves
+sampling and beams too. `ConstrainedGreedy` gives the same greedy answers and *jumps ahead*: one pass reads several
+tokens,
+
+- those that are certain, because the automaton leaves one only (most of the text around labels and coordinates),
+- and behind them guesses, which the logits of the same pass verify: a right one saves a pass, at the first wrong one
+  the answer goes on with the model's own choice.
+
+Guesses are what the model itself chose at the same place in the last pass, behind guesses that were partly wrong
+(Jacobi decoding, Santilli et al., arXiv 2305.10427): where a box lies depends on the image more than on the numbers
+that were written before it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    StoppingCriteriaList,
+)
+from transformers.utils import ModelOutput
+
+from .answer_grammar import FINDING_TASKS, AnswerGrammar, State
+from .answers import NO_FINDING
+from .diagnosis_probabilities import diagnosis_probabilities
+
+# Guessed tokens that a pass reads at most: about two findings. On phantoms more would save 1% of the passes.
+LOOKAHEAD = 16
+END = AnswerGrammar.END
+ANY_ROOM = 1 << 30  # more new tokens than any answer takes
+
+
+@dataclass
+class ConstrainedGreedyOutput(ModelOutput):
+    """What `ConstrainedGreedy` returns with `return_dict_in_generate=True`.
+
+    Attributes:
+        sequences: (batch, prompt + new tokens) int64, as `generate` returns it: padding behind the end of an answer.
+        token_probabilities: (batch, new tokens) float32, of each new token among those that the grammar allows in its
+            place: 1 where it is certain, and for padding.
+        candidates, candidate_probabilities: (batch, new tokens, most that may follow), what the grammar allows in the
+            place of each new token, filled up with probabilities of 0; only these where it is certain.
+        label_probabilities: a dictionary a row. For findings {"No finding": p}, the probability that the answer says
+            so; for diagnoses the marginal probability of every label, see `diagnosis_probabilities`.
+        num_forward_passes: of the language model, one after the other; the one over the prompt is among them, those
+            for the marginals are not.
+    """
+
+    sequences: torch.LongTensor | None = None
+    token_probabilities: torch.FloatTensor | None = None
+    candidates: torch.LongTensor | None = None
+    candidate_probabilities: torch.FloatTensor | None = None
+    label_probabilities: list[dict[str, float]] | None = None
+    num_forward_passes: int | None = None
+
+
+class ConstrainedGreedy:
+    """A decoding loop for `generate(custom_generate=...)`: constrained greedy answers, with jumps ahead.
+
+    Example:
+        >>> model.generate(**inputs, max_new_tokens=512, custom_generate=processor.constrained_greedy())
+
+    Each row is answered according to its identifier; rows of several tasks may stand in one batch. An answer always
+    fits into `max_new_tokens` and is never cut off: where no further finding fits, it ends. Other stopping criteria
+    are not asked. In float32 the answers are those of plain constrained greedy decoding, token for token; in bfloat16
+    a pass over several tokens rounds otherwise than a pass over one, as a batch does than a row alone.
+
+    Args:
+        grammar: of the checkpoint.
+        identifiers: the token of an identifier -> its task.
+        jump_ahead: without it each pass reads one token.
+
+    Raises:
+        ValueError: on a call for anything but one greedy answer a row with a cache that grows; a prompt without an
+            identifier or with several; too few new tokens for an answer.
+    """
+
+    def __init__(self, grammar: AnswerGrammar, identifiers: Mapping[int, str], jump_ahead: bool = True):
+        self.grammar = grammar
+        self.identifiers = dict(identifiers)
+        self.jump_ahead = jump_ahead
+
+    def __call__(
+        self,
+        model: PreTrainedModel,
+        input_ids: torch.LongTensor,
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        **model_kwargs,
+    ) -> torch.LongTensor | ConstrainedGreedyOutput:
+        _refuse_other_decoding(generation_config, logits_processor, model_kwargs.get("past_key_values"))
+        max_new_tokens = generation_config.max_length - input_ids.shape[1]
+        with_probabilities = generation_config.return_dict_in_generate
+        tasks = _tasks(input_ids, self.grammar, self.identifiers, max_new_tokens)
+        answers = [
+            _Answer(self.grammar, task, token, max_new_tokens, self.jump_ahead)
+            for task, token in zip(tasks, input_ids[:, -1].tolist(), strict=True)
+        ]
+        device = input_ids.device
+        allowed, is_allowed = (table.to(device) for table in _tables(self.grammar))
+        reader, running = _Reader(model, input_ids, **model_kwargs), answers
+        while running:
+            blocks, nodes = zip(*(answer.block() for answer in running), strict=True)
+            logits = reader.read(blocks, [answer.num_read for answer in running]).to(device)
+            nodes = _padded(nodes, device)
+            candidates = allowed[nodes]
+            scores = logits.gather(-1, candidates).float().masked_fill(~is_allowed[nodes], -torch.inf)
+            best, choices = scores.max(dim=-1)
+            chosen = candidates.gather(-1, choices[..., None]).squeeze(-1)
+            probabilities = (best - scores.logsumexp(dim=-1)).exp()
+            if with_probabilities:
+                self._add_label_probabilities(running, scores, logits, reader)
+            considered = list(zip(candidates, scores.softmax(dim=-1), strict=True))
+            choice = zip(running, blocks, chosen.tolist(), probabilities.tolist(), considered, strict=True)
+            num_right = [answer.take(*of_row) for answer, *of_row in choice]
+            is_running = [answer.state != END for answer in running]
+            reader.keep(num_right, is_running)
+            running = [answer for answer in running if answer.state != END]
+
+        pad = generation_config.pad_token_id
+        new_tokens = [torch.tensor(answer.tokens[1:], device=device) for answer in answers]
+        sequences = torch.cat([input_ids, pad_sequence(new_tokens, batch_first=True, padding_value=pad)], dim=1)
+        if not with_probabilities:
+            return sequences
+        token_probabilities = [torch.tensor(answer.probabilities, device=device) for answer in answers]
+        return ConstrainedGreedyOutput(
+            sequences=sequences,
+            token_probabilities=pad_sequence(token_probabilities, batch_first=True, padding_value=1.0),
+            candidates=_stacked([answer.considered for answer in answers], 0, allowed.new_zeros(allowed.shape[1])),
+            candidate_probabilities=_stacked(
+                [answer.considered for answer in answers], 1, scores.new_zeros(allowed.shape[1])
+            ),
+            label_probabilities=[answer.label_probabilities for answer in answers],
+            num_forward_passes=reader.num_passes,
+        )
+
+    def _add_label_probabilities(
+        self, answers: list["_Answer"], scores: torch.Tensor, logits: torch.Tensor, reader: "_Reader"
+    ) -> None:
+        """Adds them where a pass has just read what they need: up to the first decision, or the prompt."""
+        for row, answer in enumerate(answers):
+            if answer.task in FINDING_TASKS and not answer.label_probabilities:
+                decision, choice = _first_decision(self.grammar, answer.task)
+                if answer.state == decision:
+                    place = len(answer.tokens) - answer.num_read - 1
+                    answer.label_probabilities = {NO_FINDING: scores[row, place].softmax(dim=-1)[choice].item()}
+        rows = [row for row, answer in enumerate(answers) if answer.task not in FINDING_TASKS]
+        if rows and reader.num_passes == 1:
+            marginals = diagnosis_probabilities(reader.model, self.grammar, *reader.prompts(rows), logits[rows, 0])
+            for row, values in zip(rows, marginals.tolist(), strict=True):
+                answers[row].label_probabilities = dict(zip(self.grammar.diagnosis_labels, values, strict=True))
+
+
+def _stacked(
+    considered: list[list[tuple[torch.Tensor, torch.Tensor] | None]], which: int, nothing: torch.Tensor
+) -> torch.Tensor:
+    rows = [torch.stack([nothing if place is None else place[which] for place in row]) for row in considered]
+    return pad_sequence(rows, batch_first=True)
+
+
+class _Answer:
+    """One row's answer so far, and guesses how it goes on.
+
+    Attributes:
+        tokens: the prompt's last token, then those of the answer that are sure.
+        num_read: how many of `tokens` are in the model's cache.
+        state: behind the last of `tokens`.
+        probabilities: of the answer's tokens.
+    """
+
+    def __init__(self, grammar: AnswerGrammar, task: str, prompt_token: int, max_new_tokens: int, jump_ahead: bool):
+        self.task = task
+        self.tokens = [prompt_token]
+        self.num_read = 0
+        self.state = grammar.start(task)
+        self.probabilities: list[float] = []
+        self.considered: list[tuple[torch.Tensor, torch.Tensor] | None] = []
+        self.label_probabilities: dict[str, float] = {}
+        self._grammar = grammar
+        self._room = max_new_tokens
+        self._jump_ahead = jump_ahead
+        self._guesses: list[int] = []  # what the model chose behind `tokens` when it last read guesses there
+        self._add_certain()
+
+    def block(self) -> tuple[list[int], list[int]]:
+        """The tokens to read next, and for each the node that says what may follow it (0: that is known already)."""
+        tokens = self.tokens[self.num_read :]
+        nodes = [0] * (len(tokens) - 1) + [self.state.node]
+        state, room = self.state, self._room
+        for index in range(LOOKAHEAD if self._jump_ahead else 0):
+            token = self._guesses[index] if index < len(self._guesses) else None
+            if token not in self._grammar.allowed[state.node]:
+                token = _first_guess(self._grammar, state.node)
+            room -= 1
+            state = self._grammar.advance(state, token, room)
+            if state == END:
+                break
+            tokens.append(token)
+            nodes.append(state.node)
+        return tokens, nodes
+
+    def take(
+        self,
+        block: list[int],
+        chosen: list[int],
+        probabilities: list[float],
+        considered: tuple[torch.Tensor, torch.Tensor],
+    ) -> int:
+        """Adds the model's choices, as far as it has read right tokens; returns how many of `block` were right.
+
+        Args:
+            block: what was read, as the last call of `block` returned it.
+            chosen, probabilities: of the model behind each of its tokens.
+        """
+        num_right = len(self.tokens) - self.num_read
+        while True:
+            token = chosen[num_right - 1]
+            candidates, candidate_probabilities = considered
+            place = candidates[num_right - 1], candidate_probabilities[num_right - 1]
+            self._add(token, probabilities[num_right - 1], place)
+            if self.state == END or num_right == len(block) or block[num_right] != token:
+                break
+            num_right += 1
+        self.num_read += num_right
+        self._guesses = chosen[num_right : len(block)]
+        self._add_certain()
+        return num_right
+
+    def _add_certain(self) -> None:
+        while self._jump_ahead and self.state != END and len(self._grammar.allowed[self.state.node]) == 1:
+            self._add(self._grammar.allowed[self.state.node][0], 1.0, None)
+            self._guesses = self._guesses[1:]
+
+    def _add(self, token: int, probability: float, considered: tuple[torch.Tensor, torch.Tensor] | None) -> None:
+        self.considered.append(considered)
+        self._room -= 1
+        self.state = self._grammar.advance(self.state, token, self._room)
+        self.tokens.append(token)
+        self.probabilities.append(probability)
+
+
+class _Reader:
+    """Reads tokens into the model's cache, for rows that go on by different numbers of tokens.
+
+    A pass puts the tokens of all rows behind the longest row. What then lies between a row's own tokens is masked, and
+    their positions are given.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        input_ids: torch.LongTensor,
+        past_key_values: DynamicCache,
+        position_ids: torch.LongTensor,
+        attention_mask: torch.LongTensor | None,
+        **inputs,
+    ):
+        self.model = model
+        self.num_passes = 0
+        self._cache = past_key_values
+        self._last_position = position_ids[:, -1:]
+        # The first pass reads the prompt (and image) too, but for its last token, with which `_Answer.tokens` begin.
+        self._prompt = {"input_ids": input_ids[:, :-1], "position_ids": position_ids[:, :-1]}
+        self._inputs = inputs
+        self._prompt_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        self._mask = self._prompt_mask[:, :-1]
+
+    def read(self, blocks: Sequence[list[int]], num_read: list[int]) -> torch.Tensor:
+        """(rows, longest block, vocabulary): logits behind each token of each row's block.
+
+        Args:
+            num_read: how many tokens each row has read, from the prompt's last one on.
+        """
+        device = self._mask.device
+        tokens = _padded(blocks, device)
+        places = torch.arange(tokens.shape[1], device=device)
+        positions = self._last_position + torch.tensor(num_read, device=device)[:, None] + places
+        is_read = places < torch.tensor([len(block) for block in blocks], device=device)[:, None]
+        if self.num_passes == 0:
+            tokens = torch.cat([self._prompt["input_ids"], tokens], dim=1)
+            positions = torch.cat([self._prompt["position_ids"], positions], dim=1)
+        inputs = {
+            **self._inputs,
+            "input_ids": tokens,
+            "position_ids": positions,
+            "attention_mask": torch.cat([self._mask, is_read.to(self._mask.dtype)], dim=1),
+            "past_key_values": self._cache,
+            "use_cache": True,
+            "logits_to_keep": len(places),
+        }
+        self.num_passes += 1
+        self._inputs, self._width = {}, len(places)
+        return self.model(**inputs).logits
+
+    def keep(self, num_right: list[int], is_running: list[bool]) -> None:
+        """Forgets what of the last blocks lies behind the right tokens, and rows whose answers have ended."""
+        rows = [row for row, goes_on in enumerate(is_running) if goes_on]
+        if not rows:
+            return
+        right = torch.tensor([[num_right[row]] for row in rows], device=self._mask.device)
+        longest = max(num_right[row] for row in rows)
+        self._cache.crop(longest - self._width)
+        if len(rows) < len(is_running):
+            index = torch.tensor(rows, device=self._mask.device)
+            self._cache.batch_select_indices(index)
+            self._mask, self._last_position = self._mask[index], self._last_position[index]
+        is_right = torch.arange(longest, device=self._mask.device) < right
+        self._mask = torch.cat([self._mask, is_right.to(self._mask.dtype)], dim=1)
+
+    def prompts(self, rows: list[int]) -> tuple[DynamicCache, torch.Tensor]:
+        """Cache and attention mask of some rows' prompts alone, after the first pass."""
+        cache, length = DynamicCache(), self._prompt_mask.shape[1]
+        for number, layer in enumerate(self._cache.layers):
+            cache.update(layer.keys[rows, :, :length], layer.values[rows, :, :length], number)
+        return cache, self._prompt_mask[rows]
+
+
+class AnswerLogitsProcessor(LogitsProcessor):
+    """Leaves the tokens that the grammar allows: constrained decoding in plain `generate`, one token a pass.
+
+    Args:
+        grammar, identifiers: as for `ConstrainedGreedy`.
+        max_new_tokens: what `generate` is called with.
+
+    Raises:
+        ValueError: at the first token, for a prompt without an identifier or with several, or too few new tokens.
+    """
+
+    def __init__(self, grammar: AnswerGrammar, identifiers: Mapping[int, str], max_new_tokens: int):
+        self._grammar = grammar
+        self._identifiers = dict(identifiers)
+        self._max_new_tokens = max_new_tokens
+        # Of the last call: tokens of a row -> its state and the room left. Beams move rows, but not what they hold.
+        self._states: dict[tuple[int, ...], tuple[State, int]] = {}
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        states = {}
+        mask = torch.full_like(scores, -torch.inf)
+        for row, tokens in enumerate(map(tuple, input_ids.tolist())):
+            if tokens[:-1] in self._states:
+                state, room = self._states[tokens[:-1]]
+                room -= 1
+                # Beams go on, with a score of -inf, where fewer tokens are allowed than there are beams.
+                is_allowed = state != END and tokens[-1] in self._grammar.allowed[state.node]
+                state = self._grammar.advance(state, tokens[-1], room) if is_allowed else END
+            else:
+                prompt = input_ids[row : row + 1]
+                (task,) = _tasks(prompt, self._grammar, self._identifiers, self._max_new_tokens)
+                state, room = self._grammar.start(task), self._max_new_tokens
+            mask[row, slice(None) if state == END else self._grammar.allowed[state.node]] = 0
+            states[tokens] = state, room
+        self._states = states
+        return scores + mask
+
+
+def _tasks(
+    input_ids: torch.LongTensor, grammar: AnswerGrammar, identifiers: Mapping[int, str], max_new_tokens: int
+) -> list[str]:
+    """The task of each prompt: that of the identifier which stands in it."""
+    found = [[identifiers[token] for token in prompt if token in identifiers] for prompt in input_ids.tolist()]
+    for row, tasks in enumerate(found):
+        if len(tasks) != 1:
+            names = ", ".join(f"[{task}]" for task in identifiers.values())
+            raise ValueError(f"A prompt needs exactly one of {names}; number {row} of the batch has {len(tasks)}.")
+        if max_new_tokens < (least := grammar.least_room(tasks[0])):
+            raise ValueError(f"An answer to [{tasks[0]}] may take {least} tokens; max_new_tokens is {max_new_tokens}.")
+    return [task for (task,) in found]
+
+
+def _refuse_other_decoding(config: GenerationConfig, processors: LogitsProcessorList, cache: object) -> None:
+    if config.do_sample or config.num_beams > 1 or config.num_return_sequences > 1:
+        raise ValueError("Constrained greedy decoding gives one answer a row, without sampling or beams.")
+    if not isinstance(cache, DynamicCache) or cache.get_seq_length() > 0:
+        raise ValueError("Constrained greedy decoding needs a dynamic cache with nothing in it.")
+    if processors:
+        raise ValueError(f"Constrained greedy decoding does not apply {type(processors[0]).__name__}.")
+
+
+@lru_cache(maxsize=4)
+def _tables(grammar: AnswerGrammar) -> tuple[torch.Tensor, torch.Tensor]:
+    """(nodes, largest choice): tokens that may follow, int64; and where there is one, bool."""
+    allowed = [torch.tensor(tokens) for tokens in grammar.allowed]
+    tokens = pad_sequence(allowed, batch_first=True)
+    return tokens, torch.arange(tokens.shape[1]) < torch.tensor([[len(row)] for row in allowed])
+
+
+@lru_cache(maxsize=16)
+def _first_decision(grammar: AnswerGrammar, task: str) -> tuple[State, int]:
+    """About findings: the first state with several tokens, and which of them leads to "No finding"."""
+    state = grammar.start(task)
+    while len(grammar.allowed[state.node]) == 1:
+        state = grammar.advance(state, grammar.allowed[state.node][0], ANY_ROOM)
+    (choice,) = (i for i, token in enumerate(grammar.allowed[state.node]) if _ends(grammar, state, token))
+    return state, choice
+
+
+@lru_cache(maxsize=1 << 16)
+def _first_guess(grammar: AnswerGrammar, node: int) -> int:
+    """Where the model has not chosen yet: the answer goes on; of the coordinates one in the middle."""
+    tokens = grammar.allowed[node]
+    middle = len(tokens) // 2
+    from_middle = [*tokens[middle:], *tokens[:middle]]
+    return next((token for token in from_middle if not _ends(grammar, State(node), token)), from_middle[0])
+
+
+def _ends(grammar: AnswerGrammar, state: State, token: int) -> bool:
+    """Whether the answer certainly ends behind `token`."""
+    state = grammar.advance(state, token, ANY_ROOM)
+    while state != END and len(grammar.allowed[state.node]) == 1:
+        state = grammar.advance(state, grammar.allowed[state.node][0], ANY_ROOM)
+    return state == END
+
+
+def _padded(rows: Sequence[list[int]], device: torch.device) -> torch.Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)

@@ -9,6 +9,11 @@ The server is vLLM, or another one that speaks OpenAI's chat completions. The ra
 here, and their pixels alone are sent, as PNG: no tag of a DICOM file leaves this machine. Of the checkpoint, a folder
 or a Hub repository, only the processor is read: labels, instructions, window.
 
+Each request has the grammar of the answers, as vLLM takes it (`structured_outputs`), so that no answer is malformed
+unless it exceeds `--max_new_tokens`. Other servers may refuse it (`--no-constrained` leaves it out) or pass over it:
+answers that cannot be parsed are reported as ever. Scores are made of the server's probabilities: vLLM's are among the
+whole vocabulary; started with `--logprobs-mode processed_logprobs`, among what the grammar allows.
+
 Writes `predictions.jsonl`, a line for each radiograph as `predict.py` writes it. A file that cannot be used is named
 with the reason, the others are answered; the status is 1. The same command again goes on where an interrupted run
 stopped.
@@ -51,19 +56,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--concurrency", type=int, default=8, help="radiographs that the server is asked about at once"
     )
     parser.add_argument("--max_new_tokens", type=int, default=512, help="the longest answer")
+    parser.add_argument(
+        "--constrained",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="send the grammar of the answers with each request",
+    )
     args = parser.parse_args(arguments)
 
     predictions = args.output_dir / "predictions.jsonl"
     answered, pending = answered_and_pending(parser, args, predictions)
     with refuse_bad_input():
         processor = LiteGPTProcessor.from_pretrained(args.model_name_or_path)
-        client = Client(args.base_url, processor, args.max_new_tokens)
+        client = Client(args.base_url, processor, args.max_new_tokens, args.constrained)
+    settings = {"model": args.model_name_or_path, "constrained": args.constrained}
     new = 0
     progress = tqdm(readable(pending, processor.windowing), total=len(pending), desc="Radiographs", unit="image")
     with refuse_bad_input(), predictions.open("a", encoding="utf-8") as file:
         for path, radiograph, output in in_order(client, progress, args.concurrency):
             size = {"width": radiograph.width, "height": radiograph.height}
-            line = {"file": str(path), "model": args.model_name_or_path, **size, **output}
+            line = {"file": str(path), **settings, **size, **output}
             file.write(json.dumps(line) + "\n")
             file.flush()
             new += 1
@@ -79,13 +91,21 @@ class Client:
         base_url: of an API like OpenAI's; the first model that it lists is asked.
         processor: of the checkpoint that the server has.
         max_new_tokens: the longest answer.
+        constrained: send the grammar of the answers with each request.
 
     Raises:
         ConnectionError: no such server answers there.
+        ValueError: a longest answer may take more than `max_new_tokens`, or there are no labels that a grammar could
+            have.
     """
 
-    def __init__(self, base_url: str, processor: LiteGPTProcessor, max_new_tokens: int = 512):
+    def __init__(
+        self, base_url: str, processor: LiteGPTProcessor, max_new_tokens: int = 512, constrained: bool = True
+    ):
         self.base_url, self.processor, self.max_new_tokens = base_url.rstrip("/"), processor, max_new_tokens
+        self.grammars = {}
+        if constrained:
+            self.grammars = {task: processor.answer_grammar.ebnf(task, max_new_tokens) for task in TASKS}
         models = fetch_json(f"{self.base_url}/models")
         try:
             self.model = models["data"][0]["id"]
@@ -116,19 +136,39 @@ class Client:
             "max_tokens": self.max_new_tokens,
             "temperature": 0,
             "logprobs": True,
+            "top_logprobs": 20,  # the most that servers give: for the coordinates that the model also considered
         }
         url = f"{self.base_url}/chat/completions"
-        completion = fetch_json(url, request)
+        completion = self._completion(url, request, task)
         try:
             choice = completion["choices"][0]
             text = choice["message"]["content"] or ""
-            tokens = [(t["token"], t["logprob"]) for t in (choice.get("logprobs") or {}).get("content") or []]
+            tokens = (choice.get("logprobs") or {}).get("content") or []
+            starts, probabilities = _located(text, [(token["token"], token["logprob"]) for token in tokens])
+            considered = {
+                number: {other["token"]: math.exp(other["logprob"]) for other in token.get("top_logprobs") or []}
+                for number, token in enumerate(tokens[: len(starts)])
+                if any(map(str.isdigit, token["token"]))
+            }
         except (KeyError, IndexError, TypeError):
             raise ConnectionError(f"{url}: the answer is no chat completion") from None
-        starts, probabilities = _located(text, tokens)
         # vLLM decodes an answer as what follows the prompt: a space may stand before it.
         answer = text.lstrip()
-        return Answer(answer, [start - len(text) + len(answer) for start in starts], probabilities)
+        starts = [start - len(text) + len(answer) for start in starts]
+        return Answer(answer, starts, probabilities, considered=considered)
+
+    def _completion(self, url: str, request: dict[str, Any], task: str) -> Any:
+        if task not in self.grammars:
+            return fetch_json(url, request)
+        try:
+            return fetch_json(url, {**request, "structured_outputs": {"grammar": self.grammars[task]}})
+        except RefusedError as refusal:
+            try:
+                fetch_json(url, request)
+            except ConnectionError:
+                raise refusal from None
+            reason = f"{refusal}; it answers without the grammar of the answers: --no-constrained"
+            raise ConnectionError(reason) from None
 
 
 def in_order(
@@ -157,11 +197,16 @@ def data_url(radiograph: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
 
 
+class RefusedError(ConnectionError):
+    """The server answers that it will not."""
+
+
 def fetch_json(url: str, body: dict[str, Any] | None = None) -> Any:
     """What the server answers to a GET, or to a POST of `body`.
 
     Raises:
-        ConnectionError: it does not answer, refuses to, or not in JSON; one sentence.
+        RefusedError: the server refuses, with its reason.
+        ConnectionError: it does not answer, or not in JSON; one sentence.
     """
     data = None if body is None else json.dumps(body).encode()
     try:
@@ -169,7 +214,7 @@ def fetch_json(url: str, body: dict[str, Any] | None = None) -> Any:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             content = response.read()
     except urllib.error.HTTPError as error:
-        raise ConnectionError(f"{url}: the server refuses: {error.code} {_reason(error)}") from None
+        raise RefusedError(f"{url}: the server refuses: {error.code} {_reason(error)}") from None
     except (OSError, HTTPException, ValueError) as error:  # ValueError: `url` is none
         raise ConnectionError(f"{url}: no answer from a server ({error})") from None
     try:

@@ -13,10 +13,23 @@ import pytest
 from PIL import Image
 
 from inference_scripts.ask_server import main
+from processing.pipeline_litegpt import BoxProbabilities, box_score
+from processing.processing_litegpt import LiteGPTProcessor
 from processing.radiograph import load_radiograph
 from train_scripts.files import complete_lines
 
-FINDINGS = ["Local diseases of this chest radiograph are ", "<p>", "ILD", "</p> ", "{<10><20><30><40>}", "."]
+FINDINGS = [
+    "Local diseases of this chest radiograph are ",
+    "<p>",
+    "ILD",
+    "</p> {",
+    "<10>",
+    "<20>",
+    "<30>",
+    "<40>",
+    "}",
+    ".",
+]
 DIAGNOSES = ["Global diseases of this chest radiograph are ", "COPD", "."]
 
 
@@ -27,7 +40,9 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answer, self.requests = answer, []
         self.with_logprobs, self.refusal, self.barrier = True, None, None
+        self.refuses_grammars = False
         self.logprobs: dict[str, float] = {}  # of tokens; of the others log(0.5)
+        self.others: dict[str, dict[str, float]] = {}  # in a token's place: log probabilities of other tokens
 
     @property
     def url(self) -> str:
@@ -42,6 +57,8 @@ class Handler(BaseHTTPRequestHandler):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.server.refusal:
             return self.send({"error": {"message": self.server.refusal}}, 400)
+        if self.server.refuses_grammars and "structured_outputs" in request:
+            return self.send({"error": {"message": "unknown field: structured_outputs"}}, 400)
         if self.server.barrier:
             self.server.barrier.wait(timeout=20)
         self.server.requests.append(request)
@@ -54,7 +71,11 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.with_logprobs:
             logprobs = [self.server.logprobs.get(token, float(np.log(0.5))) for token in [*tokens, "</s>"]]
             pairs = zip([*tokens, "</s>"], logprobs, strict=True)
-            choice["logprobs"] = {"content": [{"token": token, "logprob": logprob} for token, logprob in pairs]}
+            content = [{"token": token, "logprob": logprob} for token, logprob in pairs]
+            for entry in content:
+                others = [{"token": t, "logprob": lp} for t, lp in self.server.others.get(entry["token"], {}).items()]
+                entry["top_logprobs"] = [dict(entry), *others]
+            choice["logprobs"] = {"content": content}
         self.send({"choices": [choice]})
 
     def send(self, body: dict, status: int = 200) -> None:
@@ -92,7 +113,8 @@ def ask(tiny_checkpoint, tmp_path):
     """Runs the program; returns its status and the lines of its output."""
 
     def run(base_url, *radiographs, **options):
-        flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        flags = ["--constrained" if options.pop("constrained", True) else "--no-constrained"]
+        flags += [text for name, value in options.items() for text in (f"--{name}", str(value))]
         fixed = ["--base_url", base_url, "--model_name_or_path", str(tiny_checkpoint), "--output_dir", str(tmp_path)]
         status = main([*fixed, *flags, *map(str, radiographs)])
         return status, complete_lines(tmp_path / "predictions.jsonl")
@@ -116,10 +138,19 @@ def test_boxes_are_in_pixels_of_the_radiograph_and_scores_from_the_servers_proba
     assert lines[0] == {
         "file": str(pictures / "0.png"),
         "model": lines[0]["model"],
+        "constrained": True,
         "width": 200,
         "height": 100,
-        "findings": [{"label": "ILD", "score": 0.5, "box": {"xmin": 20, "ymin": 20, "xmax": 60, "ymax": 40}}],
+        # Half of its finding, its label and each coordinate: that far the server is sure.
+        "findings": [
+            {
+                "label": "ILD",
+                "score": pytest.approx(0.5**6, abs=0.01),
+                "box": {"xmin": 20, "ymin": 20, "xmax": 60, "ymax": 40},
+            }
+        ],
         "diagnoses": [{"label": "COPD", "score": 0.5}],
+        "probabilities": {"identify": {}, "vqa": {}},
         "answers": {"identify": "".join(FINDINGS), "vqa": "".join(DIAGNOSES)},
         "malformed": {"identify": None, "vqa": None},
     }
@@ -156,14 +187,19 @@ def test_an_answer_that_cannot_be_parsed_has_its_reason(ask, pictures):
 def test_a_space_before_the_answer_is_not_part_of_it(ask, pictures):
     with running(lambda task, picture: [" " + FINDINGS[0], *FINDINGS[1:]]) as server:
         _, lines = ask(server.url, pictures / "0.png")
-    assert lines[0]["answers"]["identify"] == "".join(FINDINGS) and lines[0]["findings"][0]["score"] == 0.5
+    assert lines[0]["answers"]["identify"] == "".join(FINDINGS) and lines[0]["findings"][0]["score"] > 0
 
 
-def test_the_score_is_the_mean_probability_of_the_tokens_that_write_the_box(server, ask, pictures):
-    server.logprobs = dict.fromkeys(["{<10><20>", "<30><40>}"], -1.0)
-    server.answer = lambda task, picture: [" ", *FINDINGS[:4], "{<10><20>", "<30><40>}", "."]
+def test_the_score_is_the_pipelines_own_of_the_coordinates_that_the_server_considered(server, ask, pictures):
+    server.logprobs = {"<p>": 0.0, "ILD": np.log(0.8), **dict.fromkeys(["<10>", "<20>", "<30>", "<40>"], np.log(0.6))}
+    server.others = {"<10>": {"<11>": np.log(0.4)}, "<40>": {"<90>": np.log(0.4)}}
     _, lines = ask(server.url, pictures / "0.png")
-    assert lines[0]["findings"][0]["score"] == pytest.approx(np.exp(-1.0))
+    coordinates = np.zeros((4, 101))
+    coordinates[[0, 1, 2, 3], [10, 20, 30, 40]] = 0.6
+    coordinates[0, 11] = coordinates[3, 90] = 0.4
+    expected = box_score((0.1, 0.2, 0.3, 0.4), BoxProbabilities(entry=1.0, label=0.8, coordinates=coordinates))
+    assert lines[0]["findings"][0]["score"] == pytest.approx(expected) and 0.1 < expected < 0.3
+    assert {request["top_logprobs"] for request in server.requests} == {20}
 
 
 def test_without_probabilities_there_is_no_score(server, ask, pictures):
@@ -206,6 +242,37 @@ def test_a_refusal_stops_with_the_servers_reason_and_keeps_what_was_answered(ser
     with pytest.raises(SystemExit, match="chat/completions: the server refuses: 400 the prompt is too long$"):
         ask(server.url, pictures)
     assert len(complete_lines(tmp_path / "predictions.jsonl")) == 1
+
+
+def test_each_request_has_the_grammar_of_its_answer(server, ask, pictures, tiny_checkpoint):
+    ask(server.url, pictures / "0.png", max_new_tokens=99)
+    grammar = LiteGPTProcessor.from_pretrained(tiny_checkpoint).answer_grammar
+    expected = [{"grammar": grammar.ebnf(task, max_new_tokens=99)} for task in ("identify", "vqa")]
+    assert [request["structured_outputs"] for request in server.requests] == expected
+
+
+def test_unconstrained_requests_have_none_and_are_other_questions(server, ask, pictures):
+    ask(server.url, pictures / "0.png")
+    del server.requests[:]
+    status, lines = ask(server.url, pictures / "0.png", constrained=False)
+    assert status == 0 and [line["constrained"] for line in lines] == [True, False]
+    assert len(server.requests) == 2 and not any("structured_outputs" in request for request in server.requests)
+
+
+def test_a_server_that_takes_no_grammar_is_told_from_one_that_refuses_anyway(server, ask, pictures):
+    server.refuses_grammars = True
+    sentence = "refuses: 400 unknown field: structured_outputs; it answers without .*: --no-constrained$"
+    with pytest.raises(SystemExit, match=sentence):
+        ask(server.url, pictures / "0.png")
+    assert ask(server.url, pictures / "0.png", constrained=False)[0] == 0
+    server.refusal = "no such model"
+    with pytest.raises(SystemExit, match="refuses: 400 no such model$"):
+        ask(server.url, pictures / "1.png")
+
+
+def test_too_few_tokens_for_an_answer_are_one_sentence(server, ask, pictures):
+    with pytest.raises(SystemExit, match=r"An answer to \[identify\] may take \d+ tokens; max_new_tokens is 5\.$"):
+        ask(server.url, pictures / "0.png", max_new_tokens=5)
 
 
 def test_no_server_is_one_sentence(server, ask, pictures):

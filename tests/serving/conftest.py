@@ -8,6 +8,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,13 +34,11 @@ def phantoms(tmp_path_factory) -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def answering_checkpoint(tiny_arguments, phantoms, tmp_path_factory) -> Path:
-    """A tiny checkpoint, trained to answer something of its own about each phantom; heads of 32, as vLLM wants."""
+def untrained_checkpoint(tiny_arguments, tmp_path_factory) -> Path:
+    """A tiny checkpoint of random weights, whose answers are nonsense; heads of 32, as vLLM wants."""
     from train_scripts.new_checkpoint import main
 
-    torch.manual_seed(0)
-    torch.set_num_threads(1)  # tensors this small are slower on several, and a server runs beside them
-    folder = tmp_path_factory.mktemp("serving") / "checkpoint"
+    folder = tmp_path_factory.mktemp("serving") / "untrained"
     text_config = {
         **tiny_arguments.text_config,
         "hidden_size": 64,
@@ -47,7 +46,16 @@ def answering_checkpoint(tiny_arguments, phantoms, tmp_path_factory) -> Path:
         "initializer_range": 0.05,
     }
     main(replace(tiny_arguments, output_dir=str(folder), text_config=text_config))
-    model, processor = load_checkpoint(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def answering_checkpoint(untrained_checkpoint, phantoms, tmp_path_factory) -> Path:
+    """The same, trained to answer something of its own about each phantom."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)  # tensors this small are slower on several, and a server runs beside them
+    folder = tmp_path_factory.mktemp("serving") / "checkpoint"
+    model, processor = load_checkpoint(untrained_checkpoint)
     rng = random.Random(0)
     prompts, answers = [], []
     for _ in phantoms:
@@ -81,12 +89,25 @@ def answering_checkpoint(tiny_arguments, phantoms, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def base_url(answering_checkpoint, tmp_path_factory) -> Iterator[str]:
-    """Of `make serve` with that checkpoint, on a free port, when it is healthy."""
+    with serving(answering_checkpoint, tmp_path_factory.mktemp("vllm")) as url:
+        yield url
+
+
+@pytest.fixture
+def untrained_url(untrained_checkpoint, tmp_path_factory) -> Iterator[str]:
+    with serving(untrained_checkpoint, tmp_path_factory.mktemp("vllm")) as url:
+        yield url
+
+
+@contextmanager
+def serving(checkpoint: Path, folder: Path) -> Iterator[str]:
+    """The API of `make serve` with that checkpoint, on a free port, when it is healthy; its log is in `folder`."""
     if not (REPOSITORY / ".venv-serve" / "installed").exists():
         pytest.skip("needs vLLM: no .venv-serve in the repository (run `make test-serve`)")
-    log = tmp_path_factory.mktemp("vllm") / "server.log"
+    log = folder / "server.log"
     port = free_port()
-    command = ["make", "serve", f"CHECKPOINT={answering_checkpoint}", f"PORT={port}"]
+    options = "--dtype float32 --enforce-eager --logprobs-mode processed_logprobs"
+    command = ["make", "serve", f"CHECKPOINT={checkpoint}", f"PORT={port}", f"VLLM_OPTIONS={options}"]
     with log.open("w") as file:
         server = subprocess.Popen(command, stdout=file, stderr=file, cwd=REPOSITORY, start_new_session=True)
     try:
@@ -101,7 +122,7 @@ def base_url(answering_checkpoint, tmp_path_factory) -> Iterator[str]:
 
 
 def end_session(server: subprocess.Popen) -> None:
-    """Ends the process and all that it started, which form the session that `base_url` opened."""
+    """Ends the process and all that it started, which form the session that `serving` opened."""
     try:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(timeout=30)

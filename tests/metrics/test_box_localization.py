@@ -1,6 +1,7 @@
 import json
 import random
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import evaluate
@@ -73,6 +74,52 @@ def test_all_three_definitions_equal_counting_cells_of_a_raster(metric, seed):
         assert results["per_class"][label]["num_boxes"] == sum(map(len, only))
         ours = results["per_class"][label]["accuracy_at_iou"]["0.3"]
         assert ours == pytest.approx(brute_force(predictions, only, 0.3))
+
+
+def exact_iou(a, b, inclusive):
+    """IoU of boxes in whole hundredths as a fraction; 0 where one of them is inside out, or flat and not inclusive."""
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a, b
+    width = min(ax2, bx2) - max(ax1, bx1) + inclusive
+    height = min(ay2, by2) - max(ay1, by1) + inclusive
+    if width <= 0 or height <= 0:
+        return Fraction(0)
+    area_a = (ax2 - ax1 + inclusive) * (ay2 - ay1 + inclusive)
+    area_b = (bx2 - bx1 + inclusive) * (by2 - by1 + inclusive)
+    return Fraction(width * height, area_a + area_b - width * height)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_odd_boxes_equal_exact_fractions(metric, seed):
+    """Boxes of one cell, of the whole image, that touch at an edge, that are equal, flat or inside out."""
+    rng = random.Random(seed)
+    edges = [0, 1, 49, 50, 51, 99, 100]
+
+    def odd_box(is_true):
+        while True:
+            x1, y1, x2, y2 = rng.choices(edges, k=4)
+            if not is_true or (x1 < x2 and y1 < y2):
+                return rng.choice(LABELS), (x1, y1, x2, y2)
+
+    true = [[odd_box(True) for _ in range(rng.choice([0, 1, 3]))] for _ in range(80)]
+    predicted = [[odd_box(False) for _ in range(rng.choice([0, 2, 5]))] for _ in range(80)]
+    for image in range(0, 80, 5):
+        predicted[image] = predicted[image] + true[image]
+    thresholds = (0.00005, 0.123, 0.301, 0.456, 0.777)  # no fraction of these boxes is at one of them
+    results = metric.compute(
+        predictions=[[box(label, *(v / 100 for v in xyxy)) for label, xyxy in image] for image in predicted],
+        references=[[box(label, *(v / 100 for v in xyxy)) for label, xyxy in image] for image in true],
+        thresholds=thresholds,
+    )
+    for name, inclusive, matched in (("", 0, False), ("_matched", 0, True), ("_release", 1, False)):
+        best = []
+        for image_predicted, image_true in zip(predicted, true, strict=True):
+            for label, xyxy in image_true:
+                rivals = [exact_iou(xyxy, other, inclusive) for name, other in image_predicted if name == label]
+                if rivals or not matched:
+                    best.append(max(rivals, default=Fraction(0)))
+        for threshold in thresholds:
+            expected = sum(iou > threshold for iou in best) / len(best)
+            assert results["accuracy_at_iou" + name][str(threshold)] == pytest.approx(expected)
 
 
 def test_the_denominators_by_hand(metric):

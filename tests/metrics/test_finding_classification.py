@@ -49,6 +49,39 @@ def test_classes_and_averages_equal_scikit_learns_report(metric, labels, seed):
             assert ours[name][name_of_ours] == pytest.approx(values[theirs]), (name, theirs)
 
 
+ODD_LABELS = [
+    [],
+    ["No finding"],
+    ["No finding", "COPD"],
+    ["COPD", "COPD", "Pneumonia"],
+    LABELS,
+    [*LABELS, "No finding"],
+    ["Other diseases"],
+]
+
+
+@pytest.mark.parametrize("labels", [LABELS, [*LABELS, "No finding"]], ids=["without negative", "with negative"])
+@pytest.mark.parametrize("seed", range(4))
+def test_odd_label_sets_equal_scikit_learns_report(metric, labels, seed):
+    """Nothing, everything, a label beside No finding, labels twice; in seeds 2 and 3 all answers are alike."""
+    rng = random.Random(seed)
+    references = rng.choices(ODD_LABELS[1:], k=30)
+    predictions = rng.choices(ODD_LABELS, k=30) if seed < 2 else [ODD_LABELS[3 * seed - 6]] * 30
+    results = metric.compute(predictions=predictions, references=references, labels=labels)
+    ours = results["per_class"] | {f"{name} avg": results[name] for name in ("micro", "macro", "weighted", "samples")}
+    for name, values in sklearn_report(references, predictions, labels).items():
+        assert list(ours[name].values()) == pytest.approx([values[theirs] for theirs in NAMES]), name
+
+    has_finding = [image != ["No finding"] for image in references]
+    # A malformed answer stands for what the image is not.
+    says_finding = [
+        image != ["No finding"] if image else not truth for image, truth in zip(predictions, has_finding, strict=True)
+    ]
+    report = classification_report(has_finding, says_finding, labels=[True, False], output_dict=True, zero_division=0)
+    for ours, theirs in (("finding", "True"), ("no_finding", "False")):
+        assert list(results[ours].values()) == pytest.approx([report[theirs][name] for name in NAMES])
+
+
 def test_finding_against_no_finding_by_hand(metric):
     results = metric.compute(
         # In turn: hit, miss, false alarm, true negative, a wrong label (which is still a Finding).

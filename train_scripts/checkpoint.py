@@ -151,13 +151,24 @@ def load_checkpoint(
         ValueError: the weights do not fit.
     """
     base = base_of_adapter(folder, revision)
+    processor = load_processor(folder, revision)
     if base is None:
-        model = LiteGPTForConditionalGeneration.from_pretrained(folder, revision=revision, **kwargs)
-        return model, LiteGPTProcessor.from_pretrained(folder, revision=revision)
-    model, processor = load_checkpoint(base, **kwargs)
+        return LiteGPTForConditionalGeneration.from_pretrained(folder, revision=revision, **kwargs), processor
+    model, _ = load_checkpoint(base, **kwargs)
     lora = PeftConfig.from_pretrained(folder, revision=revision)
     merged = add_adapter(model, lora, folder, revision).merge_and_unload()
     return merged.requires_grad_(True), processor
+
+
+def load_processor(folder: str | Path, revision: str | None = None) -> LiteGPTProcessor:
+    """The processor of a checkpoint, or of an adapter: its own, which is calibrated for it, or else its base's."""
+    base = base_of_adapter(folder, revision)
+    try:
+        return LiteGPTProcessor.from_pretrained(folder, revision=revision)
+    except OSError:
+        if base is None:
+            raise
+        return load_processor(base)
 
 
 # --- Adapters --------------------------------------------------------------------------------------------------------

@@ -11,12 +11,13 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import DatasetCard, EvalResult, ModelCard, ModelCardData
 
 from datasets_scripts.dataset_card import license_name
 from datasets_scripts.vindr_cxr import read_release
+from train_scripts.report import Headline, Table, as_markdown, headlines, interval_text, number, tasks_of
 
 if TYPE_CHECKING:  # they import torch, which takes seconds that a push need not wait
     from peft import LoraConfig
@@ -54,9 +55,12 @@ A vision-language model for frontal chest radiographs: it names findings, draws 
   cut off. A prompt is one of those under `instructions` in `processor_config.json`, behind its identifier:
   `[identify]` for findings, `[vqa]` for diagnoses.
 - Out: text, of which the pipeline makes findings with boxes in pixels of the radiograph as given, and diagnoses. In
-  the text a box is xyxy, integers from 0 to 100 of the whole image. Decode greedily.
-- `score` is the mean probability of the tokens that write the box, or the diagnosis: no calibrated probability. An
-  answer that cannot be parsed is reported under `malformed`, with the reason.
+  the text a box is xyxy, integers from 0 to 100 of the whole image. Decode greedily. The pipeline constrains the
+  answers to the labels below; with `constrained=False` it does not, and an answer that cannot be parsed is reported
+  under `malformed`, with the reason.
+- `score` of a box comes from the probabilities of the tokens that write it, that of a diagnosis is its probability
+  over all answers. Both are calibrated by `score_temperatures` in `processor_config.json`, if it has any but 1;
+  `score_thresholds` are the findings' operating points.
 - Findings: {findings}.
 - Diagnoses: {diagnoses}.
 - Size: {size}
@@ -116,17 +120,7 @@ It holds {{adapter}}."""
 NO_FIGURES = "None are stated: no results of an evaluation were given (`push_to_hub.py --metrics`)."
 NO_FIGURES_OF_ADAPTER = "None are stated here: they are measured on the merged checkpoint."
 HUB_TASKS = {"identify": "object-detection", "grounding": "object-detection", "vqa": "image-classification"}
-CONTROL = "**Control**: what the same answers score when every image gets those of another one."
-
-
-class Figure(NamedTuple):
-    """One number of `metrics.json`; `metric_type` is the Hub's name of the metric."""
-
-    task: str
-    metric_type: str
-    name: str
-    value: float | None
-    control: float | None
+CONTROL = "**Shuffled**: what the same answers score when every image gets those of another one."
 
 
 def model_card(model: "LiteGPTForConditionalGeneration", processor: "LiteGPTProcessor") -> str:
@@ -171,8 +165,11 @@ def with_figures(card: str, metrics: dict[str, Any], model_name: str) -> str:
     Args:
         metrics: as `evaluate_litegpt.py` writes it, with `data_set`.
         model_name: what the results are listed under; the repository's id.
+
+    Raises:
+        ValueError: the metrics are of an older `evaluate_litegpt.py`.
     """
-    data_set, figures = metrics["data_set"], figures_of(metrics)
+    data_set, figures = metrics["data_set"], headlines(metrics)
     parsed = ModelCard(card)
     parsed.data.model_name = model_name
     parsed.data.eval_results = [
@@ -181,39 +178,20 @@ def with_figures(card: str, metrics: dict[str, Any], model_name: str) -> str:
             dataset_type=license_name(data_set["name"]),
             dataset_name=data_set["name"],
             dataset_split=data_set["split"],
-            metric_type=figure.metric_type,
-            metric_name=f"[{figure.task}] {figure.name}",
+            metric_type=figure.metric,
+            metric_name=figure.name,
             metric_value=round(figure.value, 4),
         )
         for figure in figures
         if figure.value is not None
     ]
-    parsed.data.metrics = sorted({figure.metric_type for figure in figures})
+    parsed.data.metrics = sorted({figure.metric for figure in figures if figure.value is not None})
     section = f"## Figures\n\n{_figures_table(metrics, figures)}\n\n"
     text, replaced = re.subn(
         r"^## Figures\n.*?(?=^## |\Z)", lambda _: section, parsed.text, count=1, flags=re.M | re.S
     )
     parsed.text = text if replaced else f"{parsed.text.rstrip()}\n\n{section}"
     return str(parsed)
-
-
-def figures_of(metrics: dict[str, Any]) -> list[Figure]:
-    """The headline figures of `metrics.json`, each with its control."""
-    figures = []
-    for task in (task for task in HUB_TASKS if task in metrics):
-        scores, control = metrics[task], metrics["control"][task]
-        for key, name in (
-            ("finding", "Finding against No finding"),
-            *((average, f"labels, {average} average") for average in ("micro", "macro", "weighted", "samples")),
-        ):
-            values = [source["classification"][key]["f1"] for source in (scores, control)]
-            figures.append(Figure(task, "f1", f"F1, {name}", *values))
-        if "localization" in scores:
-            accuracies = [source["localization"]["accuracy_at_iou"] for source in (scores, control)]
-            for threshold in accuracies[0]:
-                values = [accuracy[threshold] for accuracy in accuracies]
-                figures.append(Figure(task, "accuracy", f"Acc@IoU {threshold}, all true boxes", *values))
-    return figures
 
 
 def data_set_facts(data_dir: str) -> dict[str, str | None]:
@@ -388,25 +366,23 @@ def _link(facts: dict[str, str | None]) -> str:
     return f"[{name}]({facts['license_link']})" if facts["license_link"] else name
 
 
-def _figures_table(metrics: dict[str, Any], figures: list[Figure]) -> str:
+def _figures_table(metrics: dict[str, Any], figures: list[Headline]) -> str:
     data_set = metrics["data_set"]
+    table = Table(
+        ["figure", "value", "95 % interval", "shuffled"],
+        [[f.name, number(f.value), interval_text(f.interval), number(f.controls["shuffled"])] for f in figures],
+    )
     lines = [
         f"{data_set['name']}, split `{data_set['split']}`, {data_set['radiographs']:,} radiographs, greedy answers.",
         CONTROL,
         "",
-        "| asked | figure | value | control |",
-        "|---|---|---|---|",
-        *(f"| `[{f.task}]` | {f.name} | {_number(f.value)} | {_number(f.control)} |" for f in figures),
+        as_markdown(table),
         "",
     ]
-    for task in dict.fromkeys(figure.task for figure in figures):
+    for task in tasks_of(metrics):
         scores = metrics[task]
         lines.append(
             f"- `[{task}]`: answers that could not be parsed and count as wrong: {scores['num_malformed']}; "
             f"radiographs of which the data set does not tell the answer, left out: {scores['num_unknown']}."
         )
     return "\n".join(lines)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

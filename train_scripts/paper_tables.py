@@ -27,8 +27,9 @@ from typing import Any, NamedTuple
 
 from trl import TrlParser
 
-from train_scripts.files import write_text
-from train_scripts.report import TEXT_SCORES
+from train_scripts.files import refuse_bad_input, write_text
+from train_scripts.published_figures import TABLES
+from train_scripts.report import check_metrics
 
 PROGRAMS = Path(__file__).resolve().parent
 
@@ -41,15 +42,6 @@ class Row(NamedTuple):
     task: str
 
 
-class Table(NamedTuple):
-    """`stage` is the one that is evaluated; `columns` are paths in the metrics of its task, by heading."""
-
-    title: str
-    stage: int
-    columns: dict[str, tuple[str, ...]]
-    paper: dict[str, tuple[float, ...]]
-
-
 ROWS = {
     "minigpt_v2": Row("MiniGPT-v2", "minigpt_v2", "identify"),
     "biomedclip": Row("BiomedCLIP - Llama 2", "biomedclip", "identify"),
@@ -59,72 +51,6 @@ ROWS = {
 }
 # In Table 6 the paper's model stands for its identifier.
 TITLES_OF_TABLE_6 = {"litegpt_grounding": "[grounding]", "litegpt": "[identify]"}
-
-# The numbers of the paper's code, which counts all true boxes, inclusive pixels.
-ACCURACY = {f"Accuracy@{t}": ("localization", "accuracy_at_iou_release", t) for t in ("0.3", "0.4", "0.5")}
-TEXT = {heading: ("text", key) for key, heading in TEXT_SCORES.items() if key != "meteor_without_synonyms"}
-TABLES = {
-    1: Table(
-        "Finding against No finding, [vqa]",
-        2,
-        {
-            f"{name}, {score}": ("classification", key, score_key)
-            for score, score_key in (("precision", "precision"), ("recall", "recall"), ("F1", "f1"))
-            for name, key in (("Finding", "finding"), ("No finding", "no_finding"))
-        },
-        {
-            "minigpt_v2": (73, 83, 59, 90, 66, 86),
-            "biomedclip": (88, 82, 54, 97, 67, 89),
-            "pubmedclip": (73, 80, 49, 92, 59, 85),
-            "litegpt": (84, 83, 59, 95, 70, 89),
-        },
-    ),
-    2: Table(
-        "F1 of the diagnoses, [vqa]; the paper does not say which average, ours is the micro average",
-        2,
-        {"F1 (ours: micro)": ("classification", "micro", "f1")},
-        {"minigpt_v2": (53,), "biomedclip": (59,), "pubmedclip": (55,), "litegpt": (60,)},
-    ),
-    3: Table(
-        "Localization, [identify]; ours as the paper's code counts: over all true boxes, inclusive pixels",
-        1,
-        ACCURACY,
-        {
-            "minigpt_v2": (5.9, 5.01, 3.38),
-            "biomedclip": (10.72, 9.01, 6.75),
-            "pubmedclip": (6.23, 4.38, 2.86),
-            "litegpt": (12.54, 10.5, 8.12),
-        },
-    ),
-    4: Table(
-        "Text, [identify]",
-        1,
-        TEXT,
-        {
-            "minigpt_v2": (42.85, 35.37, 42.28, 42.27, 21.84, 20.6, 19.4, 18.17, 61.54, 0.29),
-            "biomedclip": (49.51, 38.77, 48.5, 48.46, 32.76, 30.56, 28.62, 26.71, 68.73, 0.46),
-            "pubmedclip": (22.3, 14.31, 21.58, 21.6, 14.16, 12.95, 11.95, 10.98, 34, 0.1),
-            "litegpt": (50.1, 40.58, 48.75, 48.74, 28.96, 27.02, 25.37, 23.74, 61.92, 0.56),
-        },
-    ),
-    5: Table(
-        "Text, [vqa]",
-        2,
-        TEXT,
-        {
-            "minigpt_v2": (94.48, 93.35, 94.47, 94.47, 94.22, 92.32, 91.15, 90.05, 93.91, 7.26),
-            "biomedclip": (95.18, 94.14, 95.18, 95.18, 94.43, 92.69, 91.61, 90.59, 94.8, 7.57),
-            "pubmedclip": (93.31, 91.8, 93.31, 93.31, 88.59, 86.33, 84.82, 83.34, 92.58, 7.06),
-            "litegpt": (95.12, 94.08, 95.12, 95.12, 94.45, 92.7, 91.6, 90.56, 94.74, 7.52),
-        },
-    ),
-    6: Table(
-        "Localization by identifier, counted as in Table 3",
-        1,
-        ACCURACY,
-        {"litegpt_grounding": (11.98, 10.31, 8.04), "litegpt": (12.54, 10.5, 8.12)},
-    ),
-}
 
 
 @dataclass
@@ -251,7 +177,11 @@ def collect(args: PaperTablesArguments) -> dict[str, Any]:
         table, rows, synonyms = TABLES[number], {}, True
         for name, paper in table.paper.items():
             path = Path(args.output_dir, name, f"stage{table.stage}", "metrics.json")
-            metrics = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+            metrics = None
+            if path.exists():
+                metrics = json.loads(path.read_text(encoding="utf-8"))
+                with refuse_bad_input():
+                    check_metrics(metrics, path)
             figures = {}
             for (heading, keys), printed in zip(table.columns.items(), paper, strict=True):
                 ours = None

@@ -27,6 +27,7 @@ from trl import TrlParser
 from datasets_scripts.dataset_card import card_for_hub
 from train_scripts.files import refuse_bad_input
 from train_scripts.model_card import for_repository, weights_sha256, with_figures
+from train_scripts.report import check_metrics
 
 # What belongs to a checkpoint or an adapter: no pickles, no state of a trainer.
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.py", "*.model", "*.txt")
@@ -149,6 +150,7 @@ def read_metrics(path: Path, folder: Path) -> dict[str, Any]:
     metrics = _read_json(path)
     if "data_set" not in metrics or "weights" not in metrics:
         raise ValueError(f"{path} does not say what was evaluated: run evaluate_litegpt.py again.")
+    check_metrics(metrics, path)
     if metrics["weights"] != weights_sha256(folder):
         raise ValueError(f"{path} was measured on other weights than those in {folder}.")
     return metrics

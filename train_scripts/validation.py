@@ -21,8 +21,9 @@ from datasets_scripts.files import replacing
 from processing.answers import NO_FINDING
 from processing.pipeline_litegpt import FINDING_TASKS, ChestXrayFindingsPipeline
 from processing.processing_litegpt import LiteGPTProcessor
-from train_scripts.evaluate_litegpt import answer_lines, label_names, score_diagnoses, score_findings, true_answer
+from train_scripts.evaluate_litegpt import answer_lines
 from train_scripts.files import write_text
+from train_scripts.scoring import label_names, score_diagnoses, score_findings, true_answer
 
 THRESHOLDS = ("0.3", "0.5")
 COLUMNS, SIDE, LINE = 4, 400, 18  # radiographs side by side, and their side and a line of text in pixels
@@ -33,6 +34,8 @@ OUTLINE = {"stroke_width": 1, "stroke_fill": "#000000"}  # keeps names legible o
 
 class ValidationAnswers(TrainerCallback):
     """After each evaluation the model answers to `rows`, greedily; a process of several answers its share.
+
+    Decoding is not constrained: the share of malformed answers tells whether the model has learned the language.
 
     The scores go into the trainer's log, and so to every `report_to`; `metric_for_best_model` may name one of them.
     For each task: `eval_TASK_finding_f1`, `eval_TASK_micro_f1`, `eval_TASK_malformed` (a share), for tasks with boxes
@@ -99,7 +102,12 @@ class ValidationAnswers(TrainerCallback):
                 if not indices:
                     continue
                 lines = answer_lines(
-                    pipe, self.rows.select(indices), task, args.per_device_eval_batch_size, self.max_new_tokens
+                    pipe,
+                    self.rows.select(indices),
+                    task,
+                    args.per_device_eval_batch_size,
+                    self.max_new_tokens,
+                    constrained=False,
                 )
                 own += [(task, index, line) for index, line in zip(indices, lines, strict=True)]
         model.train(was_training)

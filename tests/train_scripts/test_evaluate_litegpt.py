@@ -2,87 +2,19 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from datasets_scripts.vindr_cxr import load_vindr_cxr
 from processing.answers import Finding, diagnoses_to_text, findings_to_text
 from train_scripts import evaluate_litegpt
 from train_scripts.evaluate_litegpt import (
     EvaluationArguments,
-    label_names,
+    control_images,
+    load_processor,
     main,
     predict,
     prediction_line,
-    scores_with_control,
-    true_answer,
 )
-
-
-@pytest.fixture(scope="module")
-def cache_dir(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(scope="module")
-def rows(phantom_release, cache_dir):
-    return load_vindr_cxr(phantom_release, cache_dir=cache_dir)["train"]
-
-
-@pytest.fixture(scope="module")
-def labels(rows):
-    return label_names(rows)
-
-
-def perfect_predictions(rows, labels) -> list[dict]:
-    predictions = []
-    for row in rows:
-        findings = [{"label": labels["finding"][f["label"]], "box": f["box"], "score": 1.0} for f in row["findings"]]
-        diagnoses = [{"label": labels["diagnosis"][index], "score": 1.0} for index in row["diagnoses"]]
-        shared = {"image_id": row["image_id"], "malformed": None}
-        texts = {task: true_answer(row, task, labels) or "" for task in ("identify", "vqa")}
-        predictions += [
-            {**shared, "task": "identify", "answer": texts["identify"], "findings": findings},
-            {**shared, "task": "vqa", "answer": texts["vqa"], "diagnoses": diagnoses},
-        ]
-    return predictions
-
-
-def test_perfect_answers_score_one_and_shuffled_ones_far_less(rows, labels):
-    metrics = scores_with_control(perfect_predictions(rows, labels), rows, ["identify", "vqa"], labels)
-    assert metrics["finding_f1"] == 1.0
-    assert metrics["accuracy_at_iou"] == {"0.3": 1.0, "0.4": 1.0, "0.5": 1.0}
-    assert metrics["vqa"]["classification"]["samples"]["f1"] == 1.0
-    assert metrics["control"]["finding_f1"] < 0.7 and metrics["control"]["accuracy_at_iou"]["0.3"] < 0.3
-    assert metrics["control"]["vqa"]["classification"]["samples"]["f1"] < 0.9
-    for task in ("identify", "vqa"):
-        assert metrics[task]["text"]["rougeL"] == metrics[task]["text"]["bleu4"] == 1.0
-        assert metrics["control"][task]["text"]["rougeL"] < 0.95
-
-
-def test_a_malformed_answer_counts_as_wrong(rows, labels):
-    predictions = perfect_predictions(rows, labels)
-    for prediction in predictions:
-        if prediction["task"] == "identify":
-            prediction.update(findings=[], malformed="it does not end with a full stop")
-    metrics = scores_with_control(predictions, rows, ["identify"], labels)
-    assert metrics["finding_f1"] == 0 and metrics["identify"]["classification"]["no_finding"]["recall"] == 0
-    assert metrics["accuracy_at_iou"]["0.3"] == 0
-    assert metrics["identify"]["num_malformed"] == len(rows)
-
-
-def test_rows_that_do_not_tell_the_answer_are_counted_and_not_scored(rows, labels):
-    table = rows.remove_columns("image").to_dict()
-    blank = next(i for i, findings in enumerate(table["findings"]) if not findings)
-    table["diagnoses"][blank] = [0]
-    changed = type(rows).from_dict(table, features=rows.remove_columns("image").features)
-    metrics = scores_with_control(perfect_predictions(rows, labels), changed, ["identify"], labels)
-    assert metrics["identify"]["num_unknown"] == 1
-    assert metrics["identify"]["classification"]["num_images"] == len(rows) - 1
-
-
-def test_every_control_image_gets_the_answers_of_another():
-    for count in (2, 3, 50):
-        others = evaluate_litegpt._others(count, np.random.default_rng(count))
-        assert sorted(others) == list(range(count)) and not (others == np.arange(count)).any()
 
 
 def test_a_prediction_line_has_the_boxes_that_the_answer_states():
@@ -90,6 +22,7 @@ def test_a_prediction_line_has_the_boxes_that_the_answer_states():
     output = {
         "findings": [{"label": "ILD", "score": 0.5, "box": {"xmin": 32, "ymin": 50, "xmax": 122, "ymax": 100}}],
         "diagnoses": [],
+        "probabilities": {"identify": {"No finding": 0.1}, "vqa": {}},
         "answers": {"identify": text, "vqa": diagnoses_to_text([])[:-1]},
         "malformed": {"identify": None, "vqa": "it does not end with a full stop"},
     }
@@ -99,14 +32,28 @@ def test_a_prediction_line_has_the_boxes_that_the_answer_states():
         "task": "identify",
         "answer": text,
         "findings": [{"label": "ILD", "box": [0.1, 0.5, 0.38, 1.0], "score": 0.5}],
+        "probabilities": {"No finding": 0.1},
         "malformed": None,
     }
     vqa = prediction_line("an_id", "vqa", output, ["ILD"])
     assert vqa["diagnoses"] == [] and vqa["malformed"] == "it does not end with a full stop"
 
 
+def test_the_control_images_are_one_black_and_eight_of_noise_the_same_in_every_run(processor):
+    rows, again = control_images(processor), control_images(processor)
+    assert rows["image_id"][:] == ["black", *(f"noise-{number}" for number in range(8))]
+    pixels = [np.asarray(image) for image in rows["image"]]
+    assert not pixels[0].any() and all(image.dtype == np.uint8 and image.ndim == 2 for image in pixels)
+    for image, same in zip(pixels[1:], again["image"][1:], strict=True):
+        assert (image == np.asarray(same)).all()
+        # The towers see noise, too, not the grey that it has on average.
+        for seen in processor.squash(Image.fromarray(image)).pictures.values():
+            assert len(np.unique(np.asarray(seen))) == 256
+    assert len({image.tobytes() for image in pixels}) == 9
+
+
 def arguments(checkpoint, release, cache_dir, output_dir, **changes) -> EvaluationArguments:
-    values = {"split": "test", "batch_size": 4, "max_new_tokens": 6, "cache_dir": cache_dir, **changes}
+    values = {"split": "test", "batch_size": 4, "max_new_tokens": 40, "cache_dir": cache_dir, **changes}
     return EvaluationArguments(str(checkpoint), str(release), str(output_dir), **values)
 
 
@@ -115,28 +62,55 @@ def test_an_interrupted_run_goes_on_after_the_last_line(
 ):
     args = arguments(tiny_checkpoint, phantom_release, cache_dir, tmp_path)
     main(args)
-    path = tmp_path / "predictions.jsonl"
-    lines = path.read_text().splitlines(keepends=True)
+    path, controls = tmp_path / "predictions.jsonl", tmp_path / "controls.jsonl"
+    lines, of_controls = path.read_text().splitlines(keepends=True), controls.read_text().splitlines(keepends=True)
     assert len(lines) == 16 and json.loads(lines[0])["task"] == "identify"
+    assert len(of_controls) == 18
     metrics = (tmp_path / "metrics.json").read_text()
-    assert {"finding_f1", "accuracy_at_iou", "control"} <= set(json.loads(metrics))
+    assert {"finding_f1", "map", "intervals", "temperatures", "thresholds", "weights"} <= set(json.loads(metrics))
+    assert json.loads(metrics)["controls"].keys() == {"shuffled", "noise", "black"}
     report = (tmp_path / "report.md").read_text()
-    assert "control" in report and "| ROUGE-1 |" in report and "| CIDEr |" in report
+    assert "black" in report and "noise" in report and "ROUGE-1" in report and "CIDEr" in report
+    assert (tmp_path / "report.html").read_text().startswith("<!DOCTYPE html>")
 
     path.write_text("".join(lines[:5]) + lines[5][:20])  # the sixth line was being written
-    asked = []
-    original = evaluate_litegpt.prediction_line
-    monkeypatch.setattr(evaluate_litegpt, "prediction_line", lambda *a: asked.append(a[0]) or original(*a))
+    controls.write_text("".join(of_controls[:7]))
+    asked, loaded = [], []
+    line_of, load = evaluate_litegpt.prediction_line, evaluate_litegpt.load_pipeline
+    monkeypatch.setattr(evaluate_litegpt, "prediction_line", lambda *a: asked.append(a[0]) or line_of(*a))
+    monkeypatch.setattr(evaluate_litegpt, "load_pipeline", lambda *a: loaded.append(a) or load(*a))
     main(args)
-    assert len(asked) == 11
-    by_key = {(line["image_id"], line["task"]): line for line in map(json.loads, path.read_text().splitlines())}
-    assert by_key == {(line["image_id"], line["task"]): line for line in map(json.loads, lines)}
-    assert (tmp_path / "metrics.json").read_text() == metrics
+    assert len(asked) == 11 + 11 and len(loaded) == 1
+    for file, before in ((path, lines), (controls, of_controls)):
+        by_key = {(line["image_id"], line["task"]): line for line in map(json.loads, file.read_text().splitlines())}
+        for line in map(json.loads, before):
+            again = by_key.pop((line["image_id"], line["task"]))
+            assert again["answer"] == line["answer"]
+            assert again["probabilities"] == pytest.approx(line["probabilities"], abs=1e-5)
+        assert not by_key
+    # All is answered: no model is needed.
+    assert len(predict(args, control_images(load_processor(tiny_checkpoint)), controls)) == 18 and len(loaded) == 1
 
 
-def test_radiographs_with_findings_alone_are_scored_where_asked(
-    tiny_checkpoint, phantom_release, cache_dir, tmp_path, rows
+def test_constrained_answers_are_never_malformed_and_have_probabilities(
+    tiny_checkpoint, phantom_release, cache_dir, tmp_path
 ):
+    """The checkpoint is not trained: what it writes by itself is nonsense."""
+    rows = load_vindr_cxr(phantom_release, split="test[:2]", cache_dir=cache_dir)
+    lines = {}
+    for constrained in (True, False):
+        folder = tmp_path / str(constrained)
+        folder.mkdir()
+        args = arguments(tiny_checkpoint, phantom_release, cache_dir, folder, constrained=constrained)
+        lines[constrained] = predict(args, rows, folder / "predictions.jsonl")
+    assert {line["malformed"] for line in lines[True]} == {None}
+    assert all(line["malformed"] is not None and line["probabilities"] == {} for line in lines[False])
+    for line in lines[True]:
+        names = {"identify": {"No finding"}, "vqa": set(rows.features["diagnoses"].feature.names)}[line["task"]]
+        assert line["probabilities"].keys() == names and all(0 <= p <= 1 for p in line["probabilities"].values())
+
+
+def test_radiographs_with_findings_alone_are_scored_where_asked(tiny_checkpoint, phantom_release, cache_dir, tmp_path):
     test_rows = load_vindr_cxr(phantom_release, split="test", cache_dir=cache_dir)
     expected = {row["image_id"] for row in test_rows.remove_columns("image") if row["findings"]}
     assert 0 < len(expected) < len(test_rows)
@@ -145,24 +119,34 @@ def test_radiographs_with_findings_alone_are_scored_where_asked(
     assert {json.loads(line)["image_id"] for line in lines} == expected
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["identify"]["classification"]["num_images"] == len(expected)
+    assert metrics["finding_auroc"] is None  # there is no radiograph without findings
     assert metrics["data_set"]["split"] == "test, with findings"
     assert "split `test, with findings`" in (tmp_path / "report.md").read_text()
 
 
-def test_predictions_of_another_checkpoint_are_not_taken_for_this_ones(
-    tiny_checkpoint, phantom_release, cache_dir, tmp_path
+def test_predictions_made_in_another_way_are_not_taken_for_this_runs(
+    tiny_checkpoint, phantom_release, cache_dir, tmp_path, monkeypatch
 ):
+    rows = load_vindr_cxr(phantom_release, split="test[:1]", cache_dir=cache_dir)
+    path = tmp_path / "predictions.jsonl"
     args = arguments(tiny_checkpoint, phantom_release, cache_dir, tmp_path)
-    rows = load_vindr_cxr(phantom_release, split="test", cache_dir=cache_dir)
-    predict(args, rows, tmp_path / "predictions.jsonl")
-    with pytest.raises(SystemExit, match="another checkpoint, split or data set"):
-        predict(
-            arguments(tiny_checkpoint, phantom_release, cache_dir, tmp_path, max_new_tokens=7),
-            rows,
-            tmp_path / "predictions.jsonl",
-        )
+    predict(args, rows, path)
+    for changes in ({"max_new_tokens": 41}, {"constrained": False}, {"split": "test[:2]"}):
+        with pytest.raises(SystemExit, match="another checkpoint, split or data set, or decoded or calibrated"):
+            predict(arguments(tiny_checkpoint, phantom_release, cache_dir, tmp_path, **changes), rows, path)
+    processor = load_processor(tiny_checkpoint)
+    processor.score_temperatures = {"finding": 1.3, "diagnosis": 1.0}
+    monkeypatch.setattr(evaluate_litegpt, "load_processor", lambda folder: processor)
+    with pytest.raises(SystemExit, match="calibrated in another way"):
+        predict(args, rows, path)
 
 
 def test_a_folder_that_is_no_release_is_refused_in_one_sentence(tiny_checkpoint, tmp_path):
     with pytest.raises(SystemExit, match="no folder: data_dir must be the folder of a VinDr-CXR release"):
         main(arguments(tiny_checkpoint, tmp_path / "nothing", str(tmp_path), tmp_path / "out"))
+
+
+def test_a_folder_that_is_no_checkpoint_is_refused_before_anything_is_written(phantom_release, cache_dir, tmp_path):
+    with pytest.raises(SystemExit, match="nothing"):
+        main(arguments(tmp_path / "nothing", phantom_release, cache_dir, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

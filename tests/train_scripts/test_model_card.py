@@ -7,13 +7,13 @@ from peft import LoraConfig
 
 from datasets_scripts.vindr_cxr import read_release
 from modeling_litegpt import LiteGPTConfig
+from tests.made_up_metrics import made_up_metrics
 from train_scripts.checkpoint import load_checkpoint, save_checkpoint
 from train_scripts.model_card import (
     BASE_MODELS,
     adapter_card,
     add_training,
     data_set_facts,
-    figures_of,
     for_repository,
     model_card,
     training_entry,
@@ -24,33 +24,6 @@ from train_scripts.model_card import (
 ARGUMENTS = SimpleNamespace(
     per_device_train_batch_size=4, gradient_accumulation_steps=2, world_size=2, learning_rate=1e-4, seed=3
 )
-
-
-def f1(value: float) -> dict:
-    averages = ("finding", "no_finding", "micro", "macro", "weighted", "samples")
-    return {name: {"precision": 0.1, "recall": 0.2, "f1": value} for name in averages}
-
-
-def made_up_metrics() -> dict:
-    """`metrics.json`, as far as a card reads it."""
-    boxes = {"accuracy_at_iou": {"0.3": 0.625, "0.5": None}}
-    blind = {"accuracy_at_iou": {"0.3": 0.125, "0.5": None}}
-    counts = {"num_unknown": 7, "num_malformed": 2}
-    return {
-        "data_set": {
-            "name": "Some-CXR",
-            "license_name": "x",
-            "license_link": None,
-            "split": "test",
-            "radiographs": 1500,
-        },
-        "identify": {"classification": f1(0.75), "localization": boxes, **counts},
-        "vqa": {"classification": f1(0.5), **counts},
-        "control": {
-            "identify": {"classification": f1(0.25), "localization": blind},
-            "vqa": {"classification": f1(0.0625)},
-        },
-    }
 
 
 @pytest.fixture(scope="module")
@@ -140,34 +113,47 @@ def test_a_prepared_folder_and_its_release_are_told_alike(phantom_release, tmp_p
 
 
 def test_figures_stand_in_the_metadata_and_beside_their_control(model_and_processor):
-    card = with_figures(model_card(*model_and_processor), made_up_metrics(), "acme/litegpt")
+    metrics = made_up_metrics(value=0.625, blind=0.125)
+    for source in (metrics, metrics["intervals"], *metrics["controls"].values()):
+        source["map"]["0.5"] = None
+    card = with_figures(model_card(*model_and_processor), metrics, "acme/litegpt")
     parsed = ModelCard(card)
     assert parsed.data.model_name == "acme/litegpt"
     results = {result.metric_name: result for result in parsed.data.eval_results}
     accuracy = results["[identify] Acc@IoU 0.3, all true boxes"]
     assert (accuracy.metric_value, accuracy.metric_type, accuracy.task_type) == (0.625, "accuracy", "object-detection")
     assert (accuracy.dataset_name, accuracy.dataset_type, accuracy.dataset_split) == ("Some-CXR", "some-cxr", "test")
-    assert results["[vqa] F1, labels, macro average"].metric_value == 0.5
-    assert results["[vqa] F1, Finding against No finding"].task_type == "image-classification"
-    assert "[identify] Acc@IoU 0.5, all true boxes" not in results  # nothing to measure it on
-    assert "| `[identify]` | F1, Finding against No finding | 0.750 | 0.250 |" in card
-    assert "| `[identify]` | Acc@IoU 0.5, all true boxes | - | - |" in card
+    assert results["[identify] mAP at IoU 0.4"].metric_type == "mean_average_precision"
+    auroc = results["[vqa] AUROC, mean of the labels"]
+    assert (auroc.metric_value, auroc.metric_type, auroc.task_type) == (0.625, "roc_auc", "image-classification")
+    assert "[identify] mAP at IoU 0.5" not in results  # nothing to measure it on
+    assert parsed.data.metrics == ["accuracy", "f1", "froc", "mean_average_precision", "roc_auc"]
+    assert "| figure | value | 95 % interval | shuffled |" in card
+    assert "| [identify] F1 of Finding | 0.625 | 0.562 to 0.688 | 0.125 |" in card
+    assert "| [identify] mAP at IoU 0.5 | - | - | - |" in card
     assert "Some-CXR, split `test`, 1,500 radiographs" in card
     assert "`[vqa]`: answers that could not be parsed and count as wrong: 2;" in card and "left out: 7." in card
-    assert len(figures_of(made_up_metrics())) == 5 + 2 + 5
 
 
 def test_new_figures_replace_the_old_ones_and_leave_what_people_wrote(model_and_processor):
     edited = model_card(*model_and_processor).replace("## Training\n", "## Ours\n\nBy hand.\n\n## Training\n")
     once = with_figures(edited, made_up_metrics(), "acme/litegpt")
     better = made_up_metrics()
-    better["identify"]["classification"]["finding"]["f1"] = 0.875
+    better["finding_f1"] = 0.875
     twice = with_figures(once, better, "acme/litegpt")
-    assert "| 0.875 | 0.250 |" in twice and "| 0.750 | 0.250 |" in twice and twice.count("## Figures") == 1
+    old, new = "F1 of Finding | 0.750 |", "F1 of Finding | 0.875 |"
+    assert new in twice and old in once and twice.count("## Figures") == 1
     assert "By hand." in twice and "None are stated" not in twice
-    assert ModelCard(twice).text.replace("0.875", "0.750") == ModelCard(once).text
+    assert ModelCard(twice).text.replace("[identify] " + new, "[identify] " + old) == ModelCard(once).text
     without = re.sub(r"## Figures\n.*?(?=## Licences)", "", edited, flags=re.S)
-    assert "| 0.750 | 0.250 |" in with_figures(without, made_up_metrics(), "acme/litegpt")
+    assert old in with_figures(without, made_up_metrics(), "acme/litegpt")
+
+
+def test_figures_of_an_older_program_are_refused(model_and_processor):
+    metrics = made_up_metrics()
+    metrics["control"] = metrics.pop("controls")
+    with pytest.raises(ValueError, match=r"older evaluate_litegpt.py, .* run it again\.$"):
+        with_figures(model_card(*model_and_processor), metrics, "acme/litegpt")
 
 
 def test_an_adapters_card_says_what_it_holds_and_how_to_load_it(model_and_processor):

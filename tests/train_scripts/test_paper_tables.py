@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from tests.made_up_metrics import made_up_metrics
 from train_scripts import paper_tables
 from train_scripts.paper_tables import ROWS, TABLES, PaperTablesArguments, as_markdown, collect, main, steps
 
@@ -28,19 +29,6 @@ def arguments(tmp_path, **options) -> PaperTablesArguments:
     return PaperTablesArguments("release", str(tmp_path / "weights"), str(tmp_path / "out"), **options)
 
 
-def metrics(task: str, value: float) -> dict:
-    """What `evaluate_litegpt.py` writes, every score of a task the same."""
-    names = ("rouge1", "rouge2", "rougeL", "rougeLsum", "bleu1", "bleu2", "bleu3", "bleu4", "cider")
-    scores = {"precision": value, "recall": value, "f1": value}
-    return {
-        task: {
-            "classification": {"finding": scores, "no_finding": scores, "micro": scores},
-            "localization": {"accuracy_at_iou_release": dict.fromkeys(("0.3", "0.4", "0.5"), value)},
-            "text": {**dict.fromkeys(names, value), "meteor": None, "meteor_without_synonyms": value},
-        }
-    }
-
-
 class Programs:
     """In place of the programs: notes their commands and writes what they write, or fails."""
 
@@ -55,7 +43,7 @@ class Programs:
             return SimpleNamespace(returncode=1)
         if "evaluate_litegpt.py" in command[1]:
             task = command[command.index("--tasks") + 1]
-            (output_dir / "metrics.json").write_text(json.dumps(metrics(task, 0.5)))
+            (output_dir / "metrics.json").write_text(json.dumps(made_up_metrics(0.5, tasks=(task,))))
         else:
             (output_dir / "checkpoint").mkdir(parents=True)
             (output_dir / "adapter").mkdir()
@@ -162,6 +150,14 @@ def test_a_row_that_fails_is_named_and_the_others_go_on(tmp_path, weights, progr
     assert "| PubMedCLIP - Llama 2 | paper | 73 |" in as_markdown(tables) and "|  | ours | - |" in as_markdown(tables)
 
 
+def test_metrics_of_an_older_program_are_refused(tmp_path, weights):
+    path = tmp_path / "out" / "litegpt" / "stage1" / "metrics.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"identify": {}, "control": {}}')
+    with pytest.raises(SystemExit, match=r"metrics.json is of an older evaluate_litegpt.py, .* run it again\.$"):
+        collect(arguments(tmp_path, tables=[3]))
+
+
 @pytest.mark.parametrize(("table", "names"), [(3, ["stage1", "evaluation of stage1"]), (1, ["stage1", "stage2"])])
 def test_a_table_needs_its_own_stages_alone(tmp_path, weights, table, names):
     args = arguments(tmp_path, tables=[table])
@@ -186,7 +182,8 @@ def test_the_real_programs_fill_a_table(tiny_checkpoint, phantom_release, tmp_pa
     sft = "--max_steps 2 --lora_r 4 --use_cpu true --bf16 false --dtype float32 --load_in_8bit false --report_to none"
     command = ["python", paper_tables.__file__, "--data_dir", phantom_release, "--weights_dir", tmp_path / "weights"]
     command += ["--output_dir", tmp_path / "out", "--rows", "litegpt", "--cache_dir", tmp_path / "cache"]
-    command += ["--launch_options=--cpu", "--sft_options", sft, "--evaluation_options", "--max_new_tokens 6"]
+    evaluation = "--constrained false --max_new_tokens 6"
+    command += ["--launch_options=--cpu", "--sft_options", sft, "--evaluation_options", evaluation]
     command = [str(part) for part in command]
     command[0] = paper_tables.sys.executable
     process = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)

@@ -15,6 +15,7 @@ from trl import ModelConfig
 from datasets_scripts.radiograph_dataset import prepare
 from datasets_scripts.vindr_cxr import read_release
 from tests.hub_stand_in import HubStandIn
+from tests.made_up_metrics import made_up_metrics
 from tests.small_training import train
 from tests.stranger import NOTHING_OF_OURS
 from train_scripts import evaluate_litegpt, push_to_hub, sft
@@ -148,10 +149,7 @@ def folders(tiny_checkpoint, phantom_release, tmp_path_factory) -> dict[str, Pat
 
     prepare(read_release(phantom_release), folder / "data_set")
 
-    averages = dict.fromkeys(("finding", "micro", "macro", "weighted", "samples"), {"f1": 0.75})
-    scores = {"classification": averages, "num_unknown": 0, "num_malformed": 1}
-    data_set = {"name": "Phantoms", "split": "test", "radiographs": 8}
-    metrics = {"vqa": scores, "control": {"vqa": scores}, "data_set": data_set}
+    metrics = made_up_metrics(tasks=("vqa",))
     metrics["weights"] = weights_sha256(tiny_checkpoint)
     (folder / "metrics.json").write_text(json.dumps(metrics))
     paths = {"adapter": "adapter", "merged": "checkpoint", "data_set": "data_set", "metrics": "metrics.json"}
@@ -190,7 +188,7 @@ def last_logits(checkpoint, radiograph) -> torch.Tensor:
 
 def test_a_checkpoint_and_its_pipeline_load_by_id(stranger, folders, radiograph):
     torch.testing.assert_close(torch.tensor(stranger["logits"]), last_logits(folders["checkpoint"], radiograph))
-    assert set(stranger["findings"]) == {"findings", "diagnoses", "answers", "malformed"}
+    assert set(stranger["findings"]) == {"findings", "diagnoses", "answers", "probabilities", "malformed"}
     assert stranger["findings"]["answers"]["identify"]
 
 
@@ -214,11 +212,9 @@ def test_a_data_set_loads_and_streams_by_id(stranger, folders):
 
 def test_the_cards_name_their_repository_and_state_the_figures(hub, refusals):
     card = ModelCard(hub.files("models", "acme/litegpt", "v1")["README.md"].decode())
-    assert (
-        'model="acme/litegpt"' in card.text
-        and "| `[vqa]` | F1, Finding against No finding | 0.750 | 0.750 |" in card.text
-    )
-    assert card.data.model_name == "acme/litegpt" and len(card.data.eval_results) == 5
+    assert 'model="acme/litegpt"' in card.text
+    assert "| [vqa] AUROC, mean of the labels | 0.750 | 0.688 to 0.812 | 0.250 |" in card.text
+    assert card.data.model_name == "acme/litegpt" and len(card.data.eval_results) == 3
     files = hub.files("models", "acme/adapter", "v1")
     assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "acme/litegpt"
     assert ModelCard(files["README.md"].decode()).data.base_model == "acme/litegpt"
@@ -360,13 +356,17 @@ def test_metrics_of_other_weights_are_refused(folders, tmp_path):
     refuses(folders["adapter"], "metrics are for a checkpoint", metrics=str(folders["metrics"]), base_model="a/b")
     (tmp_path / "old.json").write_text('{"finding_f1": 1.0}')
     refuses(folders["checkpoint"], "run evaluate_litegpt.py again", metrics=str(tmp_path / "old.json"))
+    metrics = json.loads(folders["metrics"].read_text())
+    del metrics["controls"]
+    (tmp_path / "old.json").write_text(json.dumps(metrics))
+    refuses(folders["checkpoint"], "old.json is of an older evaluate_litegpt.py", metrics=str(tmp_path / "old.json"))
 
 
 def test_what_sft_trained_and_evaluate_measured_stands_in_the_cards(tiny_checkpoint, phantom_release, tmp_path):
     cache = str(tmp_path / "cache")
     lora = {"use_peft": True, "lora_r": 4}
     train(tmp_path, tiny_checkpoint, phantom_release, cache, lora, tasks=["vqa"], max_steps=1)
-    evaluation = {"split": "test", "tasks": ["vqa"], "max_new_tokens": 4, "cache_dir": cache}
+    evaluation = {"split": "test", "tasks": ["vqa"], "cache_dir": cache}
     evaluate_litegpt.main(
         EvaluationArguments(str(tmp_path / "checkpoint"), str(phantom_release), str(tmp_path), **evaluation)
     )

@@ -33,6 +33,19 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class Demographics:
+    """What a data set publishes about the person of an image, so that an evaluation can compare groups.
+
+    Attributes:
+        sex: "F", "M", or "" where unknown.
+        age: in whole years; None where unknown.
+    """
+
+    sex: str = ""
+    age: int | None = None
+
+
+@dataclass(frozen=True)
 class ImageAnnotation:
     """What is known about one image from tables alone.
 
@@ -42,6 +55,8 @@ class ImageAnnotation:
         readings: the single readers, where the table tells them apart.
         patient_id: for splits by patient; "" where unknown. Never written anywhere.
         view: such as "PA"; "" where the table does not say (a DICOM file may).
+        demographics: of all images or of none of a data set; None where its public tables do not tell. Never taken
+            from a DICOM file.
     """
 
     image_id: str
@@ -50,15 +65,20 @@ class ImageAnnotation:
     readings: tuple[Reading, ...] = ()
     patient_id: str = ""
     view: str = ""
+    demographics: Demographics | None = None
 
 
 def row_features(
-    finding_labels: Sequence[str], diagnosis_labels: Sequence[str], keep_readings: bool = False
+    finding_labels: Sequence[str],
+    diagnosis_labels: Sequence[str],
+    keep_readings: bool = False,
+    demographics: bool = False,
 ) -> datasets.Features:
     """The schema of a row; the label names belong to the data set.
 
     Boxes are xyxy floats in [0, 1] of the whole image, `width` and `height` the source's pixels. With `keep_readings`
-    each row also has `readings`: what the single readers said before they were merged.
+    each row also has `readings`: what the single readers said before they were merged. With `demographics` it has
+    `sex` and `age`, see `Demographics`.
     """
     finding_label = datasets.ClassLabel(names=list(finding_labels))
     diagnoses = datasets.List(datasets.ClassLabel(names=list(diagnosis_labels)))
@@ -72,6 +92,8 @@ def row_features(
         "diagnoses": diagnoses,
         "view": datasets.Value("string"),
     }
+    if demographics:
+        features |= {"sex": datasets.Value("string"), "age": datasets.Value("int32")}
     if keep_readings:
         features["readings"] = datasets.List(
             {

@@ -11,8 +11,8 @@ or, once for all programs, a folder that `datasets.load_dataset` reads:
 The layout (https://nihcc.app.box.com/v/ChestXray-NIHCC; Wang et al., CVPR 2017, arXiv 1705.02315):
 
     images/00000001_000.png              1024 x 1024; or images_001/images/*.png ... images_012/images/*.png
-    Data_Entry_2017_v2020.csv            Image Index, Finding Labels (A|B), ..., Patient ID, ..., View Position, ...
-                                         or Data_Entry_2017.csv
+    Data_Entry_2017_v2020.csv            Image Index, Finding Labels (A|B), ..., Patient ID, Patient Age,
+        or Data_Entry_2017.csv           Patient Sex (2017: Gender), View Position, ...
     BBox_List_2017.csv                   Image Index, Finding Label, Bbox [x, y, w, h] in pixels of 1024 x 1024
     train_val_list.txt, test_list.txt    the official split, by patient: -> train, test
 
@@ -26,6 +26,8 @@ the fourteen labels. All boxes lie in test images, so train has labels alone. Wh
     no findings, any other diagnoses           unknown to a localiser: labels without a box
 
 Even where boxes were drawn, another of the image's labels may have none: compare `findings` with `diagnoses`.
+
+Rows have two columns more than others, `sex` and `age`, where the table has them.
 """
 
 import csv
@@ -40,7 +42,7 @@ from typing import Any
 import datasets
 from PIL import Image
 
-from datasets_scripts.annotations import Finding, ImageAnnotation
+from datasets_scripts.annotations import Demographics, Finding, ImageAnnotation
 from datasets_scripts.radiograph_dataset import PreparationOptions, Release, load_release, prepare
 from processing.answers import NO_FINDING
 
@@ -76,6 +78,9 @@ SPELLINGS = {"Infiltrate": "Infiltration", "No Finding": NO_FINDING, "Pleural_Th
 
 ENTRY_FILES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 ENTRY_COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "View Position")
+SEX_COLUMNS = ("Patient Sex", "Patient Gender")  # of 2020, of 2017
+AGE_COLUMN = "Patient Age"
+MAX_AGE = 120  # the table has ages up to 414
 BOX_FILE = "BBox_List_2017.csv"
 BOX_COLUMNS = ("Bbox [x", "y", "w", "h]")  # the header's "Bbox [x,y,w,h]" is four cells
 BOX_SIDE = 1024  # pixels of the images that the boxes were drawn on
@@ -174,6 +179,25 @@ def read_boxes(path: str) -> tuple[dict[str, list[Finding]], dict[str, int]]:
         else:
             without_area[image_id] = without_area.get(image_id, 0) + 1
     return findings, without_area
+
+
+def demographics_of(row: dict[str, str]) -> Demographics | None:
+    """Sex and age as a line of the table has them; None where the table has no such column."""
+    sex_columns = [column for column in SEX_COLUMNS if column in row]
+    if not sex_columns and AGE_COLUMN not in row:
+        return None
+    sex = (row[sex_columns[0]] or "").strip() if sex_columns else ""
+    return Demographics(sex if sex in ("F", "M") else "", age_in_years(row.get(AGE_COLUMN) or ""))
+
+
+def age_in_years(text: str) -> int | None:
+    """58, or DICOM's 058Y, 007M, 003W, 020D, in whole years; None for what is neither, or above `MAX_AGE`."""
+    match = re.fullmatch(r"(\d+)([YMWD]?)", text.strip())
+    if match is None:
+        return None
+    number, unit = int(match[1]), match[2] or "Y"
+    years = int(number / {"Y": 1, "M": 12, "W": 365.25 / 7, "D": 365.25}[unit])
+    return years if years <= MAX_AGE else None
 
 
 def find_images(data_dir: str) -> dict[str, str]:
@@ -278,6 +302,7 @@ def read_release(data_dir: str | os.PathLike) -> Release:
                 diagnoses=tuple(label for label in DIAGNOSIS_LABELS if label in labels),
                 patient_id=row["Patient ID"].strip(),
                 view=row["View Position"].strip(),
+                demographics=demographics_of(row),
             )
         )
 

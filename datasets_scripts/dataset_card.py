@@ -55,7 +55,7 @@ labels = dataset["{first_split}"].features["findings"].feature["label"].names
 | `width`, `height` | pixels of the release's image, which may be larger than the stored one |
 | `findings` | `label` (a class number), `box` (xyxy, 0 to 1 of the whole image), `readers` (how many marked it) |
 | `diagnoses` | class numbers of what holds for the whole image |
-| `view` | View Position such as PA or AP; empty where unknown |{readings_row}
+| `view` | View Position such as PA or AP; empty where unknown |{optional_rows}
 
 No findings and the diagnosis "{no_finding}" is a normal image. No findings without it is *unknown*: a label was given
 without a box, or nothing was said.
@@ -88,8 +88,8 @@ became of it, `duplicates.csv` names the images that are in two splits.
 {personal_information}
 
 Of a DICOM file only the pixels and the View Position were read; no other tag is in this folder: no name, no patient
-number, no date, age or sex. Where the tables number the patients, that number served to keep a patient in one split
-and is not written. Text burned into a picture stays in it. Nobody may try to find out who the people are.
+number, no date, age or sex. {demographics}Where the tables number the patients, that number served to keep a patient
+in one split and is not written. Text burned into a picture stays in it. Nobody may try to find out who the people are.
 
 ## Licence
 
@@ -107,6 +107,12 @@ opinions of readers or of a program that read reports, shares of labels are thos
 them may fail in another hospital.
 {citation}"""
 
+DEMOGRAPHICS_ROW = "| `sex`, `age` | F, M or empty where unknown; years, null where unknown |"
+DEMOGRAPHICS = (
+    "Sex and age are what the release's public tables say of each image, kept so that results can be compared between "
+    "groups of people. "
+)
+READINGS_ROW = "| `readings` | what each reader (`rad_id`) drew and stated before they were merged |"
 PERSONAL_INFORMATION = (
     "The radiographs are of people. Their publisher removed what identifies them; health data they remain."
 )
@@ -151,6 +157,7 @@ def card_text(
     diagnosis_labels: Sequence[str],
     options: Mapping[str, Any],
     summary: Sequence[tuple[str, str, int]],
+    demographics: bool = False,
     licence_link: str = "",
     personal_information: str = PERSONAL_INFORMATION,
     citation: str = "",
@@ -170,12 +177,14 @@ def card_text(
         options: what the preparation was told; "merge", "windowing", "shortest_edge", "validation_share" and
             "keep_readings" are explained, all are listed.
         summary: (split, rule, count).
+        demographics: whether the rows have the columns `sex` and `age`.
         licence_link: address of the licence; the homepage if empty.
         personal_information: who the people are, how they were protected and what the release asks of its users.
         citation: as the publisher asks for it, in BibTeX; no section if empty.
     """
     licence_link = licence_link or homepage
-    features = row_features(finding_labels, diagnosis_labels, keep_readings=bool(options.get("keep_readings")))
+    keep_readings = bool(options.get("keep_readings"))
+    features = row_features(finding_labels, diagnosis_labels, keep_readings, demographics)
     numbers = [{"name": split, "num_examples": counts["rows"]} for split, counts in splits.items()]
     info = DatasetInfo(features=features, splits=SplitDict.from_split_dict(numbers))
     metadata = DatasetCardData(
@@ -194,12 +203,15 @@ def card_text(
         ],
         dataset_info=info._to_yaml_dict(),  # as `Dataset.push_to_hub` writes it
     )
-    readings_row = "| `readings` | what each reader (`rad_id`) drew and stated before they were merged |"
+    optional_rows = [
+        row for row, is_there in ((DEMOGRAPHICS_ROW, demographics), (READINGS_ROW, keep_readings)) if is_there
+    ]
     text = CARD.format(
         pretty_name=pretty_name,
         homepage=homepage,
         first_split=next(iter(splits)),
-        readings_row=f"\n{readings_row}" if options.get("keep_readings") else "",
+        optional_rows="".join(f"\n{row}" for row in optional_rows),
+        demographics=DEMOGRAPHICS if demographics else "",
         no_finding=NO_FINDING,
         how_it_was_made="\n\n".join(_how_it_was_made(options)),
         options=_table(["option", "value"], [[f"`{option}`", str(value)] for option, value in options.items()]),

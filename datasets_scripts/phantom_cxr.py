@@ -88,6 +88,7 @@ TRANSFER_SYNTAXES = {  # with their shares; encoding JPEG 2000 takes more than t
     JPEG2000Lossless: 0.1,
 }
 NO_WINDOW_SHARE = 0.15
+AP_SHARE = 0.2  # of the images; VinDr-CXR's are PA, but an evaluation by view needs two of them
 
 BOX_COLUMNS = ("class_name", "x_min", "y_min", "x_max", "y_max")
 
@@ -213,9 +214,9 @@ def _write_image(
 def encode_dicom(pixels: np.ndarray, image_id: str, rng: np.random.Generator) -> Dataset:
     """A DICOM data set of a radiograph, in an encoding drawn at random.
 
-    Drawn are the transfer syntax, 12, 14 or 16 stored bits, MONOCHROME1 or 2, the rescale slope and intercept, and
-    whether a window is stored. Modality LUT, window (or, without one, minimum to maximum) and MONOCHROME1's inversion
-    give back the same picture from all of them, but for rounding.
+    Drawn are the transfer syntax, 12, 14 or 16 stored bits, MONOCHROME1 or 2, the rescale slope and intercept,
+    whether a window is stored, and the View Position, PA or AP. Modality LUT, window (or, without one, minimum to
+    maximum) and MONOCHROME1's inversion give back the same picture from all of them, but for rounding.
 
     Args:
         pixels: (height, width) float in [0, 1], in which 0 and 1 occur.
@@ -237,7 +238,6 @@ def encode_dicom(pixels: np.ndarray, image_id: str, rng: np.random.Generator) ->
         setattr(dataset, level, generate_uid(entropy_srcs=[image_id, level]))
     dataset.Modality = "DX"
     dataset.BodyPartExamined = "CHEST"
-    dataset.ViewPosition = "PA"
     dataset.PatientOrientation = ["L", "F"]
     dataset.PresentationIntentType = "FOR PRESENTATION"
     dataset.ImageType = ["DERIVED", "PRIMARY"]
@@ -282,6 +282,8 @@ def encode_dicom(pixels: np.ndarray, image_id: str, rng: np.random.Generator) ->
     else:
         dataset.PixelData = stored.tobytes()
         dataset["PixelData"].VR = "OW"
+    # Drawn last, so that all else is as it was when every image was PA.
+    dataset.ViewPosition = "AP" if rng.random() < AP_SHARE else "PA"
     return dataset
 
 

@@ -87,6 +87,11 @@ class Release:
     personal_information: str = PERSONAL_INFORMATION
     citation: str = ""
 
+    @property
+    def has_demographics(self) -> bool:
+        """Whether the tables tell sex or age, so that rows have these columns."""
+        return any(image.demographics is not None for images in self.annotations.values() for image in images)
+
 
 @dataclass(frozen=True)
 class PreparationOptions:
@@ -336,6 +341,8 @@ def row_of(
         "diagnoses": list(annotation.diagnoses),
         "view": annotation.view or decoded.view,
     }
+    if annotation.demographics is not None:
+        row |= {"sex": annotation.demographics.sex, "age": annotation.demographics.age}
     if keep_readings:
         row["readings"] = [
             {
@@ -356,6 +363,12 @@ def row_of(
         "warnings": "; ".join(decoded.warnings),
     }
     return row, facts
+
+
+def _features_of(release: Release, options: PreparationOptions) -> datasets.Features:
+    return row_features(
+        release.finding_labels, release.diagnosis_labels, options.keep_readings, release.has_demographics
+    )
 
 
 def normalise_box(box: Box, width: int, height: int) -> list[float] | None:
@@ -401,10 +414,11 @@ def _stream(
         shards.setdefault(shard.split, []).append(shard)
     if split is not None and split not in shards:
         raise ValueError(f"streaming takes one of the splits {', '.join(shards)}, and no slices, not {split!r}.")
+    features = _features_of(release, options)
     streams = {
         name: datasets.IterableDataset.from_generator(
             _stream_rows,
-            features=row_features(release.finding_labels, release.diagnosis_labels, options.keep_readings),
+            features=features,
             # A list is divided among a loader's workers. `datasets` hashes all arguments, which takes a moment for
             # bytes, and seconds for thousands of annotations.
             gen_kwargs={"shards": [pickle.dumps(shard) for shard in of_split], "options": options},
@@ -436,7 +450,7 @@ def _write_shards(
     """One shard after the other; `num_proc` images are read at a time."""
     for name in ("data", "manifest"):
         (folder / name).mkdir(exist_ok=True)
-    features = row_features(release.finding_labels, release.diagnosis_labels, options.keep_readings)
+    features = _features_of(release, options)
     pending = [shard for shard in shards if not _parquet(folder, shard).exists()]
     total = sum(len(shard.images) for shard in shards)
     done = total - sum(len(shard.images) for shard in pending)
@@ -542,6 +556,7 @@ def _finish(shards: list[Shard], folder: Path, release: Release, options: Prepar
         diagnosis_labels=release.diagnosis_labels,
         options={**merge, **_options_of_rows(options)},
         summary=summary,
+        demographics=release.has_demographics,
         licence_link=release.licence_link,
         personal_information=release.personal_information,
         citation=release.citation,

@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets_scripts.chestx_ray14 import DIAGNOSIS_LABELS, FINDING_LABELS, load_chestx_ray14, main, read_release
+from datasets_scripts.annotations import Demographics, row_features
+from datasets_scripts.chestx_ray14 import (
+    DIAGNOSIS_LABELS,
+    FINDING_LABELS,
+    age_in_years,
+    load_chestx_ray14,
+    main,
+    read_release,
+)
+from datasets_scripts.radiograph_dataset import prepare
+from train_scripts.rows import load_rows
 
 # The headers as published; the rows of Data_Entry_2017.csv end in a comma, some copies' rows do not.
 ENTRY_2017 = (
@@ -91,6 +101,57 @@ def test_boxes_of_1024_are_in_pixels_of_a_resized_image(release):
 def test_boxes_of_an_unreadable_image_do_not_stop_the_reading(release):
     (release / "images" / "00000002_000.png").write_bytes(b"no picture")
     assert read_release(release).annotations["test"][0].findings[0].box == (512, 256, 640.5, 512)
+
+
+@pytest.mark.parametrize(
+    ("cell", "age"),
+    [
+        ("58", 58),
+        ("058Y", 58),
+        (" 3 ", 3),
+        ("023M", 1),
+        ("011M", 0),
+        ("053W", 1),
+        ("020D", 0),
+        ("120", 120),
+        ("413", None),
+        ("", None),
+        ("n/a", None),
+        ("-1", None),
+        ("5 8", None),
+    ],
+)
+def test_ages_are_whole_years_and_impossible_ones_unknown(cell, age):
+    assert age_in_years(cell) == age
+
+
+def test_sex_and_age_are_the_tables(release):
+    edit(release / "Data_Entry_2017_v2020.csv", ",58,M,AP", ",413,F,AP")
+    edit(release / "Data_Entry_2017_v2020.csv", "2,58,M,PA", "2,,,PA")
+    read = read_release(release)
+    assert [image.demographics for image in read.annotations["train"]] == [Demographics("M", 58), Demographics("F")]
+    assert read.annotations["test"][0].demographics == Demographics("", None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("Patient Age,Patient Sex", "Years,Patient Sex", Demographics("M")),
+        ("Patient Age,Patient Sex", "Patient Age,S", Demographics("", 58)),
+        ("Patient Age,Patient Sex", "Years,S", None),
+    ],
+)
+def test_a_copy_of_the_table_without_sex_or_age_reads_as_unknown(release, old, new, expected):
+    edit(release / "Data_Entry_2017_v2020.csv", old, new)
+    read = read_release(release)
+    assert {image.demographics for image in read.annotations["test"]} == {expected}
+    assert read.has_demographics == (expected is not None)
+
+
+def test_rows_of_a_table_without_sex_and_age_have_no_such_columns(release, tmp_path):
+    edit(release / "Data_Entry_2017_v2020.csv", "Patient Age,Patient Sex", "Years,S")
+    rows = load_chestx_ray14(release, split="test", cache_dir=tmp_path / "cache")
+    assert rows.features == row_features(FINDING_LABELS, DIAGNOSIS_LABELS)
 
 
 def test_the_rules_are_counted(release):
@@ -250,6 +311,16 @@ def test_rows_have_the_releases_labels_and_boxes_of_the_whole_image(release, tmp
     assert row["findings"][0]["box"] == pytest.approx([512 / 1024, 256 / 1024, 640.5 / 1024, 512 / 1024])
     assert row["findings"][1]["box"] == [0, 0, 1, 1]
     assert [DIAGNOSIS_LABELS[index] for index in dataset["train"][1]["diagnoses"]] == ["No finding"]
+
+
+def test_rows_have_sex_and_age_and_are_trained_on_as_any_others(release, tmp_path):
+    edit(release / "Data_Entry_2017_v2020.csv", "2,58,M,PA", "2,413,F,PA")
+    prepare(read_release(release), tmp_path / "out")
+    rows = load_rows(str(tmp_path / "out"), "test", str(tmp_path / "cache"), 1)
+    assert rows.features == row_features(FINDING_LABELS, DIAGNOSIS_LABELS, demographics=True)
+    assert (rows["sex"][:], rows["age"][:]) == (["F", "M"], [None, 58])
+    train = load_rows(str(tmp_path / "out"), "train", str(tmp_path / "cache"), 1)
+    assert datasets.concatenate_datasets([train, rows])["age"][:] == [58, 58, None, 58]
 
 
 def test_a_streamed_release_has_the_prepared_rows(release, tmp_path):

@@ -149,6 +149,16 @@ def test_what_the_preparation_was_told_is_said(tmp_path):
     assert "several readers" not in text
 
 
+@pytest.mark.parametrize("keep_readings", [False, True])
+def test_the_card_names_sex_and_age_where_the_rows_have_them(tmp_path, keep_readings):
+    without, told = write_card(tmp_path, keep_readings), write_card(tmp_path, keep_readings, demographics=True)
+    assert "`sex`" not in without and "Sex and age" not in without
+    assert "empty where unknown |\n| `sex`, `age` | F, M or empty" in told
+    assert "Sex and age are what the release's public tables say of each image" in told
+    names = [feature["name"] for feature in yaml.safe_load(told.split("---\n")[1])["dataset_info"]["features"]]
+    assert names[-3:] == (["sex", "age", "readings"] if keep_readings else ["view", "sex", "age"])
+
+
 def test_the_licence_and_the_people_are_named(tmp_path):
     text = write_card(tmp_path, licence_link="https://example.org/licence", personal_information="They agreed.")
     assert "[Some Health Data License 1.5.0](https://example.org/licence)" in text

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from datasets_scripts import decoding_process, radiograph_dataset
-from datasets_scripts.annotations import Finding, ImageAnnotation, Reading, row_features
+from datasets_scripts.annotations import Demographics, Finding, ImageAnnotation, Reading, row_features
 from datasets_scripts.decoding_process import DecodingProcess
 from datasets_scripts.radiograph_dataset import PreparationOptions, Release, load, load_release, prepare, shards_of
 from datasets_scripts.splits import in_validation
@@ -138,6 +138,56 @@ def test_readings_are_kept_where_asked_for(release, tmp_path):
     assert reading["rad_id"] == "R1" and reading["diagnoses"] == [0] and nothing == []
     assert [finding["label"] for finding in reading["findings"]] == [0]
     np.testing.assert_allclose(reading["findings"][0]["box"], [0, 0.5, 0.5, 1])
+
+
+@pytest.fixture
+def release_with_demographics(release):
+    told = [Demographics("F", 58), Demographics("M"), Demographics(age=0)]
+    images = {
+        split: [replace(image, demographics=told[index % 3]) for index, image in enumerate(of_split)]
+        for split, of_split in release.annotations.items()
+    }
+    return replace(release, annotations=images)
+
+
+def test_sex_and_age_are_columns_where_the_data_set_tells_them(release_with_demographics, tmp_path):
+    prepare(release_with_demographics, tmp_path / "out")
+    rows = load(tmp_path / "out", "train", tmp_path / "cache")
+    assert rows.features == row_features(FINDING_LABELS, DIAGNOSIS_LABELS, demographics=True)
+    assert (rows["sex"][:], rows["age"][:]) == (["F", "M", "", "F", "M"], [58, None, 0, 58, None])
+    assert rows.features["age"].dtype == "int32"
+    streamed = load_release(release_with_demographics, "train", streaming=True)
+    assert streamed.features == rows.features and rows_of(streamed) == rows_of(rows)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| `sex`, `age` |" in card and "Sex and age are what the release's public tables say" in card
+
+
+def test_an_interrupted_preparation_with_sex_and_age_goes_on(release_with_demographics, tmp_path, monkeypatch):
+    prepare(release_with_demographics, tmp_path / "whole")
+    write_shard = radiograph_dataset._write_shard
+
+    def interrupted(shard, *args):
+        if shard.name.startswith("train-00001"):
+            raise KeyboardInterrupt
+        write_shard(shard, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(radiograph_dataset, "_write_shard", interrupted)
+        prepare(release_with_demographics, tmp_path / "resumed")
+    assert len(list((tmp_path / "resumed" / "data").iterdir())) == 1
+    prepare(release_with_demographics, tmp_path / "resumed")
+    for split in ("train", "test"):
+        whole, resumed = (load(tmp_path / name, split, tmp_path / "cache") for name in ("whole", "resumed"))
+        assert rows_of(whole) == rows_of(resumed) and whole["age"][0] == 58
+
+
+def test_a_change_of_age_is_noticed_by_the_cache(release_with_demographics, tmp_path):
+    load_release(release_with_demographics, "test", tmp_path / "cache")
+    older = [
+        replace(image, demographics=Demographics("F", 59)) for image in release_with_demographics.annotations["test"]
+    ]
+    changed = replace(release_with_demographics, annotations={**release_with_demographics.annotations, "test": older})
+    assert load_release(changed, "test", tmp_path / "cache")["age"][:] == [59, 59]
 
 
 def test_pictures_are_stored_at_the_shortest_edge_and_boxes_do_not_change(release, tmp_path):

@@ -16,7 +16,7 @@ SHARED := --data_dir $(DEMO)/phantoms --cache_dir $(DEMO)/cache --num_proc $(JOB
 .PHONY: demo test test-slow test-oldest test-convert test-serve conformance bench paper-tables serve lint clean
 
 demo: $(DEMO)/overlays.png
-	@echo "Read $(DEMO)/report.md and look at $(DEMO)/overlays.png"
+	@echo "Open $(DEMO)/report.html (or read $(DEMO)/report.md) and look at $(DEMO)/overlays.png"
 
 test: .venv/installed
 	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest
@@ -38,12 +38,15 @@ conformance: .venv/installed
 	$(PYTHON) tests/conformance/fetch_transformers_tests.py
 	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest -q -m "" tests/conformance
 
-bench: .venv/installed
+# Two of the programs measure the demo's checkpoint.
+bench: .venv/installed $(DEMO)/checkpoint/config.json
 	$(PYTHON) -m pip install --quiet --editable .[bench]
 	$(PYTHON) benchmarks/dicom_to_tensors.py --output outputs/bench.json
 	$(PYTHON) benchmarks/load_vs_llava.py --output outputs/bench.json
 	$(PYTHON) benchmarks/generate_vs_llava.py --output outputs/bench.json
 	$(PYTHON) benchmarks/gpu_generation.py --output outputs/bench.json
+	$(PYTHON) benchmarks/jump_ahead.py --output outputs/bench.json
+	$(PYTHON) benchmarks/scoring.py --output outputs/bench.json
 	$(PYTHON) benchmarks/train_vs_stock.py --output outputs/bench.json
 	$(PYTHON) benchmarks/gpu_training.py --output outputs/bench.json
 
@@ -54,7 +57,7 @@ paper-tables: .venv/installed
 serve: .venv-serve/installed
 	VLLM_CPU_KVCACHE_SPACE=$${VLLM_CPU_KVCACHE_SPACE-1} VLLM_NO_USAGE_STATS=1 \
 		.venv-serve/bin/python -m vllm.entrypoints.openai.api_server --model $(CHECKPOINT) --model-impl transformers \
-		--trust-remote-code --host 127.0.0.1 --port $(PORT) $(VLLM_OPTIONS)
+		--trust-remote-code --logprobs-mode processed_logprobs --host 127.0.0.1 --port $(PORT) $(VLLM_OPTIONS)
 
 # Answers of vLLM over HTTP against transformers' own, token for token.
 test-serve: .venv/installed .venv-serve/installed
@@ -111,8 +114,13 @@ $(DEMO)/checkpoint/config.json: $(DEMO)/stage1/checkpoint/config.json
 		--model_name_or_path $(DEMO)/stage1/checkpoint --output_dir $(DEMO)/stage2 $(TRAINING)
 	rm -rf $(DEMO)/checkpoint && cp -r $(DEMO)/stage2/checkpoint $(DEMO)/checkpoint
 
-$(DEMO)/report.md: $(DEMO)/checkpoint/config.json
-	rm -f $(DEMO)/predictions.jsonl
+$(DEMO)/calibration/calibration.json: $(DEMO)/checkpoint/config.json
+	rm -rf $(DEMO)/calibration
+	$(PYTHON) train_scripts/calibrate.py $(SHARED) --model_name_or_path $(DEMO)/checkpoint \
+		--split 'train[-300:]' --output_dir $(DEMO)/calibration
+
+$(DEMO)/report.md: $(DEMO)/calibration/calibration.json
+	rm -f $(DEMO)/predictions.jsonl $(DEMO)/controls.jsonl
 	$(PYTHON) train_scripts/evaluate_litegpt.py $(SHARED) --model_name_or_path $(DEMO)/checkpoint --output_dir $(DEMO)
 
 $(DEMO)/overlays.png: $(DEMO)/report.md

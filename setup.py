@@ -55,6 +55,7 @@ setup(
         "pillow>=12.0",
         "numpy>=2.1",
         "scikit-learn>=1.7",
+        "scipy",  # any that scikit-learn takes
     ],
     extras_require={
         "wbf": ["ensemble-boxes>=1.0.9"],  # merging readers by weighted box fusion; needs numba

@@ -116,13 +116,12 @@ class ConstrainedGreedy:
             nodes = _padded(nodes, device)
             candidates = allowed[nodes]
             scores = logits.gather(-1, candidates).float().masked_fill(~is_allowed[nodes], -torch.inf)
-            best, choices = scores.max(dim=-1)
-            chosen = candidates.gather(-1, choices[..., None]).squeeze(-1)
-            probabilities = (best - scores.logsumexp(dim=-1)).exp()
+            chosen = candidates.gather(-1, scores.argmax(dim=-1, keepdim=True)).squeeze(-1)
+            probabilities = scores.softmax(dim=-1)
             if with_probabilities:
                 self._add_label_probabilities(running, scores, logits, reader)
-            considered = list(zip(candidates, scores.softmax(dim=-1), strict=True))
-            choice = zip(running, blocks, chosen.tolist(), probabilities.tolist(), considered, strict=True)
+            considered = list(zip(candidates, probabilities, strict=True))
+            choice = zip(running, blocks, chosen.tolist(), probabilities.amax(-1).tolist(), considered, strict=True)
             num_right = [answer.take(*of_row) for answer, *of_row in choice]
             is_running = [answer.state != END for answer in running]
             reader.keep(num_right, is_running)
@@ -137,10 +136,8 @@ class ConstrainedGreedy:
         return ConstrainedGreedyOutput(
             sequences=sequences,
             token_probabilities=pad_sequence(token_probabilities, batch_first=True, padding_value=1.0),
-            candidates=_stacked([answer.considered for answer in answers], 0, allowed.new_zeros(allowed.shape[1])),
-            candidate_probabilities=_stacked(
-                [answer.considered for answer in answers], 1, scores.new_zeros(allowed.shape[1])
-            ),
+            candidates=_stacked(answers, 0, torch.zeros_like(candidates[0, 0])),
+            candidate_probabilities=_stacked(answers, 1, torch.zeros_like(probabilities[0, 0])),
             label_probabilities=[answer.label_probabilities for answer in answers],
             num_forward_passes=reader.num_passes,
         )
@@ -162,13 +159,6 @@ class ConstrainedGreedy:
                 answers[row].label_probabilities = dict(zip(self.grammar.diagnosis_labels, values, strict=True))
 
 
-def _stacked(
-    considered: list[list[tuple[torch.Tensor, torch.Tensor] | None]], which: int, nothing: torch.Tensor
-) -> torch.Tensor:
-    rows = [torch.stack([nothing if place is None else place[which] for place in row]) for row in considered]
-    return pad_sequence(rows, batch_first=True)
-
-
 class _Answer:
     """One row's answer so far, and guesses how it goes on.
 
@@ -177,6 +167,7 @@ class _Answer:
         num_read: how many of `tokens` are in the model's cache.
         state: behind the last of `tokens`.
         probabilities: of the answer's tokens.
+        considered: for each of them what could have stood there, (tokens, probabilities); None where it is certain.
     """
 
     def __init__(self, grammar: AnswerGrammar, task: str, prompt_token: int, max_new_tokens: int, jump_ahead: bool):
@@ -222,6 +213,7 @@ class _Answer:
         Args:
             block: what was read, as the last call of `block` returned it.
             chosen, probabilities: of the model behind each of its tokens.
+            considered: (tokens, widest) ids and their probabilities, behind each of its tokens.
         """
         num_right = len(self.tokens) - self.num_read
         while True:
@@ -248,6 +240,14 @@ class _Answer:
         self.state = self._grammar.advance(self.state, token, self._room)
         self.tokens.append(token)
         self.probabilities.append(probability)
+
+
+def _stacked(answers: list[_Answer], which: int, nothing: torch.Tensor) -> torch.Tensor:
+    """(answers, longest, widest): what was considered (0) or its probabilities (1); `nothing` where it is certain."""
+    rows = [
+        torch.stack([nothing if place is None else place[which] for place in answer.considered]) for answer in answers
+    ]
+    return pad_sequence(rows, batch_first=True)
 
 
 class _Reader:

@@ -46,7 +46,8 @@ output = chat(text=[{"role": "user", "content": content}], max_new_tokens=16, re
 results["chat"] = output[0]["generated_text"]
 for name, folder in (("findings", checkpoint), ("findings_again", again)):
     ask = pipeline("chest-xray-findings", model=folder, **remote)
-    results[name] = ask(radiographs, max_new_tokens=16, batch_size=3)
+    results[name] = ask(radiographs, max_new_tokens=64, batch_size=3)
+results["plain findings"] = ask(radiographs, max_new_tokens=16, batch_size=3, constrained=False)
 print(json.dumps(results))
 """
 )
@@ -87,10 +88,16 @@ def test_saved_again_it_answers_the_same(stranger):
 
 def test_both_pipelines_give_the_models_answers(stranger):
     assert stranger["chat"].strip() == stranger["batch"][0].strip()
-    assert [result["answers"] for result in stranger["findings"]] == [
+    assert [result["answers"] for result in stranger["plain findings"]] == [
         {"identify": identify, "vqa": vqa}
         for identify, vqa in zip(stranger["batch"][::2], stranger["batch"][1::2], strict=True)
     ]
+
+
+def test_a_stranger_s_answers_are_constrained_and_scored(stranger):
+    for result in stranger["findings"]:
+        assert result["malformed"] == {"identify": None, "vqa": None}
+        assert 0 < result["probabilities"]["vqa"]["COPD"] < 1 and result["diagnoses"][0]["score"] > 0
 
 
 def test_it_brings_its_code_its_model_card_and_its_generation_settings(tiny_checkpoint):

@@ -133,7 +133,7 @@ def test_every_image_is_given_a_control_images_answer_in_turn(drawn, metrics):
     noise = metrics["controls"]["noise"]
     for key in ("finding_f1", "map", "accuracy_at_iou", "finding_auroc"):
         assert noise[key] == direct[key]
-    for key in ("classification", "localization", "detection", "text"):
+    for key in ("classification", "localization", "detection"):
         assert noise["identify"][key] == direct["identify"][key]
     assert direct["identify"]["identical"] == {"share": 15 / 120, "distinct": 8}
     assert metrics["controls"]["black"]["finding_auroc"] == 0.5 != noise["finding_auroc"]

@@ -11,8 +11,10 @@ or a Hub repository, only the processor is read: labels, instructions, window.
 
 Each request has the grammar of the answers, as vLLM takes it (`structured_outputs`), so that no answer is malformed
 unless it exceeds `--max_new_tokens`. Other servers may refuse it (`--no-constrained` leaves it out) or pass over it:
-answers that cannot be parsed are reported as ever. Scores are made of the server's probabilities: vLLM's are among the
-whole vocabulary; started with `--logprobs-mode processed_logprobs`, among what the grammar allows.
+answers that cannot be parsed are reported as ever. Scores are made of the server's probabilities, which are among what
+the grammar allows if vLLM is started with `--logprobs-mode processed_logprobs`, as `make serve` does. A box's score
+differs from the pipeline's by some hundredths, as a server tells 20 tokens in a coordinate's place; a diagnosis's is
+the probability of its words, not the sum over all answers.
 
 Writes `predictions.jsonl`, a line for each radiograph as `predict.py` writes it. A file that cannot be used is named
 with the reason, the others are answered; the status is 1. The same command again goes on where an interrupted run

@@ -96,10 +96,10 @@ def test_the_client_writes_what_the_pipeline_answers(base_url, answering_checkpo
         for kind in ("findings", "diagnoses"):
             scores = [entry.pop("score") for entry in output[kind]]
             served = [entry.pop("score") for entry in line[kind]]
-            if not constrained:
+            if kind == "findings":  # a server tells 20 tokens in a coordinate's place, the pipeline sees 100
+                assert served == pytest.approx(scores, abs=0.06)
+            elif not constrained:
                 assert served == pytest.approx(scores, abs=1e-4)
-            elif kind == "findings":  # vLLM's are among all tokenisations, the pipeline's among canonical tokens
-                assert served == pytest.approx(scores, abs=0.02)
             assert json.dumps(line[kind]) == json.dumps(output[kind])
 
 

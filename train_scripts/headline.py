@@ -300,7 +300,7 @@ def _found_boxes(predicted: Sequence[list[dict[str, Any]]], true: Sequence[list[
             image_of.append(image)
     best, values = np.zeros(len(image_of)), np.array(pairs, dtype=float).reshape(-1, 9)
     np.maximum.at(best, values[:, 0].astype(int), _iou(values[:, 1:5], values[:, 5:]))
-    columns = [np.ones(len(best)), *(best > threshold for threshold in ACCURACY_THRESHOLDS)]
+    columns = [np.ones(len(best)), *(best > threshold + 1e-9 for threshold in ACCURACY_THRESHOLDS)]
     places = np.array(image_of, dtype=int)
     return np.stack([np.bincount(places, weights=column, minlength=len(true)) for column in columns], axis=1)
 

@@ -81,7 +81,8 @@ def _read_boxes(images, what, need_area):
 
 
 def _accuracies(best_iou, thresholds):
-    return {str(t): float((best_iou > t).mean()) if len(best_iou) else None for t in thresholds}
+    # 1e-9: an IoU that is the threshold up to float rounding is not above it.
+    return {str(t): float((best_iou > t + 1e-9).mean()) if len(best_iou) else None for t in thresholds}
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)

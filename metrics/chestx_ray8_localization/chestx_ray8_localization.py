@@ -5,6 +5,7 @@ import evaluate
 import numpy as np
 
 IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # the paper's Table 7
+ROUNDING = 1e-9  # a ratio that is the threshold up to float rounding is not above it
 IOBB_THRESHOLDS = (0.1, 0.25, 0.5, 0.75, 0.9)  # its Tables 4 and 19
 
 _DESCRIPTION = """\
@@ -141,10 +142,10 @@ class ChestXray8Localization(evaluate.Metric):
             for name, thresholds in (("iou", iou_thresholds), ("iobb", iobb_thresholds)):
                 found, claimed = best_of_true[name][is_true], best_of_detected[name][is_detected]
                 scores[f"accuracy_at_{name}"] = {
-                    str(t): float((found > t).mean()) if len(found) else None for t in thresholds
+                    str(t): float((found > t + ROUNDING).mean()) if len(found) else None for t in thresholds
                 }
                 scores[f"false_positives_at_{name}"] = {
-                    str(t): float((claimed <= t).sum() / len(boxed)) for t in thresholds
+                    str(t): float((claimed <= t + ROUNDING).sum() / len(boxed)) for t in thresholds
                 }
             per_class[label] = scores
         return {"per_class": per_class, "num_images": len(boxed), "num_boxes": len(true)}

@@ -216,3 +216,11 @@ def test_three_thousand_answers_take_seconds(metric):
     start = time.perf_counter()
     metric.compute(predictions=predictions, references=references)
     assert time.perf_counter() - start < 10
+
+
+def test_an_iou_at_the_threshold_does_not_count_whatever_floats_make_of_it(metric):
+    """0.5 exactly, of which floats make 0.5000000000000001 in some of these."""
+    wide = [[{"label": "ILD", "box": [x / 100, 0.0, (x + 60) / 100, 1.0]}] for x in range(40)]
+    half = [[{"label": "ILD", "box": [x / 100, 0.0, (x + 30) / 100, 1.0]}] for x in range(40)]
+    results = metric.compute(predictions=half, references=wide)
+    assert results["accuracy_at_iou"] == {"0.3": 1.0, "0.4": 1.0, "0.5": 0.0}

@@ -5,8 +5,8 @@ import evaluate
 import numpy as np
 
 IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # the paper's Table 7
-ROUNDING = 1e-9  # a ratio that is the threshold up to float rounding is not above it
 IOBB_THRESHOLDS = (0.1, 0.25, 0.5, 0.75, 0.9)  # its Tables 4 and 19
+ROUNDING = 1e-9  # a ratio that is the threshold up to float rounding is not above it
 
 _DESCRIPTION = """\
 Per class, the share of true boxes that are found (Acc.) and the average number of false boxes an image (AFP), where

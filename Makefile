@@ -46,6 +46,7 @@ bench: .venv/installed $(DEMO)/checkpoint/config.json
 	$(PYTHON) benchmarks/generate_vs_llava.py --output outputs/bench.json
 	$(PYTHON) benchmarks/gpu_generation.py --output outputs/bench.json
 	$(PYTHON) benchmarks/jump_ahead.py --output outputs/bench.json
+	$(PYTHON) benchmarks/box_score_definitions.py
 	$(PYTHON) benchmarks/scoring.py --output outputs/bench.json
 	$(PYTHON) benchmarks/train_vs_stock.py --output outputs/bench.json
 	$(PYTHON) benchmarks/gpu_training.py --output outputs/bench.json

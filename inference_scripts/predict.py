@@ -108,7 +108,7 @@ def answered_and_pending(
 
 
 def _question(line: dict[str, Any]) -> tuple:
-    # A server's lines have neither of the last two.
+    # The lines of `ask_server.py` have no threshold, older ones neither of the last two.
     return line["file"], line["model"], line.get("constrained"), line.get("threshold")
 
 

@@ -58,9 +58,9 @@ A vision-language model for frontal chest radiographs: it names findings, draws 
   the text a box is xyxy, integers from 0 to 100 of the whole image. Decode greedily. The pipeline constrains the
   answers to the labels below; with `constrained=False` it does not, and an answer that cannot be parsed is reported
   under `malformed`, with the reason.
-- `score` of a box comes from the probabilities of the tokens that write it, that of a diagnosis is its probability
-  over all answers. Both are calibrated by `score_temperatures` in `processor_config.json`, if it has any but 1;
-  `score_thresholds` are the findings' operating points.
+- `score` of a box is the probability, as the model sees it, that a finding of its label lies there (IoU above 0.4);
+  that of a diagnosis is its probability over all answers. Both are calibrated by `score_temperatures` in
+  `processor_config.json`, if it has any but 1; `score_thresholds` are the findings' operating points.
 - Findings: {findings}.
 - Diagnoses: {diagnoses}.
 - Size: {size}

@@ -60,6 +60,7 @@ class AnswerGrammar:
         finding_labels, diagnosis_labels: of the checkpoint, in the answers' order.
 
     Attributes:
+        tokenizer: as given.
         tasks: that have answers.
         allowed: for each node the tokens that may follow, a list of ids.
         longest_finding: tokens that a further finding may take, the end of the answer included.
@@ -80,7 +81,7 @@ class AnswerGrammar:
     ):
         self.finding_labels, self.diagnosis_labels = list(finding_labels), list(diagnosis_labels)
         self.tasks = [task for task in tasks if self._labels(task)]
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._next: list[dict[int, int | Leaf]] = []
         self._numbers: dict[tuple[tuple[tuple[int, ...], Leaf], ...], int] = {}
         _check_labels(self.finding_labels, self.diagnosis_labels)
@@ -173,7 +174,7 @@ class AnswerGrammar:
     # --- The automaton -----------------------------------------------------------------------------------------------
 
     def _add_findings(self, units: Units) -> None:
-        eos = (self._tokenizer.eos_token_id,)
+        eos = (self.tokenizer.eos_token_id,)
         start = units["open", None]
         labels = [(units["first", label], ("label", None)) for label in self.finding_labels]
         nothing = (units["first ends", NO_FINDING] + eos, ("end", None))
@@ -203,7 +204,7 @@ class AnswerGrammar:
 
         `_last_diagnoses[i]` is the same where one more label has to end the answer.
         """
-        eos = (self._tokenizer.eos_token_id,)
+        eos = (self.tokenizer.eos_token_id,)
         start = units["open", None]
         names = [label for label in self.diagnosis_labels if label != NO_FINDING]
         ends = [units["next ends", label] + eos for label in names]
@@ -282,7 +283,7 @@ class AnswerGrammar:
     def _encode(self, pieces: list["_Piece"]) -> tuple[list[int], dict[int, int]]:
         """The tokens of an answer, written by itself as in training; character -> the token that starts there."""
         answer = "".join(piece.text for piece in pieces)
-        encoding = self._tokenizer(answer, add_special_tokens=False, return_offsets_mapping=True)
+        encoding = self.tokenizer(answer, add_special_tokens=False, return_offsets_mapping=True)
         ids = encoding["input_ids"]
         places = {len(answer): len(ids)}
         for number, (start, _) in enumerate(encoding["offset_mapping"]):

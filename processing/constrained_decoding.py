@@ -49,7 +49,7 @@ class ConstrainedGreedyOutput(ModelOutput):
         token_probabilities: (batch, new tokens) float32, of each new token among those that the grammar allows in its
             place: 1 where it is certain, and for padding.
         candidates, candidate_probabilities: (batch, new tokens, most that may follow), what the grammar allows in the
-            place of each new token, filled up with probabilities of 0; only these where it is certain.
+            place of each new token, filled up with probabilities of 0; only these where a jump ahead passed over it.
         label_probabilities: a dictionary a row. For findings {"No finding": p}, the probability that the answer says
             so; for diagnoses the marginal probability of every label, see `diagnosis_probabilities`.
         num_forward_passes: of the language model, one after the other; the one over the prompt is among them, those

@@ -114,7 +114,7 @@ def _branches(
     grammar: AnswerGrammar, state: State, tokens: tuple[int, ...], size: int
 ) -> "_Branches | frozenset[str]":
     """What may follow `tokens`, told apart by at most `size` labels; or the labels, if all answers name the same."""
-    text = grammar._tokenizer.decode(tokens, skip_special_tokens=True).strip()
+    text = grammar.tokenizer.decode(tokens, skip_special_tokens=True).strip()
     cut = text.endswith(",") and text.count(",") == size
     if cut or state == grammar.END:
         labels = text_to_diagnoses(text.removesuffix(",") + "." if cut else text, grammar.diagnosis_labels)

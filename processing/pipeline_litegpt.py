@@ -322,7 +322,7 @@ def _probability(span: tuple[int, int], answer: Answer) -> float:
 
 
 class GreedyTokenProbabilities(LogitsProcessor):
-    """Records the probability of each step's most probable token, (batch,) a step, and changes nothing.
+    """Records each step's most probable tokens and their probabilities, (batch, `CANDIDATES`), and changes nothing.
 
     Unlike `output_scores` it keeps no step's whole vocabulary, which at 32,000 tokens would take gigabytes.
     """

@@ -37,9 +37,16 @@ from metrics.label_probabilities.label_probabilities import expected_calibration
 from processing.pipeline_litegpt import FINDING_TASKS, ChestXrayFindingsPipeline, calibrated
 from train_scripts.evaluate_litegpt import EvaluationArguments, load_pipeline, predict
 from train_scripts.files import refuse_bad_input, write_text
-from train_scripts.headline import NUM_BINS, RIGHT, DiagnosisStatistics, FindingStatistics, task_statistics
+from train_scripts.headline import (
+    NUM_BINS,
+    RIGHT,
+    UNCALIBRATED,
+    DiagnosisStatistics,
+    FindingStatistics,
+    task_statistics,
+)
 from train_scripts.rows import load_rows
-from train_scripts.scoring import by_task, label_names, question
+from train_scripts.scoring import box_counts, by_task, label_names, question
 
 MIN_SCORES = 30  # fewer do not tell a temperature
 MIN_BOXES = 5  # true boxes; fewer do not tell a threshold
@@ -47,7 +54,6 @@ TEMPERATURES = (0.05, 20.0)  # the lowest and the highest
 # For the fit, scores are at least this far from 0 and 1, about as far as float32 can tell: one sure but wrong answer
 # would otherwise weigh more than all others.
 CLIP = 1e-7
-UNCALIBRATED = {"finding": 1.0, "diagnosis": 1.0}
 
 
 @dataclass
@@ -222,10 +228,7 @@ def best_threshold(matches: Matches, label: str | None = None) -> float | None:
 
 def operating_point(matches: Matches, threshold: float, label: str | None = None) -> dict[str, Any]:
     """Precision, recall and F1 of the boxes from `threshold` on; None where there is nothing to divide by."""
-    of_label = np.ones(len(matches.label), dtype=bool) if label is None else matches.label == label
-    kept = of_label & (matches.score >= threshold)
-    right, detections = int((kept & matches.is_true).sum()), int(kept.sum())
-    boxes = len(matches.true_label) if label is None else int((matches.true_label == label).sum())
+    right, detections, boxes = box_counts(matches, threshold, label)
     return {
         "threshold": threshold,
         "precision": right / detections if detections else None,

@@ -15,7 +15,7 @@ from typing import Any
 from trl import TrlParser
 
 from train_scripts.files import complete_lines, refuse_bad_input, write_text
-from train_scripts.headline import headline_figures, nested, task_statistics
+from train_scripts.headline import UNCALIBRATED, headline_figures, nested, task_statistics
 from train_scripts.intervals import NUM_PERMUTATIONS, Comparison, Name, paired_comparison
 from train_scripts.rows import load_rows
 from train_scripts.scoring import label_names, question
@@ -79,7 +79,7 @@ def compare_runs(args: ComparisonArguments) -> dict[str, Any]:
             question(task, truths + truths, labels),
             [lines[row["image_id"], task] for lines in (lines_a, lines_b) for row in truths],
             labels,
-            {"finding": 1.0, "diagnosis": 1.0},
+            UNCALIBRATED,
         )
         for task in tasks
     ]

@@ -13,14 +13,16 @@ import numpy as np
 
 from metrics.box_detection.box_detection import (
     FALSE_POSITIVES,
+    ROUNDING,
     Matches,
     froc_sensitivities,
+    iou_of_pairs,
     match,
     mean_average_precision,
 )
 from metrics.label_probabilities.label_probabilities import auroc, reliability
 from processing.answers import NO_FINDING
-from processing.pipeline_litegpt import FINDING_TASKS
+from processing.pipeline_litegpt import FINDING_TASKS, calibrated
 from train_scripts.intervals import Figures, Name, number_or_none
 
 HEADLINE = (
@@ -38,6 +40,7 @@ HEADLINE = (
 ACCURACY_THRESHOLDS, DETECTION_THRESHOLDS = (0.3, 0.4, 0.5), (0.4, 0.5)
 RIGHT = "0.4"  # a box is right above this IoU: FROC, calibration, operating points (VinDr-CXR's own challenge)
 NUM_BINS = 10  # of the calibration error
+UNCALIBRATED = {"finding": 1.0, "diagnosis": 1.0}  # temperatures that leave scores as they are
 
 
 class Question(NamedTuple):
@@ -238,15 +241,9 @@ def nested(figures: dict[Name, Any]) -> dict[str, Any]:
 # --- Answers and rows as arrays --------------------------------------------------------------------------------------
 
 
-def uncalibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities with their temperature taken out: sigmoid(temperature * logit(p)); 0 and 1 stay what they are."""
-    with np.errstate(divide="ignore", over="ignore"):
-        return 1 / (1 + ((1 - probabilities) / probabilities) ** temperature)
-
-
 def _confidences(probabilities: np.ndarray, temperature: float) -> dict[str, np.ndarray]:
     probabilities = np.clip(probabilities, 0, 1)  # a mean of float32 may lie 1e-7 above one
-    return {"before": uncalibrated(probabilities, temperature), "after": probabilities}
+    return {"before": calibrated(probabilities, 1 / temperature), "after": probabilities}
 
 
 def named_labels(prediction: dict[str, Any], what: str) -> list[str]:
@@ -299,18 +296,10 @@ def _found_boxes(predicted: Sequence[list[dict[str, Any]]], true: Sequence[list[
             pairs += [(len(image_of), *box["box"], *other) for other in same]
             image_of.append(image)
     best, values = np.zeros(len(image_of)), np.array(pairs, dtype=float).reshape(-1, 9)
-    np.maximum.at(best, values[:, 0].astype(int), _iou(values[:, 1:5], values[:, 5:]))
-    columns = [np.ones(len(best)), *(best > threshold + 1e-9 for threshold in ACCURACY_THRESHOLDS)]
+    np.maximum.at(best, values[:, 0].astype(int), iou_of_pairs(values[:, 1:5], values[:, 5:]))
+    columns = [np.ones(len(best)), *(best > threshold + ROUNDING for threshold in ACCURACY_THRESHOLDS)]
     places = np.array(image_of, dtype=int)
     return np.stack([np.bincount(places, weights=column, minlength=len(true)) for column in columns], axis=1)
-
-
-def _iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(n,) IoU of (n, 4) xyxy boxes, pair by pair; 0 for a box inside out."""
-    extents = np.minimum(boxes[:, 2:], others[:, 2:]) - np.maximum(boxes[:, :2], others[:, :2])
-    intersection = np.clip(extents, 0, None).prod(-1)
-    union = sum((of[:, 2:] - of[:, :2]).prod(-1) for of in (boxes, others)) - intersection
-    return np.divide(intersection, union, out=np.zeros_like(union), where=intersection > 0)
 
 
 def _f1(counts: np.ndarray) -> np.ndarray:

@@ -11,11 +11,14 @@ from html import escape
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
+import numpy as np
 from datasets import Dataset
 from PIL import Image
 
 from datasets_scripts.instructions import answer
+from metrics.box_detection.box_detection import ROUNDING, iou_of_pairs
 from train_scripts import plots
+from train_scripts.headline import RIGHT
 from train_scripts.report import (
     CONTROLS,
     Table,
@@ -27,7 +30,7 @@ from train_scripts.report import (
     tasks_of,
 )
 
-IOU = 0.4  # above it a box is right, as in the plots and VinDr-CXR's challenge
+IOU = float(RIGHT)  # above it a box is right
 SHOWN, SHOWN_PER_LABEL = 8, 2  # of each kind of case
 SIDE = 480  # pixels of a picture's longer side
 LABELS_WITH_CURVES = 8
@@ -221,19 +224,19 @@ def _plots(metrics: dict[str, Any], section: str) -> Iterator[str]:
 
 
 def _box_plots(scores: dict[str, Any]) -> Iterator[str]:
-    curves = at(scores, "curves", "precision_recall", "0.4")
+    curves = at(scores, "curves", "precision_recall", RIGHT)
     if curves is not None:
         boxes = {label: values["num_boxes"] for label, values in scores["localization"]["per_class"].items()}
         frequent = sorted((label for label in boxes if label in curves["per_class"]), key=boxes.get, reverse=True)
         of_labels = {
-            label: (curves["per_class"][label], at(scores, "detection", "average_precision", label, "0.4"))
+            label: (curves["per_class"][label], at(scores, "detection", "average_precision", label, RIGHT))
             for label in frequent[:LABELS_WITH_CURVES]
         }
         caption = f"Precision and recall of the boxes at IoU {IOU}, by falling score; right: the most frequent labels."
         yield _figure(plots.precision_recall(curves["pooled"], of_labels), caption)
     curve = at(scores, "curves", "froc")
     if curve is not None:
-        svg = plots.froc(curve, at(scores, "detection", "froc", "0.4", "sensitivity") or {})
+        svg = plots.froc(curve, at(scores, "detection", "froc", RIGHT, "sensitivity") or {})
         yield _figure(svg, f"FROC at IoU {IOU}: the share of true boxes found against false boxes an image.")
 
 
@@ -276,7 +279,7 @@ def row_cases(row: int, truths: list[dict[str, Any]], answers: list[dict[str, An
             iou(answered["box"], truth["box"]) if truth["label"] == answered["label"] else 0.0 for truth in truths
         ]
         best = max(free, key=overlaps.__getitem__, default=None)
-        is_right = best is not None and overlaps[best] > IOU
+        is_right = best is not None and overlaps[best] > IOU + ROUNDING
         if is_right:
             free.remove(best)
         else:
@@ -329,11 +332,7 @@ def _by_score(case: Case) -> tuple[float, int]:
 
 def iou(box: Sequence[float], other: Sequence[float]) -> float:
     """Intersection over union of two xyxy boxes; 0 for boxes without area or inside out."""
-    sides = [min(box[i + 2], other[i + 2]) - max(box[i], other[i]) for i in (0, 1)]
-    if min(sides) <= 0:
-        return 0.0
-    areas = [(one[2] - one[0]) * (one[3] - one[1]) for one in (box, other)]
-    return sides[0] * sides[1] / (sum(areas) - sides[0] * sides[1])
+    return float(iou_of_pairs(np.array([box], float), np.array([other], float))[0])
 
 
 def _picture(case: Case, row: dict[str, Any], truths: list[dict[str, Any]], answers: list[dict[str, Any]]) -> str:

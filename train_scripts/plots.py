@@ -15,6 +15,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from metrics.box_detection.box_detection import FALSE_POSITIVES
+
 NEUTRAL = "#010203"  # stands for the page's text colour until the SVG is written
 BLUE, ORANGE, GREEN, PURPLE = "#3987d6", "#e07b39", "#1f9e77", "#a869c9"  # legible on white and on black
 CONTROL_STYLES = {"shuffled": ("o", ORANGE), "noise": ("s", GREEN), "black": ("D", PURPLE)}
@@ -38,7 +40,6 @@ STYLE = {
 }
 WIDTH = 7.2  # inches; the page scales the picture to its own width
 LAYOUT = "tight"  # "constrained" gives now and then another last digit
-FALSE_POSITIVES = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)  # per image, where FROC is read
 
 
 @matplotlib.rc_context(STYLE)

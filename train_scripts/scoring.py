@@ -23,6 +23,7 @@ from train_scripts.headline import (
     HEADLINE,
     NUM_BINS,
     RIGHT,
+    UNCALIBRATED,
     DiagnosisStatistics,
     FindingStatistics,
     Question,
@@ -74,7 +75,7 @@ def score_predictions(
         SystemExit: no row tells the answer to a task.
     """
     rows = list(rows)
-    temperatures = temperatures or {"finding": 1.0, "diagnosis": 1.0}
+    temperatures = temperatures or UNCALIBRATED
     questions = [question(task, rows, labels) for task in tasks]
     answers = by_task(predictions, tasks)
     statistics = [task_statistics(of, answers[of.task], labels, temperatures) for of in questions]
@@ -311,17 +312,24 @@ def operating_points(matches: Matches, num_images: int, thresholds: dict[str, fl
     """What the thresholds reach on these images, by label; None where there is nothing to divide by."""
     result = {}
     for label, threshold in thresholds.items():
-        # By falling score the matches above a threshold are those that they would be without the rest.
-        kept = matches.is_true[(matches.label == label) & (matches.score >= threshold)]
-        num_boxes = int((matches.true_label == label).sum())
+        right, detections, num_boxes = box_counts(matches, threshold, label)
         result[label] = {
             "threshold": threshold,
-            "precision": float(kept.mean()) if len(kept) else None,
-            "recall": float(kept.sum() / num_boxes) if num_boxes else None,
-            "false_positives_per_image": float((~kept).sum() / num_images),
+            "precision": right / detections if detections else None,
+            "recall": right / num_boxes if num_boxes else None,
+            "false_positives_per_image": (detections - right) / num_images,
             "num_boxes": num_boxes,
         }
     return result
+
+
+def box_counts(matches: Matches, threshold: float, label: str | None = None) -> tuple[int, int, int]:
+    """Right boxes and all boxes with a score from `threshold` on, and true boxes; None: of all labels together."""
+    # By falling score the matches above a threshold are those that they would be without the rest.
+    kept, is_true_box = matches.score >= threshold, np.ones(len(matches.true_label), dtype=bool)
+    if label is not None:
+        kept, is_true_box = kept & (matches.label == label), matches.true_label == label
+    return int((kept & matches.is_true).sum()), int(kept.sum()), int(is_true_box.sum())
 
 
 def _points(x: np.ndarray, y: np.ndarray) -> list[list[float]]:

@@ -10,6 +10,7 @@ import evaluate
 import numpy as np
 
 FALSE_POSITIVES = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)  # an image; LUNA16's
+ROUNDING = 1e-9  # an IoU that is the threshold up to float rounding is not above it
 CHUNK = 2**18  # resamples times detections in memory at once
 
 _DESCRIPTION = """\
@@ -128,16 +129,29 @@ def match(predictions: list[list[dict]], references: list[list[dict]], threshold
     count = np.searchsorted(true_code, code, side="right") - first
     detection = np.repeat(np.arange(len(code)), count)
     truth = np.arange(len(detection)) + np.repeat(first - (np.cumsum(count) - count), count)
-    iou = _iou(box[detection], true_box[truth])
+    iou = iou_of_pairs(box[detection], true_box[truth])
 
-    # 1e-9: an IoU that is the threshold up to float rounding is not above it.
-    above = np.flatnonzero(iou > threshold + 1e-9)
+    above = np.flatnonzero(iou > threshold + ROUNDING)
     above = above[np.lexsort((truth[above], -iou[above], detection[above]))]
     is_true, is_taken = np.zeros(len(code), dtype=bool), np.zeros(len(true_code), dtype=bool)
     for d, t in zip(detection[above].tolist(), truth[above].tolist(), strict=True):
         if not is_true[d] and not is_taken[t]:
             is_true[d] = is_taken[t] = True
     return Matches(image, label, score, is_true, true_image, true_label)
+
+
+def iou_of_pairs(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(n,) IoU of xyxy boxes, pair by pair; 0 for boxes without area or inside out.
+
+    Args:
+        boxes: (n, 4) float.
+        others: (n, 4) float, with an area.
+    """
+    top_left = np.maximum(boxes[:, :2], others[:, :2])
+    bottom_right = np.minimum(boxes[:, 2:], others[:, 2:])
+    intersection = np.clip(bottom_right - top_left, 0, None).prod(-1)
+    union = (boxes[:, 2:] - boxes[:, :2]).prod(-1) + (others[:, 2:] - others[:, :2]).prod(-1) - intersection
+    return np.divide(intersection, union, out=np.zeros_like(union), where=intersection > 0)
 
 
 def average_precision(matches: Matches, weights: np.ndarray | None = None) -> dict[str, float | np.ndarray]:
@@ -273,20 +287,6 @@ def _read_boxes(images, what, need_area):
     if need_area and flat.any():
         raise ValueError(f"{what}[{image_of[flat][0]}] has the box {boxes[flat][0].tolist()}, which has no area.")
     return image_of, labels, boxes
-
-
-def _iou(boxes, others):
-    """(n,) IoU of xyxy boxes, pair by pair; 0 for boxes without area or inside out.
-
-    Args:
-        boxes: (n, 4) float.
-        others: (n, 4) float, with an area.
-    """
-    top_left = np.maximum(boxes[:, :2], others[:, :2])
-    bottom_right = np.minimum(boxes[:, 2:], others[:, 2:])
-    intersection = np.clip(bottom_right - top_left, 0, None).prod(-1)
-    union = (boxes[:, 2:] - boxes[:, :2]).prod(-1) + (others[:, 2:] - others[:, :2]).prod(-1) - intersection
-    return np.divide(intersection, union, out=np.zeros_like(union), where=intersection > 0)
 
 
 def _rows(weights, matches):

@@ -131,7 +131,7 @@ def training_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_walk_is_a_well_formed_answer_in_the_tokenizers_own_tokens(grammar, task):
-    tokenizer, rng, texts = grammar._tokenizer, random.Random(0), set()
+    tokenizer, rng, texts = grammar.tokenizer, random.Random(0), set()
     for _ in range(60):
         tokens = walk(grammar, task, room=rng.choice([60, 150, 400]), choose=rng.choice)
         text = tokenizer.decode(tokens[:-1])
@@ -146,7 +146,7 @@ def test_every_walk_is_a_well_formed_answer_in_the_tokenizers_own_tokens(grammar
 @pytest.mark.parametrize("names", [names for names in COMBINATIONS if names[0] != "byte level"], ids=", ".join)
 def test_an_answers_tokens_are_the_same_behind_a_prompt(names):
     grammar, rng = grammar_of(*names), random.Random(1)
-    tokenizer = grammar._tokenizer
+    tokenizer = grammar.tokenizer
     for task in TASKS:
         prompt = f"[INST] [{task}] {instructions_for(grammar.diagnosis_labels)[task]} [/INST]"
         for _ in range(5):
@@ -160,12 +160,12 @@ def test_every_training_answer_is_accepted_token_by_token(grammar):
     for count in (0, 1, 2, 3, 7):
         # Repeated labels and any order too.
         findings = [Finding(rng.choice(grammar.finding_labels), box(rng)) for _ in range(count)]
-        assert accepts(grammar, "identify", training_tokens(grammar._tokenizer, findings_to_text(findings)))
+        assert accepts(grammar, "identify", training_tokens(grammar.tokenizer, findings_to_text(findings)))
     names = [label for label in grammar.diagnosis_labels if label != NO_FINDING]
     answers = [[label] for label in grammar.diagnosis_labels] + [names]
     answers += [[label for label in names if rng.random() < share] or names[:1] for share in (0.1, 0.3, 0.5, 0.9)]
     for labels in answers:
-        assert accepts(grammar, "vqa", training_tokens(grammar._tokenizer, diagnoses_to_text(labels)))
+        assert accepts(grammar, "vqa", training_tokens(grammar.tokenizer, diagnoses_to_text(labels)))
 
 
 def test_every_coordinate_is_accepted_in_every_place(llama_grammar):
@@ -173,7 +173,7 @@ def test_every_coordinate_is_accepted_in_every_place(llama_grammar):
         for high in {low + 1, 100}:
             for corners in ((low, 0, high, 1), (0, low, 1, high), (low, low, high, high)):
                 text = findings_to_text([Finding("ILD", tuple(value / 100 for value in corners))] * 2)
-                assert accepts(llama_grammar, "identify", training_tokens(llama_grammar._tokenizer, text)), text
+                assert accepts(llama_grammar, "identify", training_tokens(llama_grammar.tokenizer, text)), text
 
 
 FINDING = "<p>Nodule/Mass</p> {<10><20><30><40>}"
@@ -221,7 +221,7 @@ def test_no_malformed_answer_is_accepted_by_automaton_xgrammar_or_parser(task, t
     well_formed = FINDINGS_PREFIX + FINDING + "." if task == "identify" else DIAGNOSES_PREFIX + "Pneumonia, COPD."
     for name in TOKENIZERS:
         grammar = grammar_of(name, "VinDr-CXR")
-        tokenizer = grammar._tokenizer
+        tokenizer = grammar.tokenizer
         assert accepts(grammar, task, training_tokens(tokenizer, well_formed))
         for text in texts:
             assert not accepts(grammar, task, training_tokens(tokenizer, text)), text
@@ -234,7 +234,7 @@ def test_no_malformed_answer_is_accepted_by_automaton_xgrammar_or_parser(task, t
 
 
 def test_another_order_of_diagnoses_and_other_tokens_of_a_text_are_refused(llama_grammar):
-    tokenizer = llama_grammar._tokenizer
+    tokenizer = llama_grammar.tokenizer
     assert not accepts(llama_grammar, "vqa", training_tokens(tokenizer, DIAGNOSES_PREFIX + "COPD, Pneumonia."))
     text = DIAGNOSES_PREFIX + "COPD."
     in_bytes = tokenizer.convert_tokens_to_ids([f"<0x{byte:02X}>" for byte in b"COPD"])
@@ -258,12 +258,12 @@ def test_no_answer_takes_more_than_max_new_tokens(grammar, task):
         for choose in goes_on:
             tokens = walk(grammar, task, room, choose)
             assert len(tokens) <= room
-            parse(grammar, task, grammar._tokenizer.decode(tokens[:-1]))
+            parse(grammar, task, grammar.tokenizer.decode(tokens[:-1]))
 
 
 def test_an_answer_ends_only_where_it_has_to(llama_grammar):
     """The longest finding over and over: as many as fit, and no token too many at the least room."""
-    tokenizer = llama_grammar._tokenizer
+    tokenizer = llama_grammar.tokenizer
     lengths = {label: len(tokenizer(f"x<p>{label}</p>")["input_ids"]) for label in llama_grammar.finding_labels}
     label = max(lengths, key=lengths.get)
     for count in range(1, 8):
@@ -276,7 +276,7 @@ def test_an_answer_ends_only_where_it_has_to(llama_grammar):
 
 def test_diagnoses_end_in_time_too():
     grammar = grammar_of("Llama", "150 labels")
-    everything = training_tokens(grammar._tokenizer, diagnoses_to_text(MANY))
+    everything = training_tokens(grammar.tokenizer, diagnoses_to_text(MANY))
     assert accepts(grammar, "vqa", everything, room=len(everything)) and len(everything) > 512
     assert not accepts(grammar, "vqa", everything, room=512)
 
@@ -340,7 +340,7 @@ def matches(matcher: xgrammar.GrammarMatcher, text: str) -> bool:
 @pytest.mark.parametrize("labels", LABELS)
 def test_xgrammar_accepts_our_walks_on_our_ebnf(labels):
     grammar = grammar_of("Llama", labels)
-    tokenizer = grammar._tokenizer
+    tokenizer = grammar.tokenizer
     info = xgrammar.TokenizerInfo.from_huggingface(tokenizer, stop_token_ids=tokenizer.eos_token_id)
     compiler = xgrammar.GrammarCompiler(info, max_threads=1)
     rng = random.Random(4)
@@ -365,7 +365,7 @@ def test_the_ebnf_parts_inside_out_boxes_from_others_exactly():
 
 
 def test_with_max_new_tokens_the_ebnf_has_no_more_findings_than_fit(llama_grammar):
-    tokenizer = llama_grammar._tokenizer
+    tokenizer = llama_grammar.tokenizer
     info = xgrammar.TokenizerInfo.from_huggingface(tokenizer, stop_token_ids=tokenizer.eos_token_id)
     ebnf = llama_grammar.ebnf("identify", max_new_tokens=100)
     compiled = xgrammar.GrammarCompiler(info, max_threads=1).compile_grammar(ebnf)

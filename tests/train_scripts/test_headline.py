@@ -4,7 +4,7 @@ import pytest
 from benchmarks.scoring import LABELS, TASKS, drawn_answers
 from metrics.label_probabilities.label_probabilities import expected_calibration_error
 from processing.pipeline_litegpt import calibrated
-from train_scripts.headline import headline_figures, nested, of_row, task_statistics, uncalibrated
+from train_scripts.headline import headline_figures, nested, of_row, task_statistics
 from train_scripts.scoring import by_task, question, score_diagnoses, score_findings
 
 TEMPERATURES = {"finding": 1.7, "diagnosis": 0.8}
@@ -89,7 +89,7 @@ def test_taking_the_temperature_out_undoes_the_pipelines_calibration():
     raw = np.array([0.001, 0.3, 0.5, 0.98])
     for temperature in (0.4, 1, 3):
         stated = np.array([calibrated(p, temperature) for p in raw.tolist()])
-        assert uncalibrated(stated, temperature) == pytest.approx(raw)
+        assert calibrated(stated, 1 / temperature) == pytest.approx(raw)
 
 
 @pytest.mark.parametrize("score", [0.0, 1.0, 1.0000001, 1e-300])

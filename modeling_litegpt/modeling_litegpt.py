@@ -7,15 +7,17 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel
 from transformers.activations import ACT2FN
-from transformers.cache_utils import Cache
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.generation import GenerationMixin
 from transformers.integrations import is_deepspeed_zero3_enabled
-from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPast,
+    BaseModelOutputWithPooling,
+    CausalLMOutputWithPast,
+)
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple, torch_compilable_check
@@ -26,23 +28,32 @@ from .configuration_litegpt import LiteGPTConfig
 LOSS_CHUNK_SIZE = 1024
 
 
+# The cache has another name from transformers 5.24 on (`cache`, before `past_key_values`). Nothing here says either:
+# output classes inherit the field, and `forward` hands the argument on with all that is the language model's.
+
+
 @dataclass
 class LiteGPTModelOutputWithPast(BaseModelOutputWithPast):
-    """The language model's output; `image_hidden_states`: the visual tokens, (images * visual tokens, text width)."""
+    """The language model's output; `image_outputs`: what `get_image_features` returned, None without an image."""
 
-    image_hidden_states: torch.FloatTensor | None = None
+    image_outputs: BaseModelOutputWithPooling | None = None
+
+    @property
+    def image_hidden_states(self) -> torch.FloatTensor | None:
+        """The visual tokens, (images * visual tokens, text width)."""
+        return _visual_tokens(self.image_outputs)
 
 
 @dataclass
-class LiteGPTCausalLMOutputWithPast(ModelOutput):
-    """Loss (where labels were given), logits (batch, sequence, vocabulary) and what the language model returned."""
+class LiteGPTCausalLMOutputWithPast(CausalLMOutputWithPast):
+    """Loss (where labels were given), logits (batch, sequence, vocabulary) and what the model beneath returned."""
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.FloatTensor] | None = None
-    attentions: tuple[torch.FloatTensor] | None = None
-    image_hidden_states: torch.FloatTensor | None = None
+    image_outputs: BaseModelOutputWithPooling | None = None
+
+    @property
+    def image_hidden_states(self) -> torch.FloatTensor | None:
+        """The visual tokens, (images * visual tokens, text width)."""
+        return _visual_tokens(self.image_outputs)
 
 
 class LiteGPTMultiModalProjector(nn.Module):
@@ -69,6 +80,8 @@ class LiteGPTMultiModalProjector(nn.Module):
         images, tokens, width = patch_features.shape
         if self.normalize:
             patch_features = nn.functional.layer_norm(patch_features, (width,))
+        # Of the bias, not of the weight: a quantized weight's dtype is that of its storage.
+        patch_features = patch_features.to(self.linear_2.bias.dtype)
         hidden_states = patch_features.reshape(images, tokens // self.group_size, width * self.group_size)
         if self.linear_1 is not None:
             hidden_states = self.act(self.linear_1(hidden_states))
@@ -81,7 +94,7 @@ class LiteGPTPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["past_key_values", "cache"]
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -204,7 +217,7 @@ class LiteGPTModel(LiteGPTPreTrainedModel):
         if patch_features is None:
             outputs = self._tower_outputs(pixel_values, aux_pixel_values, **kwargs)
             patch_features = self._patch_features(outputs)
-        visual_tokens = self.multi_modal_projector(patch_features.to(self.multi_modal_projector.linear_2.weight.dtype))
+        visual_tokens = self.multi_modal_projector(patch_features)
         return BaseModelOutputWithPooling(
             last_hidden_state=patch_features,
             pooler_output=list(visual_tokens),
@@ -240,7 +253,6 @@ class LiteGPTModel(LiteGPTPreTrainedModel):
         aux_pixel_values: torch.FloatTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         patch_features: torch.FloatTensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
@@ -255,27 +267,25 @@ class LiteGPTModel(LiteGPTPreTrainedModel):
         image_outputs = (mm_encoder_outputs or {}).get("image")
         if image_outputs is None and (pixel_values is not None or patch_features is not None):
             image_outputs = self.get_image_features(pixel_values, aux_pixel_values, patch_features, return_dict=True)
-        visual_tokens = None
-        if image_outputs is not None:
-            visual_tokens = torch.cat(tuple(image_outputs.pooler_output), dim=0)
+        visual_tokens = _visual_tokens(image_outputs)
+        if visual_tokens is not None:
             visual_tokens = visual_tokens.to(inputs_embeds.device, inputs_embeds.dtype)
             mask = self.get_placeholder_mask(input_ids, inputs_embeds, visual_tokens)
             inputs_embeds = inputs_embeds.masked_scatter(mask, visual_tokens)
+        elif input_ids is not None and input_ids.shape[1] > 1:  # not a step of decoding, whose image is in the cache
+            torch_compilable_check(
+                ~(input_ids == self.config.image_token_id).any(),
+                "The prompt has placeholders of a radiograph, but no radiograph: pixel_values are missing.",
+            )
 
         outputs = self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             **kwargs,
         )
-        return LiteGPTModelOutputWithPast(
-            last_hidden_state=outputs.last_hidden_state,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            image_hidden_states=visual_tokens,
-        )
+        passed_on = {name: outputs[name] for name in outputs if name in LiteGPTModelOutputWithPast.__dataclass_fields__}
+        return LiteGPTModelOutputWithPast(**passed_on, image_outputs=image_outputs)
 
 
 class LiteGPTForConditionalGeneration(LiteGPTPreTrainedModel, GenerationMixin):
@@ -318,7 +328,6 @@ class LiteGPTForConditionalGeneration(LiteGPTPreTrainedModel, GenerationMixin):
         aux_pixel_values: torch.FloatTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         patch_features: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
@@ -349,7 +358,6 @@ class LiteGPTForConditionalGeneration(LiteGPTPreTrainedModel, GenerationMixin):
             aux_pixel_values=aux_pixel_values,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             patch_features=patch_features,
             mm_encoder_outputs=mm_encoder_outputs,
@@ -365,14 +373,8 @@ class LiteGPTForConditionalGeneration(LiteGPTPreTrainedModel, GenerationMixin):
             loss = self.loss_function(
                 logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
             )
-        return LiteGPTCausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            image_hidden_states=outputs.image_hidden_states,
-        )
+        rest = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
+        return LiteGPTCausalLMOutputWithPast(loss=loss, logits=logits, **rest)
 
     def _loss_without_logits(
         self,
@@ -394,7 +396,7 @@ class LiteGPTForConditionalGeneration(LiteGPTPreTrainedModel, GenerationMixin):
         """Cross-entropy of (positions, width), whose logits are made a chunk at a time, in the backward pass again."""
         # A sharded head is gathered, and its gradient reduced, for each call of it: the processes, whose answers
         # differ in length, must make equally many.
-        sharded = is_deepspeed_zero3_enabled() or isinstance(self.lm_head, FSDPModule)
+        sharded = is_deepspeed_zero3_enabled() or _is_sharded(self.lm_head)
         if sharded or len(targets) <= LOSS_CHUNK_SIZE:
             return self._summed_loss_of_chunk(hidden_states, targets)
         chunks = zip(hidden_states.split(LOSS_CHUNK_SIZE), targets.split(LOSS_CHUNK_SIZE), strict=True)
@@ -406,6 +408,19 @@ class LiteGPTForConditionalGeneration(LiteGPTPreTrainedModel, GenerationMixin):
     def _summed_loss_of_chunk(self, hidden_states: torch.FloatTensor, targets: torch.LongTensor) -> torch.FloatTensor:
         logits = self.lm_head(hidden_states).float()
         return nn.functional.cross_entropy(logits, targets.to(logits.device), reduction="sum")
+
+
+def _visual_tokens(image_outputs: BaseModelOutputWithPooling | None) -> torch.FloatTensor | None:
+    return None if image_outputs is None else torch.cat(tuple(image_outputs.pooler_output))
+
+
+def _is_sharded(module: nn.Module) -> bool:
+    """Whether FSDP2 holds the module's weights."""
+    if not torch.distributed.is_available():  # some builds of torch come without
+        return False
+    from torch.distributed.fsdp import FSDPModule
+
+    return isinstance(module, FSDPModule)
 
 
 def _is_trained(module: nn.Module) -> bool:

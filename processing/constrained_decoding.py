@@ -32,7 +32,7 @@ from transformers.utils import ModelOutput
 
 from .answer_grammar import FINDING_TASKS, AnswerGrammar, State
 from .answers import NO_FINDING
-from .diagnosis_probabilities import diagnosis_probabilities
+from .diagnosis_probabilities import CACHE, diagnosis_probabilities
 
 # Guessed tokens that a pass reads at most: about two findings. On phantoms more would save 1% of the passes.
 LOOKAHEAD = 16
@@ -99,7 +99,7 @@ class ConstrainedGreedy:
         generation_config: GenerationConfig,
         **model_kwargs,
     ) -> torch.LongTensor | ConstrainedGreedyOutput:
-        _refuse_other_decoding(generation_config, logits_processor, model_kwargs.get("past_key_values"))
+        _refuse_other_decoding(generation_config, logits_processor, model_kwargs.get(CACHE))
         max_new_tokens = generation_config.max_length - input_ids.shape[1]
         with_probabilities = generation_config.return_dict_in_generate
         tasks = _tasks(input_ids, self.grammar, self.identifiers, max_new_tokens)
@@ -261,14 +261,13 @@ class _Reader:
         self,
         model: PreTrainedModel,
         input_ids: torch.LongTensor,
-        past_key_values: DynamicCache,
         position_ids: torch.LongTensor,
         attention_mask: torch.LongTensor | None,
         **inputs,
     ):
         self.model = model
         self.num_passes = 0
-        self._cache = past_key_values
+        self._cache: DynamicCache = inputs.pop(CACHE)
         self._last_position = position_ids[:, -1:]
         # The first pass reads the prompt (and image) too, but for its last token, with which `_Answer.tokens` begin.
         self._prompt = {"input_ids": input_ids[:, :-1], "position_ids": position_ids[:, :-1]}
@@ -295,7 +294,7 @@ class _Reader:
             "input_ids": tokens,
             "position_ids": positions,
             "attention_mask": torch.cat([self._mask, is_read.to(self._mask.dtype)], dim=1),
-            "past_key_values": self._cache,
+            CACHE: self._cache,
             "use_cache": True,
             "logits_to_keep": len(places),
         }

@@ -15,11 +15,14 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from .answer_grammar import AnswerGrammar, State
 from .answers import text_to_diagnoses
 
 MAX_TOKENS = 1024  # fed for one prompt
+# What the library calls the cache: `past_key_values` before transformers 5.24.
+CACHE = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
 
 
 @torch.no_grad()
@@ -64,9 +67,9 @@ def diagnosis_probabilities(
             input_ids=trie.tokens.to(device).expand(rows, -1),
             attention_mask=mask,
             position_ids=attention_mask.to(device).sum(dim=-1, keepdim=True) + trie.depths.to(device),
-            past_key_values=continued,
             logits_to_keep=trie.branching.to(device),
             use_cache=True,
+            **{CACHE: continued},
         )
     finally:
         text_config._attn_implementation = attention

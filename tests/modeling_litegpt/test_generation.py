@@ -16,6 +16,7 @@ from transformers import (
 from transformers.cache_utils import DynamicCache
 
 from modeling_litegpt import LiteGPTForConditionalGeneration
+from processing.diagnosis_probabilities import CACHE
 from processing.processing_litegpt import LiteGPTProcessor
 
 NEW_TOKENS = 8
@@ -158,14 +159,14 @@ def test_samples_repeat_by_seed_and_differ_among_themselves(model, inputs):
 def test_generation_goes_on_from_an_earlier_cache(model, inputs, answers):
     # Both rows of the batch are needed, as the cache was made for them.
     first = model.generate(
-        **inputs, max_new_tokens=3, do_sample=False, return_dict_in_generate=True, past_key_values=DynamicCache()
+        **inputs, max_new_tokens=3, do_sample=False, return_dict_in_generate=True, **{CACHE: DynamicCache()}
     )
     assert torch.equal(first.sequences[:, -3:], answers[:, :3])
     attention = torch.cat([inputs["attention_mask"], torch.ones_like(answers[:, :3])], dim=1)
     rest = model.generate(
         input_ids=first.sequences,
         attention_mask=attention,
-        past_key_values=first.past_key_values,
+        **{CACHE: first[CACHE]},
         max_new_tokens=NEW_TOKENS - 3,
         do_sample=False,
     )

@@ -10,7 +10,7 @@ from PIL import Image
 from processing import diagnosis_probabilities as module
 from processing.answer_grammar import AnswerGrammar
 from processing.answers import NO_FINDING, text_to_diagnoses
-from processing.diagnosis_probabilities import diagnosis_probabilities
+from processing.diagnosis_probabilities import CACHE, diagnosis_probabilities
 from train_scripts.checkpoint import load_checkpoint
 
 LABELS = ["Lung tumor", "Pneumonia", "Tuberculosis", "Other diseases", "COPD", NO_FINDING]
@@ -47,7 +47,7 @@ def prompts(loaded) -> dict[str, torch.Tensor]:
 def prefill(model, inputs):
     positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
     output = model(**inputs, position_ids=positions, use_cache=True)
-    return output.past_key_values, inputs["attention_mask"], output.logits[:, -1]
+    return output[CACHE], inputs["attention_mask"], output.logits[:, -1]
 
 
 def all_answers(grammar, state) -> Iterator[tuple[list[int], list[list[int]]]]:

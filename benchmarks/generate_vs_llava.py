@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from transformers import LlavaForConditionalGeneration, LogitsProcessor, LogitsProcessorList, PreTrainedModel, set_seed
 
-from benchmarks.results import against_llava, paired_ratio, record
+from benchmarks.results import against_llava, paired_ratio, parsed, progress, record
 from benchmarks.same_size_llava import (
     IMAGE_SIZE,
     IMAGE_TOKEN_ID,
@@ -54,7 +54,7 @@ def main(output: str, hidden_size: int, num_layers: int, new_tokens: int, repeat
     models["LiteGPT with LLaVA's weights"].load_state_dict(models["LLaVA"].state_dict(), assign=True)
     for name, model in models.items():
         model.eval()
-        print(f"{name}: {model.num_parameters():,} parameters")
+        print(f"{name}: {model.num_parameters():,} parameters", flush=True)
 
     pixel_values = torch.randn(1, 3, IMAGE_SIZE, IMAGE_SIZE)
     text = torch.randint(10, VOCAB_SIZE, (1, NUM_TEXT_TOKENS))
@@ -69,7 +69,7 @@ def main(output: str, hidden_size: int, num_layers: int, new_tokens: int, repeat
 
     prefill: dict[str, list[float]] = {name: [] for name in models}
     decode: dict[str, list[float]] = {name: [] for name in models}
-    for repeat in range(repeats):
+    for repeat in progress(range(repeats), "repeats"):
         for name in models if repeat % 2 else reversed(models):
             seconds = answer(models[name], calls[name], new_tokens)
             prefill[name].append(seconds[0])
@@ -119,9 +119,16 @@ def answer(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", default="outputs/bench.json")
     parser.add_argument("--hidden_size", type=int, default=768, help="of towers and language model, a multiple of 24")
     parser.add_argument("--num_layers", type=int, default=12, help="of LLaVA's tower and of the language model, even")
     parser.add_argument("--new_tokens", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=11)
-    main(**vars(parser.parse_args()))
+    main(
+        **parsed(
+            parser,
+            "prefill and decode of LiteGPT, against transformers' LLaVA of the same sizes",
+            seconds=180,
+            quick={"new_tokens": 8, "repeats": 3},
+            quick_seconds=40,
+        )
+    )

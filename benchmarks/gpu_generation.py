@@ -1,13 +1,20 @@
-"""How fast LiteGPT answers on a GPU: the paper's model (7B) at batch 1 and 32, eager and compiled with a static cache.
+"""How fast LiteGPT answers on a GPU: the paper's 7B model at batch 1 and 32, plain and constrained, with jumps ahead.
 
     python benchmarks/gpu_generation.py --output outputs/bench.json
-    python benchmarks/gpu_generation.py --device cpu --architecture tiny --new_tokens 8
+    python benchmarks/gpu_generation.py --device cpu --architecture tiny --modes eager jump_ahead
 
 Random weights in bfloat16 are made on the device: speed does not depend on their values. Decoding one token for every
 radiograph of a batch has to read the language model's weights once, and the keys and values of all tokens so far. The
 time that this takes at the bandwidth of a copy on the same device, measured in the same run, is the limit; the share
 is the limit divided by the measured time. Eager is `generate` as it is; compiled is `generate` with
 `cache_implementation="static"`, which compiles decoding (prefill stays eager).
+
+The three other modes answer in the answer language, greedily, in the same decoding loop: `constrained` reads a token a
+pass; `jump_certain` also reads with it what the grammar leaves no choice about; `jump_ahead` also guesses, as
+`predict.py` does. Answers name findings as long as there is room. Figures are tokens of answers a second, of the
+whole call, and tokens a pass beside those of `constrained`. How many guesses are right is the weights' doing, and
+random ones tell nothing about trained ones (`jump_ahead.py` measures a trained checkpoint); what is certain hangs on
+the grammar alone.
 """
 
 import argparse
@@ -16,13 +23,21 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest.mock import patch
 
+import numpy as np
 import torch
+from PIL import Image
+from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, CompileConfig
 
 from benchmarks.generate_vs_llava import NUM_TEXT_TOKENS, answer
-from benchmarks.results import record
+from benchmarks.measured_training import SIDE, processor_for
+from benchmarks.results import merge, parsed, progress
 from modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
+from processing import constrained_decoding
+from processing.answer_grammar import AnswerGrammar, State
+from processing.processing_litegpt import LiteGPTProcessor
 
 CONFIGS = Path(__file__).parents[1] / "modeling_litegpt" / "configs"
 TINY_TOWER = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -40,11 +55,21 @@ TINY = {
     "image_token_id": 3,
     "projector_hidden_size": 96,
 }
+PLAIN, CONSTRAINED = ("eager", "compiled"), ("constrained", "jump_certain", "jump_ahead")
+MODES = (*PLAIN, *CONSTRAINED)
+WARM_UP = 2  # calls: compilation, then the recording of CUDA graphs
+LOOKAHEAD = constrained_decoding.LOOKAHEAD
 AGAINST = "the speed at which weights, keys and values are read at the bandwidth of a copy"
 
 
 def main(
-    output: str, device: str, architecture: str, batch_sizes: Sequence[int], new_tokens: int, repeats: int
+    output: str,
+    device: str,
+    architecture: str,
+    modes: Sequence[str],
+    batch_sizes: Sequence[int],
+    new_tokens: int,
+    repeats: int,
 ) -> None:
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu and not torch.cuda.is_available():
@@ -59,35 +84,112 @@ def main(
     name = torch.cuda.get_device_name(device) if on_gpu else device
     print(
         f"{architecture} on {name}: {model.num_parameters():,} parameters in bfloat16, {weights / 1e9:.2f} GB of "
-        f"weights a token, {bandwidth / 1e9:.0f} GB/s copied"
+        f"weights a token, {bandwidth / 1e9:.0f} GB/s copied",
+        flush=True,
     )
-    print(f"{'batch':>5} {'mode':>8} {'prefill ms':>10} {'ms/token':>8} {'tokens/s':>8} {'limit ms':>8} {'share':>5}")
-    results = {}
-    for batch_size in batch_sizes:
-        inputs = random_inputs(config, batch_size, device)
-        tokens_so_far = inputs["input_ids"].shape[1] + new_tokens / 2
-        limit = (weights + batch_size * tokens_so_far * key_value_bytes(config)) / bandwidth
-        for mode in ("eager", "compiled"):
-            options = {}
-            if mode == "compiled":
-                torch.compiler.reset()  # forgets what was compiled for another batch size
-                options = {"cache_implementation": "static", "compile_config": compile_config()}
-            for _ in range(2):  # warm-up: compilation, then the recording of CUDA graphs
-                answer(model, inputs, new_tokens, wait, **options)
-            runs = [answer(model, inputs, new_tokens, wait, **options)[:2] for _ in range(repeats)]
-            prefill, step = (statistics.median(seconds) for seconds in zip(*runs, strict=True))
-            print(
-                f"{batch_size:>5} {mode:>8} {1000 * prefill:>10.1f} {1000 * step:>8.2f} {batch_size / step:>8.0f} "
-                f"{1000 * limit:>8.2f} {limit / step:>5.0%}"
-            )
-            key = f"generation/{architecture}/batch_{batch_size}/{mode}"
-            absolute = f"no reference (on {name})"
-            results |= {
-                f"{key}/prefill": {"value": prefill, "unit": "s", "against": absolute},
-                f"{key}/speed": {"value": batch_size / step, "unit": "tokens/s", "against": absolute},
-                f"{key}/share": {"value": limit / step, "unit": "x", "against": f"{AGAINST} ({name})"},
-            }
-    record(output, results)
+    processor = processor_for(config)
+    if set(modes) & set(CONSTRAINED):
+        keep_answering(model, processor.answer_grammar)
+    speeds = {}  # of the constrained modes, by batch size and mode
+    with progress(None, "calls", total=len(batch_sizes) * len(modes) * (WARM_UP + repeats)) as bar:
+        for batch_size in batch_sizes:
+            for mode in modes:
+                if mode in PLAIN:
+                    inputs = random_inputs(config, batch_size, device)
+                    prefill, step = plain_seconds(model, inputs, mode, new_tokens, repeats, wait, bar)
+                    tokens_so_far = inputs["input_ids"].shape[1] + new_tokens / 2
+                    limit = (weights + batch_size * tokens_so_far * key_value_bytes(config)) / bandwidth
+                    speed = batch_size / step
+                    figures = {"prefill": (prefill, "s", None), "share": (limit / step, "x", AGAINST)}
+                else:
+                    inputs = questions(processor, batch_size, device)
+                    speed, per_pass = constrained_speed(model, processor, inputs, mode, new_tokens, repeats, wait, bar)
+                    speeds[batch_size, mode] = speed
+                    figures = {"tokens_a_pass": (per_pass, "tokens", "1 of constrained decoding without jumps")}
+                    if one_token_a_pass := speeds.get((batch_size, "constrained")):
+                        figures["gain"] = (speed / one_token_a_pass, "x", "constrained decoding without jumps")
+                figures["speed"] = (speed, "tokens/s", None)
+                shown = ", ".join(f"{figure} {value:.3g} {unit}" for figure, (value, unit, _) in figures.items())
+                tqdm.write(f"batch {batch_size}, {mode}: {shown}")
+                merge(
+                    output,
+                    {
+                        f"generation/{architecture}/batch_{batch_size}/{mode}/{figure}": {
+                            "value": value,
+                            "unit": unit,
+                            "against": f"{against or 'no reference'} (on {name})",
+                        }
+                        for figure, (value, unit, against) in figures.items()
+                    },
+                )
+
+
+def keep_answering(model: LiteGPTForConditionalGeneration, grammar: AnswerGrammar) -> None:
+    """Lets random weights name findings as long as there is room: an answer of a few tokens would measure little."""
+    bias = torch.zeros(model.lm_head.out_features, dtype=model.dtype, device=model.device)
+    for node, tokens in enumerate(grammar.allowed):
+        ending = [token for token in tokens if constrained_decoding._ends(grammar, State(node), token)]
+        if len(ending) < len(tokens):  # where nothing else may follow, they still do
+            bias[ending] = -1000
+    model.lm_head.bias = torch.nn.Parameter(bias, requires_grad=False)
+
+
+def plain_seconds(
+    model: LiteGPTForConditionalGeneration,
+    inputs: dict[str, torch.Tensor],
+    mode: str,
+    new_tokens: int,
+    repeats: int,
+    wait: Callable[[], None],
+    bar: tqdm,
+) -> tuple[float, float]:
+    """Seconds to the first token's logits, and of a further token, by plain `generate`, eager or compiled."""
+    options = {}
+    if mode == "compiled":
+        torch.compiler.reset()  # forgets what was compiled for another batch size
+        options = {"cache_implementation": "static", "compile_config": compile_config()}
+    runs = []
+    for _ in range(WARM_UP + repeats):
+        runs.append(answer(model, inputs, new_tokens, wait, **options)[:2])
+        bar.update()
+    prefill, step = (statistics.median(seconds) for seconds in zip(*runs[WARM_UP:], strict=True))
+    return prefill, step
+
+
+def constrained_speed(
+    model: LiteGPTForConditionalGeneration,
+    processor: LiteGPTProcessor,
+    inputs: dict[str, torch.Tensor],
+    mode: str,
+    new_tokens: int,
+    repeats: int,
+    wait: Callable[[], None],
+    bar: tqdm,
+) -> tuple[float, float]:
+    """Tokens of answers a second, and tokens that a pass adds to an answer, by constrained greedy decoding.
+
+    An answer ends within `new_tokens`, or the fewest that the grammar can do with.
+    """
+    pad = processor.tokenizer.pad_token_id
+    options = {
+        "custom_generate": processor.constrained_greedy(jump_ahead=mode != "constrained"),
+        "return_dict_in_generate": True,
+        "max_new_tokens": max(new_tokens, processor.answer_grammar.least_room("identify")),
+        "do_sample": False,
+        "pad_token_id": pad,
+    }
+    seconds = []
+    with patch.object(constrained_decoding, "LOOKAHEAD", LOOKAHEAD if mode == "jump_ahead" else 0):
+        for _ in range(WARM_UP + repeats):
+            wait()
+            start = time.perf_counter()
+            output = model.generate(**inputs, **options)
+            wait()
+            seconds.append(time.perf_counter() - start)
+            bar.update()
+    tokens = (output.sequences[:, inputs["input_ids"].shape[1] :] != pad).sum().item()
+    rows = len(output.sequences)
+    return tokens / statistics.median(seconds[WARM_UP:]), tokens / rows / output.num_forward_passes
 
 
 def architecture_config(architecture: str) -> LiteGPTConfig:
@@ -146,6 +248,20 @@ def random_inputs(config: LiteGPTConfig, batch_size: int, device: str) -> dict[s
     }
 
 
+def questions(processor: LiteGPTProcessor, batch_size: int, device: str) -> dict[str, torch.Tensor]:
+    """The prompt of [identify] about one radiograph of noise each."""
+    noise = np.random.default_rng(0).integers(0, 256, (batch_size, SIDE, SIDE), dtype=np.uint8)
+    inputs = processor(
+        images=[Image.fromarray(picture) for picture in noise],
+        text=[processor.prompt("identify")] * batch_size,
+        add_special_tokens=False,
+        return_tensors="pt",
+    ).to(device)
+    return {
+        name: tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor for name, tensor in inputs.items()
+    }
+
+
 def compile_config() -> CompileConfig:
     """As `generate` compiles on a GPU, also on a CPU, but with no part left out and for this batch size only."""
     config = CompileConfig(fullgraph=True, dynamic=False)
@@ -155,10 +271,19 @@ def compile_config() -> CompileConfig:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", default="outputs/bench.json")
     parser.add_argument("--device", default="cuda", help="without a GPU nothing is measured, unless this says cpu")
     parser.add_argument("--architecture", default="litegpt", help="`tiny`, or one of modeling_litegpt/configs")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--new_tokens", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
-    main(**vars(parser.parse_args()))
+    main(
+        **parsed(
+            parser,
+            "how fast the 7B model answers, against reading its weights at the speed of a copy",
+            seconds=400,
+            quick={"new_tokens": 64, "repeats": 1},
+            quick_seconds=200,
+            where="an H100 (an estimate; without a GPU nothing is measured)",
+        )
+    )

@@ -24,6 +24,7 @@ import tempfile
 from collections.abc import Callable
 
 import torch
+from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, PrinterCallback
 from transformers.utils import is_bitsandbytes_available, is_flash_attn_2_available
 from trl import ModelConfig
@@ -37,7 +38,7 @@ from benchmarks.measured_training import (
     processor_for,
     training_arguments,
 )
-from benchmarks.results import record
+from benchmarks.results import merge, parsed, progress
 from modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
 from train_scripts.sft import quantization_of_language_model
 from train_scripts.trainer import LiteGPTTrainer
@@ -69,16 +70,16 @@ def main(output: str, device: str, architecture: str, batch_size: int, num_steps
     print(f"{architecture} on {name}: {peak / 1e12:.2f}{of_data_sheet} TFLOP/s in a product of bfloat16 matrices")
     print(
         f"{'weights':>8} {'images':>8} {'attention':>17} {'samples/s':>9} {'MFU':>5} {'of data sheet':>13} "
-        f"{'peak GB':>7} {'paper run':>9}"
+        f"{'peak GB':>7} {'paper run':>9}",
+        flush=True,
     )
-    results: dict[str, dict] = {}
     operations: dict[str, int] = {}  # of a round, by what the images are
     with tempfile.TemporaryDirectory() as folder:
         for weights in ("bfloat16", "8bit"):
             if weights == "8bit" and not is_bitsandbytes_available():
                 print("    8bit: bitsandbytes is not installed")
                 continue
-            model = random_model(config, device, folder) if weights == "bfloat16" else loaded_in_8bit(folder, device)
+            model = random_model(config, device) if weights == "bfloat16" else model_in_8bit(config, device, folder)
             arguments = training_arguments(f"{folder}/run", batch_size, bf16=True, use_cpu=not on_gpu)
             trainer = litegpt_trainer(model, processor, rows, arguments, folder, cached=True)
             trainer.remove_callback(PrinterCallback)
@@ -86,7 +87,7 @@ def main(output: str, device: str, architecture: str, batch_size: int, num_steps
             for images, attention in itertools.product(("pixels", "features"), attentions):
                 trainer.data_collator.features = features if images == "features" else None
                 model.set_attn_implementation(attention)
-                meter = trained(trainer, wait, num_steps, rounds, count=images not in operations)
+                meter = trained(trainer, wait, num_steps, rounds, images not in operations, f"{weights}, {images}")
                 if images not in operations:
                     operations[images] = sum(meter.operations)
                 seconds = statistics.median(
@@ -102,32 +103,30 @@ def main(output: str, device: str, architecture: str, batch_size: int, num_steps
                 if on_gpu:
                     memory = torch.cuda.max_memory_allocated() / 1e9
                     figures["memory"] = {"value": memory, "unit": "GB", "against": f"no reference (on {name})"}
-                print(
+                tqdm.write(
                     f"{weights:>8} {images:>8} {attention:>17} {speed:>9.2f} {arithmetic / peak:>5.2f} "
                     f"{f'{arithmetic / data_sheet:.2f}' if data_sheet else '-':>13} "
-                    f"{f'{memory:.1f}' if on_gpu else '-':>7} {figures['paper_run']['value']:>7.1f} h",
-                    flush=True,
+                    f"{f'{memory:.1f}' if on_gpu else '-':>7} {figures['paper_run']['value']:>7.1f} h"
                 )
                 key = f"training/{architecture}/{weights}/{images}/{attention}"
-                results |= {f"{key}/{figure}": value for figure, value in figures.items()}
+                merge(output, {f"{key}/{figure}": value for figure, value in figures.items()})
             del model, trainer
             gc.collect()
             if on_gpu:
                 torch.cuda.empty_cache()
-    record(output, results)
 
 
-def random_model(config: LiteGPTConfig, device: str, folder: str) -> LiteGPTForConditionalGeneration:
-    """In bfloat16; it is also saved to `folder`/model, to be loaded in 8 bit."""
+def random_model(config: LiteGPTConfig, device: str) -> LiteGPTForConditionalGeneration:
+    """In bfloat16."""
     with torch.device(device):
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
-    print(f"{model.num_parameters():,} parameters")
-    if is_bitsandbytes_available():
-        model.save_pretrained(f"{folder}/model")
+    tqdm.write(f"{model.num_parameters():,} parameters")
     return model
 
 
-def loaded_in_8bit(folder: str, device: str) -> LiteGPTForConditionalGeneration:
+def model_in_8bit(config: LiteGPTConfig, device: str, folder: str) -> LiteGPTForConditionalGeneration:
+    """Random weights, saved to `folder`/model and loaded from there in 8 bit."""
+    random_model(config, device).save_pretrained(f"{folder}/model")
     return LiteGPTForConditionalGeneration.from_pretrained(
         f"{folder}/model",
         dtype=torch.bfloat16,
@@ -136,25 +135,36 @@ def loaded_in_8bit(folder: str, device: str) -> LiteGPTForConditionalGeneration:
     )
 
 
-def trained(trainer: LiteGPTTrainer, wait: Callable[[], None], num_steps: int, rounds: int, count: bool) -> StepMeter:
+def trained(
+    trainer: LiteGPTTrainer, wait: Callable[[], None], num_steps: int, rounds: int, count: bool, what: str
+) -> StepMeter:
     """Trains one round to warm up, in which the arithmetic is counted if `count`, and `rounds` more."""
-    meter = StepMeter(num_steps if count else 0, wait)
-    trainer.add_callback(meter)
-    trainer.train()
-    if trainer.args.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    for _ in range(rounds):
+    with progress(None, what, total=num_steps * (1 + rounds)) as bar:
+        meter = StepMeter(num_steps if count else 0, wait, turn=bar.update)
+        trainer.add_callback(meter)
         trainer.train()
-    trainer.remove_callback(meter)
+        if trainer.args.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        for _ in range(rounds):
+            trainer.train()
+        trainer.remove_callback(meter)
     return meter
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", default="outputs/bench.json")
     parser.add_argument("--device", default="cuda", help="without a GPU nothing is measured, unless this says cpu")
     parser.add_argument("--architecture", default="litegpt", help="`tiny`, or one of modeling_litegpt/configs")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--num_steps", type=int, default=8, help="of a round, each with other examples")
     parser.add_argument("--rounds", type=int, default=3)
-    main(**vars(parser.parse_args()))
+    main(
+        **parsed(
+            parser,
+            "samples a second and MFU of the 7B model's training, against products of large matrices",
+            seconds=300,
+            quick={"num_steps": 4, "rounds": 2},
+            quick_seconds=150,
+            where="an H100 (an estimate; without a GPU nothing is measured)",
+        )
+    )

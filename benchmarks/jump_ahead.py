@@ -21,7 +21,7 @@ from unittest.mock import patch
 import torch
 from transformers import LogitsProcessorList
 
-from benchmarks.results import record
+from benchmarks.results import parsed, progress, record
 from modeling_litegpt import LiteGPTForConditionalGeneration
 from processing import constrained_decoding
 from processing.processing_litegpt import LiteGPTProcessor
@@ -47,7 +47,7 @@ def main(
         processor(images=image, text=processor.prompt("identify"), add_special_tokens=False, return_tensors="pt")
         .to(device)
         .data
-        for image in rows["image"]
+        for image in progress(rows["image"], "reading")
     ]
     groups = [inputs[start : start + BATCH_SIZE] for start in range(0, len(inputs), BATCH_SIZE)]
     batches = [[{name: torch.cat([one[name] for one in group]) for name in group[0]}] for group in groups]
@@ -61,7 +61,8 @@ def main(
     for name, work in (("batch1", groups), ("batch16", batches)):
         ratios, plain_passes, passes = compare(model, work, greedy, jump)
         with patch.object(constrained_decoding, "LOOKAHEAD", 0):
-            forced = [model.generate(**one, **jump).num_forward_passes for group in work for one in group]
+            calls = progress([one for group in work for one in group], "without guesses")
+            forced = [model.generate(**one, **jump).num_forward_passes for one in calls]
         print_passes(name, plain_passes, passes, forced)
         where = "one radiograph at a time" if name == "batch1" else f"{BATCH_SIZE} radiographs at a time"
         if name == "batch1":
@@ -82,7 +83,7 @@ def check_answers(
     model: LiteGPTForConditionalGeneration, processor: LiteGPTProcessor, calls: Inputs, greedy: dict, jump: dict
 ) -> None:
     """Ends the program where an answer is not that of ordinary constrained greedy decoding."""
-    for number, call in enumerate(calls):
+    for number, call in enumerate(progress(calls, "checking answers")):
         processors = LogitsProcessorList([processor.answer_logits_processor(greedy["max_new_tokens"])])
         expected = model.generate(**call, **greedy, logits_processor=processors)
         if not torch.equal(model.generate(**call, **jump).sequences, expected):
@@ -95,7 +96,7 @@ def compare(
 ) -> tuple[list[float], list[int], list[int]]:
     """For each group of calls plain `generate`'s time divided by ours; for each call the passes of both."""
     ratios, plain_passes, passes = [], [], []
-    for number, group in enumerate(work):
+    for number, group in enumerate(progress(work, "plain and with jumps")):
         seconds, outputs = {}, {}
         for name in ("plain", "jump") if number % 2 else ("jump", "plain"):
             options = greedy if name == "plain" else jump
@@ -126,10 +127,17 @@ def print_passes(name: str, plain: list[int], jump: list[int], forced: list[int]
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", default="outputs/bench.json")
     parser.add_argument("--model_name_or_path", default="outputs/demo/checkpoint")
     parser.add_argument("--data_dir", default="outputs/demo/phantoms")
     parser.add_argument("--cache_dir", default="outputs/demo/cache")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--max_new_tokens", type=int, default=512)
-    main(**vars(parser.parse_args()))
+    main(
+        **parsed(
+            parser,
+            "passes and time of constrained decoding that jumps ahead, against plain greedy generate",
+            seconds=240,
+            quick={"images": 48},
+            quick_seconds=60,
+        )
+    )

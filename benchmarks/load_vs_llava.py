@@ -21,7 +21,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 from transformers.utils import logging
 
-from benchmarks.results import against_llava, paired_ratio, record, resident_megabytes
+from benchmarks.results import against_llava, paired_ratio, parsed, progress, record, resident_megabytes
 
 # `modeling_litegpt` is imported in functions only: without it a process takes the code that lies in the checkpoint.
 IMPORTS = [f"transformers.models.{name}.modeling_{name}" for name in ("auto", "clip", "llama", "llava", "vit")]
@@ -81,7 +81,7 @@ def interleaved_loads(
     """Seconds and megabytes of every load, by route."""
     seconds: dict[str, list[float]] = {route: [] for route in ROUTES}
     megabytes: dict[str, list[float]] = {route: [] for route in ROUTES}
-    for repeat in range(repeats):
+    for repeat in progress(range(repeats), f"loads, dtype {dtype}"):
         for route in ROUTES if repeat % 2 else ROUTES[::-1]:
             taken = pool.apply(load, (folder, route, dtype))
             seconds[route].append(taken[0])
@@ -109,8 +109,15 @@ def load(folder: Path, route: str, dtype: str) -> tuple[float, float]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", default="outputs/bench.json")
     parser.add_argument("--hidden_size", type=int, default=768, help="of towers and language model, a multiple of 24")
     parser.add_argument("--num_layers", type=int, default=12, help="of LLaVA's tower and of the language model, even")
     parser.add_argument("--repeats", type=int, default=11)
-    main(**vars(parser.parse_args()))
+    main(
+        **parsed(
+            parser,
+            "time and memory of from_pretrained of LiteGPT, against transformers' LLaVA of the same sizes",
+            seconds=80,
+            quick={"repeats": 3},
+            quick_seconds=30,
+        )
+    )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import PreTrainedTokenizerFast, TrainerCallback
 from trl import ModelConfig, SFTConfig
@@ -29,6 +29,8 @@ from train_scripts.trainer import LiteGPTTrainer, RecipeArguments
 
 SIDE = 224  # pixels of the towers' input
 TOKENS = 340  # of the tokenizer
+# How Llama 2's cuts a text before it merges: at spaces, a digit alone, and letters apart from signs.
+PIECES = Regex(r"▁?\p{L}+|\p{N}|▁?[^\p{L}\p{N}▁]+|▁")
 LORA = ModelConfig(use_peft=True, lora_r=64, lora_alpha=16, lora_dropout=0.05)  # the paper's
 
 
@@ -119,7 +121,7 @@ def processor_for(config: LiteGPTConfig) -> LiteGPTProcessor:
     """
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.Metaspace()]
+        [pre_tokenizers.Metaspace(split=False), pre_tokenizers.Split(PIECES, "isolated")]
     )
     texts = [f" {instruction} [/INST]" for instruction in instructions_for(DIAGNOSIS_LABELS).values()]
     for label in FINDING_LABELS:

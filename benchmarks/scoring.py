@@ -12,7 +12,7 @@ import random
 import time
 from typing import Any
 
-from benchmarks.results import record
+from benchmarks.results import parsed, record
 from datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
 from processing.answers import NO_FINDING, Finding, diagnoses_to_text, findings_to_text
 from train_scripts.scoring import score_predictions
@@ -119,6 +119,5 @@ def diagnosis_line(image_id: str, labels: list[str], rng: random.Random) -> dict
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", default="outputs/bench.json")
     parser.add_argument("--num_images", type=int, default=3000)
-    main(**vars(parser.parse_args()))
+    main(**parsed(parser, "seconds that the scoring of 3,000 radiographs takes, against 20 s asked for", seconds=15))

@@ -45,7 +45,7 @@ from benchmarks.measured_training import (
     processor_for,
     training_arguments,
 )
-from benchmarks.results import against_llava, paired_ratio, record, resident_megabytes
+from benchmarks.results import against_llava, paired_ratio, parsed, progress, record, resident_megabytes
 from benchmarks.same_size_llava import PATCH_SIZE, same_size_configs
 from modeling_litegpt import LiteGPTForConditionalGeneration
 from processing.processing_litegpt import IMAGE_END_TOKEN, IMAGE_TOKEN, VISUAL_TOKEN, LiteGPTProcessor
@@ -113,14 +113,16 @@ def main(output: str, hidden_size: int, num_layers: int, batch_size: int, num_st
 
 def interleaved_steps(connections: dict[str, Connection], count: int) -> tuple[dict[str, dict], list[float]]:
     """What each training returns, and the operations a second of a product of matrices after every step."""
-    for connection in connections.values():
-        connection.recv()  # it is ready for its first step
     peaks, received = [], {}
-    for step in range(count):
-        for name in connections if step % 2 else reversed(connections):
-            connections[name].send("go")
-            received[name] = connections[name].recv()
-        peaks.append(matmul_speed(2048, torch.float32))
+    with progress(None, "steps of all trainings", total=count * len(connections)) as bar:
+        for connection in connections.values():
+            connection.recv()  # it is ready for its first step
+        for step in range(count):
+            for name in connections if step % 2 else reversed(connections):
+                connections[name].send("go")
+                received[name] = connections[name].recv()
+                bar.update()
+            peaks.append(matmul_speed(2048, torch.float32))
     return received, peaks
 
 
@@ -210,16 +212,24 @@ def prompts_and_completions(rows: Dataset, processor: LiteGPTProcessor, batch_si
     examples = examples.select(list(EpochSampler(len(examples), batch_size, None, seed, lambda: 0)))
     prompt = processor.prompt("identify").replace(IMAGE_TOKEN, IMAGE_TOKEN + VISUAL_TOKEN + IMAGE_END_TOKEN)
     pictures = rows.select([views[view][0] for view in examples["view"]]).select_columns("image")
-    answers = [answer + processor.tokenizer.eos_token for answer in examples["answer"]]
+    # The space behind `[/INST]` is the answer's, as in our own training.
+    answers = [f" {answer}{processor.tokenizer.eos_token}" for answer in examples["answer"]]
     return pictures.add_column("prompt", [prompt] * len(examples)).add_column("completion", answers)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", default="outputs/bench.json")
     parser.add_argument("--hidden_size", type=int, default=768, help="of towers and language model, a multiple of 24")
     parser.add_argument("--num_layers", type=int, default=12, help="of LLaVA's tower and of the language model, even")
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--num_steps", type=int, default=6, help="of a round, each with other examples")
     parser.add_argument("--rounds", type=int, default=3)
-    main(**vars(parser.parse_args()))
+    main(
+        **parsed(
+            parser,
+            "samples a second of LiteGPT's training, against SFTTrainer's on transformers' LLaVA of the same sizes",
+            seconds=660,
+            quick={"batch_size": 2, "num_steps": 2, "rounds": 2},
+            quick_seconds=90,
+        )
+    )

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -34,10 +36,28 @@ def test_near_coordinates_count_up_to_the_distance():
 def test_the_table_has_a_row_for_every_definition(tiny_checkpoint, phantom_release, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(ChestXrayFindingsPipeline._forward, "__defaults__", (48, True))
     main(
-        [
-            *("--model_name_or_path", str(tiny_checkpoint), "--data_dir", str(phantom_release)),
-            *("--cache_dir", str(tmp_path), "--split", "test[:4]"),
-        ]
+        str(tmp_path / "bench.json"),
+        model_name_or_path=str(tiny_checkpoint),
+        data_dir=str(phantom_release),
+        cache_dir=str(tmp_path),
+        split="test[:4]",
+        batch_size=16,
     )
     table = capsys.readouterr().out
     assert all(f"| {name} |" in table for name in DEFINITIONS)
+
+
+def test_the_auroc_of_our_definition_is_recorded_beside_that_of_another(
+    tiny_checkpoint, phantom_release, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ChestXrayFindingsPipeline._forward, "__defaults__", (48, True))
+    monkeypatch.setattr("benchmarks.box_score_definitions.auroc", lambda scores, right: 0.75)
+    path = tmp_path / "bench.json"
+    main(str(path), str(tiny_checkpoint), str(phantom_release), str(tmp_path), "test[:2]", batch_size=2)
+    assert json.loads(path.read_text()) == {
+        "box_score/auroc": {
+            "value": 0.75,
+            "unit": "AUROC",
+            "against": "0.750 of label x coordinates (right above wrong boxes)",
+        }
+    }

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from benchmarks.dicom_to_tensors import main
-from benchmarks.results import record
 
 
 def test_a_quick_run_records_speed_and_memory_of_both_paths(tmp_path, capsys):
@@ -24,11 +23,3 @@ def test_an_exact_path_that_is_not_exact_is_no_result(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="not the reference's"):
         main(str(tmp_path / "bench.json"), width=160, height=192, repeats=1, phantoms=1, syntaxes=("raw",))
     assert not (tmp_path / "bench.json").exists()
-
-
-def test_results_of_several_programs_are_merged_and_newer_ones_replace_older_ones(tmp_path):
-    path = tmp_path / "below" / "bench.json"
-    record(path, {"a": {"value": 1.0, "unit": "x", "against": "b"}, "c": {"value": 2.0, "unit": "s", "against": "d"}})
-    record(path, {"a": {"value": 3.0, "unit": "x", "against": "b"}})
-    results = json.loads(path.read_text())
-    assert results["a"]["value"] == 3.0 and results["c"]["value"] == 2.0

@@ -1,0 +1,103 @@
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gpu_report import HEADING, NOT_YET, REPORT, append
+
+ROOT = Path(__file__).parents[2]
+# In the place of Python: what writes the report is real; of the measurements one fails and one hangs.
+STAND_IN = """#!/usr/bin/env bash
+case "$*" in
+*"-m pip"*) exit 1 ;;
+*gpu_report.py*) exec {python} "$@" ;;
+esac
+echo "$*" >> {calls}
+case "$*" in
+*constrained*) exit 3 ;;
+*gpu_training*) exec sleep 60 ;;
+esac
+while [ "$1" != --output ]; do shift; done
+echo '{{"generation/speed": {{"value": 30.0, "unit": "tokens/s", "against": "no reference"}}}}' > "$2"
+"""
+
+
+@pytest.fixture
+def no_gpu_path(tmp_path) -> str:
+    """A PATH on which `nvidia-smi` fails, as where there is no GPU."""
+    program(tmp_path / "bin" / "nvidia-smi", "#!/bin/sh\nexit 9\n")
+    return f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+
+
+def program(path: Path, text: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def gpu(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [str(ROOT / "benchmarks" / "gpu.sh"), *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_parts_that_hang_or_fail_stop_no_other_and_time_that_is_up_is_said(tmp_path, no_gpu_path):
+    calls = tmp_path / "calls"
+    python = program(tmp_path / "python", STAND_IN.format(python=sys.executable, calls=calls))
+    report = REPORT.read_text()
+    settings = {"PATH": no_gpu_path, "PYTHON": str(python), "OUT": str(tmp_path / "out")}
+    process = gpu("run", str(tmp_path / "no wheels"), SECONDS_IN_ALL="9", **settings)
+    assert process.returncode == 1
+    assert "could not be installed" in process.stdout and "No GPU here" in process.stdout
+    measured = json.loads((tmp_path / "out" / "gpu.json").read_text())
+    outcomes = {part["name"]: part["outcome"].split(" in ")[0] for part in measured["parts"]}
+    assert outcomes == {
+        "decoding": "done",
+        "jumps ahead": "failed with status 3",
+        "LoRA training": "not finished",
+        "compiled decoding": "no time left",
+    }
+    assert measured["card"] == "CPU" and measured["figures"]["generation/speed"]["value"] == 30
+    assert "--architecture tiny" in calls.read_text()
+    assert "=== jumps ahead: failed with status 3" in (tmp_path / "out" / "gpu.log").read_text()
+    assert REPORT.read_text() == report  # of a GPU's figures alone
+
+
+@pytest.mark.slow
+def test_the_tiny_forms_run_on_a_cpu(tmp_path, no_gpu_path):
+    process = gpu("run", PATH=no_gpu_path, PYTHON=sys.executable, OUT=str(tmp_path), SECONDS_IN_ALL="280")
+    assert process.returncode == 0, process.stdout[-3000:]
+    figures = json.loads((tmp_path / "gpu.json").read_text())["figures"]
+    for name in ("generation/tiny/batch_2/eager/speed", "generation/tiny/batch_2/jump_ahead/gain"):
+        assert figures[name]["value"] > 0
+    assert figures["training/tiny/bfloat16/pixels/sdpa/speed"]["value"] > 0
+
+
+def test_without_a_word_it_says_what_it_does():
+    process = gpu()
+    assert process.returncode == 2 and "benchmarks/gpu.sh wheels" in process.stdout
+
+
+def test_the_report_gets_a_section_for_each_run(tmp_path):
+    path, report = tmp_path / "gpu.json", tmp_path / "GPU.md"
+    report.write_text(HEADING + NOT_YET)
+    for date in ("2026-12-01", "2026-12-02"):
+        measured = {"date": date, "card": "A card", "driver": "580", "torch": "2.11.0", "transformers": "5.17.0"}
+        parts = [{"name": "decoding", "seconds": 70, "outcome": "done"}]
+        figures = {"speed": {"value": 31.42, "unit": "tokens/s", "against": "no reference"}}
+        path.write_text(json.dumps({**measured, "parts": parts, "figures": figures}))
+        append(path, report)
+    text = report.read_text()
+    assert text.startswith(HEADING + "## A card, 2026-12-01\n") and "## A card, 2026-12-02" in text
+    assert NOT_YET not in text
+    assert "Driver 580, torch 2.11.0, transformers 5.17.0. decoding: done, 70 s." in text
+    assert text.count("| speed | 31.4 | tokens/s | no reference |") == 2

@@ -1,0 +1,157 @@
+"""Puts the current code into an existing checkpoint or adapter, whose weights stay as they are.
+
+    python train_scripts/refresh_checkpoint.py --folder outputs/demo/checkpoint
+    hf auth login
+    python train_scripts/refresh_checkpoint.py --repo_id acme/litegpt
+    python train_scripts/refresh_checkpoint.py --repo_id somebody/litegpt --create_pr true
+
+A checkpoint carries its code with it, and a release of transformers that is newer than the code can break it. Written
+anew are the code files, where `config.json` and `processor_config.json` point to them, and what `generate` does unless
+it is told otherwise. The chat template only where the checkpoint's own prompts keep their tokens. Of a repository on
+the Hub the small files alone are fetched, and what has changed goes up in one commit. The same command again changes
+nothing more.
+"""
+
+import json
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
+from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
+from transformers.dynamic_module_utils import get_relative_import_files
+from trl import TrlParser
+
+from datasets_scripts.files import replacing
+from modeling_litegpt import modeling_litegpt
+from processing import processing_litegpt
+from train_scripts.checkpoint import AUTO_MAP, CUSTOM_PIPELINES, GENERATION_DEFAULTS
+from train_scripts.files import refuse_bad_input
+
+SMALL_FILES = ("*.json", "*.jinja", "*.py", "*.model", "*.txt")  # all that a checkpoint has beside its weights
+PROCESSOR_CODE = AUTO_MAP["AutoProcessor"]
+
+
+@dataclass
+class RefreshArguments:
+    folder: str | None = field(default=None, metadata={"help": "A checkpoint or an adapter on this computer."})
+    repo_id: str | None = field(default=None, metadata={"help": "Or one on the Hub: OWNER/NAME."})
+    revision: str = field(default="main", metadata={"help": "Of the repository: the branch that is changed."})
+    create_pr: bool = field(default=False, metadata={"help": "Open a pull request in place of a commit."})
+
+
+def main(args: RefreshArguments) -> None:
+    if (args.folder is None) == (args.repo_id is None):
+        raise SystemExit("Give either --folder or --repo_id.")
+    with refuse_bad_input():
+        if args.folder is not None:
+            changes = refreshed_files(Path(args.folder))
+            for name, content in changes.items():
+                with replacing(Path(args.folder, name)) as temporary:
+                    temporary.write_bytes(content)
+            print(f"{args.folder}: {_told(changes)}")
+        else:
+            refresh_repository(args)
+
+
+def refresh_repository(args: RefreshArguments) -> None:
+    """Fetches a repository's small files, and commits what changes of them."""
+    api = HfApi()
+    try:
+        # What is committed must not undo what somebody else pushes meanwhile.
+        commit = api.repo_info(args.repo_id, revision=args.revision).sha
+        with tempfile.TemporaryDirectory() as folder:
+            snapshot_download(args.repo_id, revision=commit, allow_patterns=SMALL_FILES, local_dir=folder)
+            changes = refreshed_files(Path(folder), name=args.repo_id)
+        if changes:
+            api.create_commit(
+                args.repo_id,
+                [CommitOperationAdd(name, content) for name, content in changes.items()],
+                commit_message="Refresh the code",
+                revision=args.revision,
+                parent_commit=commit,
+                create_pr=args.create_pr,
+            )
+    except (HTTPError, LocalEntryNotFoundError) as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0].rstrip(".")
+        raise SystemExit(f"{args.repo_id}: {reason}. Nothing was changed; give the same command again.") from None
+    print(f"{args.repo_id}: {_told(changes)}")
+
+
+def refreshed_files(folder: Path, name: str | None = None) -> dict[str, bytes]:
+    """The files of a checkpoint or an adapter that change: {name: new content}.
+
+    Args:
+        name: for messages; the folder by default.
+
+    Raises:
+        ValueError: it is neither a LiteGPT checkpoint nor the adapter of one, or a file is damaged.
+    """
+    name = name or str(folder)
+    is_adapter = (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
+    if not is_adapter and _read(folder / "config.json", name).get("model_type") != "litegpt":
+        raise ValueError(f"{name} is no LiteGPT checkpoint: its config.json has another model_type.")
+    processor = _read(folder / "processor_config.json", name)
+    if processor.get("processor_class") not in (None, "LiteGPTProcessor"):
+        raise ValueError(f"{name} has a processor of another kind, {processor['processor_class']}.")
+
+    files = {path.name: path.read_bytes() for path in code_files(is_adapter)}
+    configurations = {"processor_config.json": processor | {"auto_map": {"AutoProcessor": PROCESSOR_CODE}}}
+    if not is_adapter:
+        config = _read(folder / "config.json", name)
+        configurations["config.json"] = config | {"auto_map": AUTO_MAP, "custom_pipelines": CUSTOM_PIPELINES}
+        generation = folder / "generation_config.json"
+        if generation.is_file():
+            configurations[generation.name] = GENERATION_DEFAULTS | _read(generation, name)
+    for file, values in configurations.items():
+        if values != _read(folder / file, name):
+            files[file] = (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
+    if (folder / "chat_template.jinja").is_file() and (template := _new_chat_template(folder)) is not None:
+        files["chat_template.jinja"] = template.encode()
+    return {file: text for file, text in files.items() if not _has(folder / file, text)}
+
+
+def code_files(processor_alone: bool = False) -> list[Path]:
+    """The code that travels with a checkpoint, or with an adapter."""
+    modules = [processing_litegpt] if processor_alone else [processing_litegpt, modeling_litegpt]
+    files = [file for module in modules for file in [module.__file__, *get_relative_import_files(module.__file__)]]
+    return sorted({Path(file).resolve() for file in files})
+
+
+def _new_chat_template(folder: Path) -> str | None:
+    """Today's template, where it writes the tokens of the checkpoint's own prompts as the present one does."""
+    processor = processing_litegpt.LiteGPTProcessor.from_pretrained(folder)
+    trained_on = _prompts(processor, processor.chat_template)
+    for template in (processing_litegpt.CHAT_TEMPLATE, processing_litegpt.CHAT_TEMPLATE_WITHOUT_SPACE):
+        if _prompts(processor, template) == trained_on:
+            return template
+    print("The chat template stays: in today's the prompts that this checkpoint was trained on have other tokens.")
+    return None
+
+
+def _prompts(processor: processing_litegpt.LiteGPTProcessor, template: str) -> list[list[int]]:
+    """The tokens of the prompts of all tasks, in a chat template."""
+    processor.chat_template = template
+    texts = [processor.prompt(task) for task in processor.instructions]
+    return [processor.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+
+
+def _has(file: Path, content: bytes) -> bool:
+    return file.is_file() and file.read_bytes() == content
+
+
+def _told(changes: dict[str, bytes]) -> str:
+    return f"written anew: {', '.join(sorted(changes))}" if changes else "the code is today's already"
+
+
+def _read(file: Path, name: str) -> dict:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{name} is no LiteGPT checkpoint or adapter: it has no {file.name}.") from None
+    except ValueError as error:
+        raise ValueError(f"{name}: {file.name} is no JSON ({error}).") from None
+
+
+if __name__ == "__main__":
+    main(TrlParser(RefreshArguments).parse_args_and_config()[0])

@@ -12,3 +12,10 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{path.name}.incomplete")
     yield temporary
     os.replace(temporary, path)
+
+
+def give_usual_permissions(path: Path) -> None:
+    """Lets those read a file who may read this process's others: safetensors lets the owner alone read its files."""
+    mask = os.umask(0)  # there is no other way to ask for it
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)

@@ -59,7 +59,12 @@ def answer(
         findings: the row's findings, `{"label": index, "box": xyxy in [0, 1]}`.
         diagnoses: the row's diagnoses, indices.
         task: a key of `instructions_for`.
+
+    Raises:
+        ValueError: another task.
     """
+    if task not in INSTRUCTIONS:
+        raise ValueError(f"a row tells no answer to [{task}], only to {', '.join(INSTRUCTIONS)}")
     names = [diagnosis_labels[index] for index in sorted(diagnoses)]
     if task == "vqa":
         return diagnoses_to_text(names) if names else None

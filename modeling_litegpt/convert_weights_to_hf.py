@@ -42,6 +42,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 from transformers.core_model_loading import revert_weight_conversion
 from trl import TrlParser
 
+from datasets_scripts.files import give_usual_permissions
 from datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
 from modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
 from modeling_litegpt.published_weights import (
@@ -378,6 +379,7 @@ def save_adapter(lora: dict[str, torch.Tensor], folder: Path, base: Path) -> Lor
     adapter.save_pretrained(folder)
     tensors = {f"base_model.model.{name}": tensor.contiguous() for name, tensor in lora.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    give_usual_permissions(folder / "adapter_model.safetensors")
     return adapter
 
 
@@ -444,7 +446,9 @@ class ShardWriter:
         (self.folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
 
     def _write(self) -> None:
-        save_file(self.tensors, self.folder / f"{self.shards}.shard", metadata={"format": "pt"})
+        shard = self.folder / f"{self.shards}.shard"
+        save_file(self.tensors, shard, metadata={"format": "pt"})
+        give_usual_permissions(shard)
         self.total_size += self.size
         print(f"{len(self.shard_of)} of {len(self.expected)} tensors, {self.total_size / 1e9:.1f} GB", flush=True)
         self.shards, self.size, self.tensors = self.shards + 1, 0, {}

@@ -1,10 +1,14 @@
 """LiteGPT: two vision towers and a projector in front of a language model (arXiv 2407.12064, section 3.1)."""
 
+import copy
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+import transformers
+from packaging.version import Version
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -20,10 +24,18 @@ from transformers.modeling_outputs import (
 )
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, can_return_tuple, torch_compilable_check
+from transformers.quantizers import AutoQuantizationConfig
+from transformers.utils import TransformersKwargs, can_return_tuple, logging, torch_compilable_check
 
 from .configuration_litegpt import LiteGPTConfig
 
+logger = logging.get_logger(__name__)
+
+# The newest release of transformers that this code was tested with. A checkpoint carries the code, and outlives it.
+TESTED_TRANSFORMERS = "5.24"
+# What a quantization leaves whole, and where its configuration lists that (bitsandbytes, HQQ, all others).
+WHOLE_MODULES = ("vision_tower", "aux_vision_tower", "multi_modal_projector", "lm_head")
+SKIP_LISTS = ("llm_int8_skip_modules", "skip_modules", "modules_to_not_convert")
 # Positions that the head scores at once where logits are not returned: 131 MB of float32 for 32,000 tokens.
 LOSS_CHUNK_SIZE = 1024
 
@@ -109,11 +121,20 @@ class LiteGPTPreTrainedModel(PreTrainedModel):
         The library initialises a missing tensor at random and leaves an unexpected one out: the model then answers,
         wrongly. With `output_loading_info=True` it still does so, and the caller looks at what it returns.
 
+        A `quantization_config` is for the language model: towers, projector and head stay whole.
+
         Raises:
             ValueError: a tensor is missing, unexpected or (unless `ignore_mismatched_sizes`) of another shape, or a
                 weight file is damaged.
             OSError: a weight file is missing.
         """
+        if Version(transformers.__version__).release[:2] > Version(TESTED_TRANSFORMERS).release:
+            logger.warning_once(
+                f"This checkpoint's code was tested with transformers up to {TESTED_TRANSFORMERS}, and this is "
+                f"{transformers.__version__}; if something fails, refresh_checkpoint.py of LiteGPT brings newer code."
+            )
+        if kwargs.get("quantization_config") is not None:
+            kwargs["quantization_config"] = _language_model_alone(kwargs["quantization_config"])
         if pretrained_model_name_or_path is None or kwargs.get("output_loading_info"):
             return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         accept_other_shapes = kwargs.pop("ignore_mismatched_sizes", False)
@@ -136,6 +157,14 @@ class LiteGPTPreTrainedModel(PreTrainedModel):
                 + ". (output_loading_info=True loads what fits.)"
             )
         return model
+
+    def save_pretrained(self, save_directory: str | Path, *args, **kwargs) -> None:
+        """The library's; weight files, which it lets their owner alone read, get the permissions of `config.json`."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        config = Path(save_directory, "config.json")
+        if config.is_file():
+            for file in config.parent.glob("*.safetensors"):
+                file.chmod(config.stat().st_mode)
 
 
 class LiteGPTModel(LiteGPTPreTrainedModel):
@@ -183,15 +212,20 @@ class LiteGPTModel(LiteGPTPreTrainedModel):
     ) -> list[BaseModelOutputWithPooling]:
         pixels = [pixel_values]
         if self.aux_vision_tower is not None:
-            if aux_pixel_values is None:
-                raise ValueError("This model has two towers: aux_pixel_values is missing beside pixel_values.")
-            pixels.append(aux_pixel_values)
+            pixels = self._unpacked(pixel_values) if aux_pixel_values is None else [pixel_values, aux_pixel_values]
         outputs = []
         for tower, values in zip(self.towers, pixels, strict=True):
             # Not left to autograd: `enable_input_require_grads` makes a frozen tower's embeddings ask for gradients.
             with torch.set_grad_enabled(torch.is_grad_enabled() and (_is_trained(tower) or values.requires_grad)):
                 outputs.append(tower(values.to(tower.dtype), return_dict=True, **kwargs))
         return outputs
+
+    def _unpacked(self, pixel_values: torch.FloatTensor) -> list[torch.FloatTensor]:
+        """The pixels of both towers, which the processor's `pack_pixel_values` puts into one tensor's channels."""
+        if pixel_values.shape[1] != 6:
+            raise ValueError("This model has two towers: aux_pixel_values is missing beside pixel_values.")
+        sides = [tower.image_size for tower in self.config.tower_configs]
+        return [pixel_values[:, :3, : sides[0], : sides[0]], pixel_values[:, 3:, : sides[1], : sides[1]]]
 
     def _patch_features(self, outputs: list[BaseModelOutputWithPooling]) -> torch.FloatTensor:
         # The patch tokens stand last, behind a class token (ViT, CLIP), registers or nothing (SigLIP).
@@ -278,13 +312,17 @@ class LiteGPTModel(LiteGPTPreTrainedModel):
                 "The prompt has placeholders of a radiograph, but no radiograph: pixel_values are missing.",
             )
 
+        if kwargs.get("past_key_values") is not None and kwargs.get("cache") is not None:
+            # PEFT's prefix tuning puts its prefix under the old name beside generate's empty cache.
+            kwargs["cache"] = kwargs.pop("past_key_values")
         outputs = self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
             **kwargs,
         )
-        passed_on = {name: outputs[name] for name in outputs if name in LiteGPTModelOutputWithPast.__dataclass_fields__}
+        fields = LiteGPTModelOutputWithPast.__dataclass_fields__
+        passed_on = {name: value for name, value in outputs.items() if name in fields}
         return LiteGPTModelOutputWithPast(**passed_on, image_outputs=image_outputs)
 
 
@@ -305,10 +343,18 @@ class LiteGPTForConditionalGeneration(LiteGPTPreTrainedModel, GenerationMixin):
 
     @torch.no_grad()
     def generate(self, *args, patch_features: torch.FloatTensor | None = None, **kwargs):
-        """The library's `generate`, which would drop the towers' stored output: it encodes images from pixels only."""
+        """The library's `generate`, which hands neither stored `patch_features` nor a `streamer` on.
+
+        It encodes images from pixels only, and a callable `custom_generate` does not get the streamer from it.
+        """
         if patch_features is not None:
             image_outputs = self.get_image_features(patch_features=patch_features, return_dict=True)
             kwargs["mm_encoder_outputs"] = {"image": image_outputs}
+        if callable(kwargs.get("custom_generate")):
+            if kwargs.get("stop_strings"):
+                raise ValueError("stop_strings need a tokenizer, which generate hands to no callable custom_generate.")
+            if kwargs.get("streamer") is not None:
+                kwargs["answer_streamer"] = kwargs.pop("streamer")
         return super().generate(*args, **kwargs)
 
     def get_image_features(
@@ -341,7 +387,8 @@ class LiteGPTForConditionalGeneration(LiteGPTPreTrainedModel, GenerationMixin):
         Args:
             input_ids: (batch, sequence); every image takes `config.num_visual_tokens` placeholders
                 (`config.image_token_id`).
-            pixel_values, aux_pixel_values: (images, 3, height, width), one for each tower.
+            pixel_values, aux_pixel_values: (images, 3, height, width), one for each tower; or both in `pixel_values`,
+                packed as the processor's `pack_pixel_values` does.
             patch_features: (images, patch tokens, tower width) in place of the pixels: the towers' stored output.
             labels: (batch, sequence), -100 where no loss is wanted.
             skip_logits: return the same loss without logits: the head scores the labelled positions alone, a chunk of
@@ -425,6 +472,19 @@ def _is_sharded(module: nn.Module) -> bool:
 
 def _is_trained(module: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters())
+
+
+def _language_model_alone(quantization: Any) -> Any:
+    """A copy of a quantization's configuration (or dictionary) that leaves `WHOLE_MODULES` as they are."""
+    if isinstance(quantization, dict):
+        quantization = AutoQuantizationConfig.from_dict(dict(quantization))
+    quantization = copy.deepcopy(quantization)
+    for name in SKIP_LISTS:
+        if hasattr(quantization, name):
+            # Full names count: those of the model with a head, then those of the model without one.
+            whole = [prefix + module for prefix in ("model.", "") for module in WHOLE_MODULES]
+            setattr(quantization, name, sorted({*(getattr(quantization, name) or ()), *whole}))
+    return quantization
 
 
 def _build_tower(config: PreTrainedConfig) -> PreTrainedModel:

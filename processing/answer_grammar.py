@@ -31,6 +31,8 @@ from .answers import (
 )
 
 FINDING_TASKS = ("identify", "grounding")
+DIAGNOSIS_TASKS = ("vqa",)
+ANSWER_MARK = "[/INST]"  # behind it a chat has a space and the answer
 GRID = 100  # coordinates are integers from 0 to GRID
 
 Leaf = tuple[str, int | None]  # (slot, value) that an alternative completes
@@ -56,7 +58,7 @@ class AnswerGrammar:
 
     Args:
         tokenizer: a fast one, for where its tokens begin and end.
-        tasks: of the checkpoint. Those for which it has no labels are left out.
+        tasks: of the checkpoint. Those for which it has no labels, or which this module does not know, are left out.
         finding_labels, diagnosis_labels: of the checkpoint, in the answers' order.
 
     Attributes:
@@ -90,7 +92,7 @@ class AnswerGrammar:
             for slots, following in _FINDING_ORDER:
                 _move_common_start(units, slots, following)
             self._add_findings(units)
-        if any(task not in FINDING_TASKS for task in self.tasks):
+        if any(task in DIAGNOSIS_TASKS for task in self.tasks):
             units = self._units(_diagnosis_samples(self.diagnosis_labels))
             for slots, following in _DIAGNOSIS_ORDER:
                 _move_common_start(units, slots, following)
@@ -162,12 +164,14 @@ class AnswerGrammar:
         return findings_ebnf(self.finding_labels, 1 + (max_new_tokens - least) // self.longest_finding)
 
     def _labels(self, task: str) -> list[str]:
-        return self.finding_labels if task in FINDING_TASKS else self.diagnosis_labels
+        return (self.finding_labels if task in FINDING_TASKS else []) or (
+            self.diagnosis_labels if task in DIAGNOSIS_TASKS else []
+        )
 
     def _check_task(self, task: str) -> None:
         if task not in self.tasks:
             raise ValueError(
-                f"This checkpoint has no labels for [{task}], so its answers have no grammar; it has one for: "
+                f"This checkpoint has no labels or no grammar for answers to [{task}]; it has both for: "
                 f"{', '.join(self.tasks) or 'none'}."
             )
 
@@ -281,14 +285,31 @@ class AnswerGrammar:
         return units
 
     def _encode(self, pieces: list["_Piece"]) -> tuple[list[int], dict[int, int]]:
-        """The tokens of an answer, written by itself as in training; character -> the token that starts there."""
+        """The tokens of an answer as a chat has them; character -> the token that starts there."""
         answer = "".join(piece.text for piece in pieces)
-        encoding = self.tokenizer(answer, add_special_tokens=False, return_offsets_mapping=True)
-        ids = encoding["input_ids"]
+        ids, starts = answer_tokens(self.tokenizer, answer)
         places = {len(answer): len(ids)}
-        for number, (start, _) in enumerate(encoding["offset_mapping"]):
+        for number, start in enumerate(starts):
             places.setdefault(start, number)  # of the bytes of a character, which all start where it does, the first
         return ids, places
+
+
+def answer_tokens(tokenizer: PreTrainedTokenizerBase, answer: str) -> tuple[list[int], list[int]]:
+    """The tokens of an answer as a chat has them, and the character of the answer at which each starts.
+
+    A chat writes an answer behind `[/INST]` and a space, which belongs to the first token: `▁Local` in Llama 2's
+    tokens, `ĠLocal` in those of a byte-level tokenizer. So do the chat template, training and the grammar.
+
+    Raises:
+        ValueError: the tokenizer writes the end of `[/INST]` and the answer as one token.
+    """
+    encoding = tokenizer(f"{ANSWER_MARK} {answer}", add_special_tokens=False, return_offsets_mapping=True)
+    offsets = encoding["offset_mapping"]
+    first = sum(start < len(ANSWER_MARK) for start, _ in offsets)
+    if max((end for _, end in offsets[:first]), default=0) > len(ANSWER_MARK):
+        raise ValueError(f"{_TOKENIZER_UNFIT}: its tokens cross the end of {ANSWER_MARK}.")
+    starts = [max(0, start - len(f"{ANSWER_MARK} ")) for start, _ in offsets[first:]]
+    return encoding["input_ids"][first:], starts
 
 
 _TOKENIZER_UNFIT = "Constrained decoding does not work with this tokenizer"

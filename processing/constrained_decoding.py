@@ -22,12 +22,15 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     DynamicCache,
+    EosTokenCriteria,
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
+    MaxLengthCriteria,
     PreTrainedModel,
     StoppingCriteriaList,
 )
+from transformers.generation import BaseStreamer
 from transformers.utils import ModelOutput
 
 from .answer_grammar import FINDING_TASKS, AnswerGrammar, State
@@ -70,10 +73,11 @@ class ConstrainedGreedy:
     Example:
         >>> model.generate(**inputs, max_new_tokens=512, custom_generate=processor.constrained_greedy())
 
-    Each row is answered according to its identifier; rows of several tasks may stand in one batch. An answer always
-    fits into `max_new_tokens` and is never cut off: where no further finding fits, it ends. Other stopping criteria
-    are not asked. In float32 the answers are those of plain constrained greedy decoding, token for token; in bfloat16
-    a pass over several tokens rounds otherwise than a pass over one, as a batch does than a row alone.
+    Each row is answered according to the identifier of its last turn; rows of several tasks may stand in one batch. An
+    answer always fits into `max_new_tokens` and is never cut off: where no further finding fits, it ends. A `streamer`
+    gets the tokens of each pass. In float32 the answers are those of plain constrained greedy decoding, token for
+    token; in bfloat16 a pass over several tokens rounds otherwise than a pass over one, as a batch does than a row
+    alone.
 
     Args:
         grammar: of the checkpoint.
@@ -81,8 +85,9 @@ class ConstrainedGreedy:
         jump_ahead: without it each pass reads one token.
 
     Raises:
-        ValueError: on a call for anything but one greedy answer a row with a cache that grows; a prompt without an
-            identifier or with several; too few new tokens for an answer.
+        ValueError: on a call for anything but one greedy answer a row with a cache that grows, or with a way of
+            stopping that would cut it off; a prompt without a radiograph, without an identifier or with several in
+            its last turn; too few new tokens for an answer; a model with prompt or prefix tuning.
     """
 
     def __init__(self, grammar: AnswerGrammar, identifiers: Mapping[int, str], jump_ahead: bool = True):
@@ -97,9 +102,12 @@ class ConstrainedGreedy:
         logits_processor: LogitsProcessorList,
         stopping_criteria: StoppingCriteriaList,
         generation_config: GenerationConfig,
+        answer_streamer: BaseStreamer | None = None,  # under the name `streamer` the library would not hand it on
         **model_kwargs,
     ) -> torch.LongTensor | ConstrainedGreedyOutput:
-        _refuse_other_decoding(generation_config, logits_processor, model_kwargs.get(CACHE))
+        _refuse_other_decoding(generation_config, logits_processor, stopping_criteria, model_kwargs.get(CACHE))
+        _refuse_virtual_tokens(model)
+        _refuse_missing_radiographs(input_ids, model.config.image_token_id)
         max_new_tokens = generation_config.max_length - input_ids.shape[1]
         with_probabilities = generation_config.return_dict_in_generate
         tasks = _tasks(input_ids, self.grammar, self.identifiers, max_new_tokens)
@@ -110,6 +118,9 @@ class ConstrainedGreedy:
         device = input_ids.device
         allowed, is_allowed = (table.to(device) for table in _tables(self.grammar))
         reader, running = _Reader(model, input_ids, **model_kwargs), answers
+        num_streamed = 1  # of `_Answer.tokens`: the prompt's last one
+        if answer_streamer is not None:
+            answer_streamer.put(input_ids.cpu())
         while running:
             blocks, nodes = zip(*(answer.block() for answer in running), strict=True)
             logits = reader.read(blocks, [answer.num_read for answer in running]).to(device)
@@ -123,10 +134,16 @@ class ConstrainedGreedy:
             considered = list(zip(candidates, probabilities, strict=True))
             choice = zip(running, blocks, chosen.tolist(), probabilities.amax(-1).tolist(), considered, strict=True)
             num_right = [answer.take(*of_row) for answer, *of_row in choice]
+            if answer_streamer is not None:
+                for token in answers[0].tokens[num_streamed:]:
+                    answer_streamer.put(torch.tensor([token]))
+                num_streamed = len(answers[0].tokens)
             is_running = [answer.state != END for answer in running]
             reader.keep(num_right, is_running)
             running = [answer for answer in running if answer.state != END]
 
+        if answer_streamer is not None:
+            answer_streamer.end()
         pad = generation_config.pad_token_id
         new_tokens = [torch.tensor(answer.tokens[1:], device=device) for answer in answers]
         sequences = torch.cat([input_ids, pad_sequence(new_tokens, batch_first=True, padding_value=pad)], dim=1)
@@ -333,7 +350,8 @@ class AnswerLogitsProcessor(LogitsProcessor):
         max_new_tokens: what `generate` is called with.
 
     Raises:
-        ValueError: at the first token, for a prompt without an identifier or with several, or too few new tokens.
+        ValueError: at the first token, for a prompt without an identifier or with several in its last turn, or too
+            few new tokens.
     """
 
     def __init__(self, grammar: AnswerGrammar, identifiers: Mapping[int, str], max_new_tokens: int):
@@ -366,24 +384,56 @@ class AnswerLogitsProcessor(LogitsProcessor):
 def _tasks(
     input_ids: torch.LongTensor, grammar: AnswerGrammar, identifiers: Mapping[int, str], max_new_tokens: int
 ) -> list[str]:
-    """The task of each prompt: that of the identifier which stands in it."""
-    found = [[identifiers[token] for token in prompt if token in identifiers] for prompt in input_ids.tolist()]
-    for row, tasks in enumerate(found):
+    """The task of each prompt: that of the identifier in its last turn. Earlier turns of a chat end with an answer."""
+    found = []
+    for row, prompt in enumerate(input_ids.tolist()):
+        turn = prompt[_last(grammar.tokenizer.eos_token_id, prompt) + 1 :]
+        tasks = [identifiers[token] for token in turn if token in identifiers]
         if len(tasks) != 1:
             names = ", ".join(f"[{task}]" for task in identifiers.values())
             raise ValueError(f"A prompt needs exactly one of {names}; number {row} of the batch has {len(tasks)}.")
         if max_new_tokens < (least := grammar.least_room(tasks[0])):
             raise ValueError(f"An answer to [{tasks[0]}] may take {least} tokens; max_new_tokens is {max_new_tokens}.")
-    return [task for (task,) in found]
+        found += tasks
+    return found
 
 
-def _refuse_other_decoding(config: GenerationConfig, processors: LogitsProcessorList, cache: object) -> None:
+def _last(token: int, tokens: list[int]) -> int:
+    """Where `token` stands last, -1 where it does not."""
+    return max((place for place, other in enumerate(tokens) if other == token), default=-1)
+
+
+# Plain `generate` can do what constrained greedy decoding refuses.
+_INSTEAD = "generate(..., logits_processor=[processor.answer_logits_processor(max_new_tokens)]) does."
+
+
+def _refuse_other_decoding(
+    config: GenerationConfig, processors: LogitsProcessorList, criteria: StoppingCriteriaList, cache: object
+) -> None:
     if config.do_sample or config.num_beams > 1 or config.num_return_sequences > 1:
-        raise ValueError("Constrained greedy decoding gives one answer a row, without sampling or beams.")
+        raise ValueError(f"Constrained greedy decoding gives one answer a row, without sampling or beams; {_INSTEAD}")
     if not isinstance(cache, DynamicCache) or cache.get_seq_length() > 0:
         raise ValueError("Constrained greedy decoding needs a dynamic cache with nothing in it.")
     if processors:
-        raise ValueError(f"Constrained greedy decoding does not apply {type(processors[0]).__name__}.")
+        raise ValueError(f"Constrained greedy decoding does not apply {type(processors[0]).__name__}; {_INSTEAD}")
+    for criterion in criteria:
+        if not isinstance(criterion, (MaxLengthCriteria, EosTokenCriteria)):
+            name = type(criterion).__name__
+            raise ValueError(f"Constrained greedy decoding does not cut answers off, as {name} would; {_INSTEAD}")
+
+
+def _refuse_virtual_tokens(model: PreTrainedModel) -> None:
+    """PEFT's prompt and prefix tuning add tokens where plain `generate` prepares inputs, which is not done here."""
+    owner = getattr(model.prepare_inputs_for_generation, "__self__", model)
+    if getattr(getattr(owner, "active_peft_config", None), "is_prompt_learning", False):
+        raise ValueError(f"Constrained greedy decoding does not add the adapter's virtual tokens; {_INSTEAD}")
+
+
+def _refuse_missing_radiographs(input_ids: torch.LongTensor, image_token_id: int) -> None:
+    without = (input_ids != image_token_id).all(dim=1)
+    if without.any():
+        row = without.nonzero()[0].item()
+        raise ValueError(f"A prompt needs a radiograph; number {row} of the batch has none.")
 
 
 @lru_cache(maxsize=4)

@@ -678,11 +678,17 @@ def check_size(rows: int, columns: int, samples: int, name: str) -> None:
 
 
 def unusable(name: str, reason: str) -> RadiographError:
-    return RadiographError(f"Cannot use {name}: {reason}.")
+    return RadiographError(f"Cannot use {short(name)}: {reason}.")
 
 
 def warn(name: str, message: str) -> None:
-    warnings.warn(f"{name}: {message}", stacklevel=2)
+    warnings.warn(f"{short(name)}: {message}", stacklevel=2)
+
+
+def short(name: str) -> str:
+    """A name for a message: on one line, without its middle where it is long, as a file given as a string is."""
+    name = name if len(name) <= 100 else f"{name[:32]}...{name[-65:]}"
+    return " ".join(name.splitlines()) or "''"
 
 
 def _import_pydicom(name: str) -> ModuleType:

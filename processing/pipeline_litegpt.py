@@ -1,6 +1,7 @@
 """`pipeline("chest-xray-findings")`: radiographs -> findings with boxes in pixels, and diagnoses, all with scores."""
 
 import math
+import os
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
@@ -8,13 +9,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForImageTextToText,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import ChunkPipeline
 from transformers.processing_utils import ProcessorMixin
 
-from .answer_grammar import FINDING_TASKS, GRID
+from .answer_grammar import DIAGNOSIS_TASKS, FINDING_TASKS, GRID
 from .answers import FINDINGS_PREFIX, AnswerError, Finding, text_to_diagnoses, text_to_findings
 
+TASK = "chest-xray-findings"
 CANDIDATES = 128  # that are kept of each step without the constraint
 RIGHT_IOU = 0.4  # above which a box counts as right
 _DRAWS = np.random.default_rng(0).random((4, 256))  # the same for every box
@@ -35,7 +44,8 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
          "malformed": {"identify": None, "vqa": None}}
 
     One radiograph (whatever the processor reads) gives one dictionary, a list or a dataset one each; `batch_size`
-    batches. Boxes are in pixels of the radiograph as given.
+    batches. Boxes are in pixels of the radiograph as given. A model that is loaded already, quantized or with an
+    adapter, is asked with `pipeline("chest-xray-findings", model=model, processor=processor)`.
 
     Scores and probabilities are calibrated with the checkpoint's `score_temperatures`. The score of a box is
     `box_score`. The score of a diagnosis is the sum of the probabilities of all answers that name it, as it also
@@ -43,7 +53,8 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
     is the probability of the label's tokens, and `probabilities` are empty.
 
     Args:
-        tasks: identifiers to ask for, ("identify", "vqa") by default.
+        tasks: identifiers to ask for, ("identify", "vqa") by default. Of one that is about neither findings nor
+            diagnoses the answer is given as it is written, and only without the constraint.
         max_new_tokens: the longest answer, 512 by default.
         constrained: only answers in the answer language with the checkpoint's labels, the default, and in fewer
             passes. Without it an answer may be malformed: it then has its reason under `malformed` and gives no
@@ -64,6 +75,10 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.tokenizer = self.processor.tokenizer  # batches are padded with it
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Saves a checkpoint: model, processor, and the code of both."""
+        save_model_and_processor(self.model, self.processor, save_directory, **kwargs)
 
     def _sanitize_parameters(
         self,
@@ -155,6 +170,16 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         return considered
 
 
+def save_model_and_processor(
+    model: PreTrainedModel, processor: ProcessorMixin, folder: str | os.PathLike, **kwargs: Any
+) -> None:
+    """Saves both with their code, which the library copies of classes that are registered; `kwargs` are its own."""
+    type(model).register_for_auto_class("AutoModelForImageTextToText")
+    type(processor).register_for_auto_class("AutoProcessor")
+    model.save_pretrained(folder, **kwargs)
+    processor.save_pretrained(folder, **kwargs)
+
+
 class Answer(NamedTuple):
     """An answer's text, the character at which each of its tokens starts, and the tokens' probabilities.
 
@@ -199,7 +224,7 @@ def structured_answers(
                     for finding, score in _scored_findings(answer, processor.finding_labels, temperature)
                     if score is None or score >= _least_score(threshold, finding.label, processor)
                 ]
-            else:
+            elif task in DIAGNOSIS_TASKS:
                 for diagnosis in text_to_diagnoses(answer.text, processor.diagnosis_labels):
                     score = probabilities.get(diagnosis.label)
                     if score is None and answer.starts:
@@ -354,7 +379,9 @@ def _decode(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> tuple[str,
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # bytes that are not yet a character
             length += len(text) - len(decode(context))
             context, written = written, []
-    return tokenizer.decode(tokens, skip_special_tokens=True), starts
+    text = tokenizer.decode(tokens, skip_special_tokens=True)
+    answer = text.removeprefix(" ")  # a byte-level tokenizer begins with the space behind `[/INST]`
+    return answer, [max(0, start - len(text) + len(answer)) for start in starts]
 
 
 def _in_pixels(box: tuple[float, float, float, float], width: int, height: int) -> dict[str, int]:
@@ -371,5 +398,11 @@ def _single(value: Any) -> Any:
     # In a batch the pipeline hands each radiograph's value back in a list of one.
     return value[0] if isinstance(value, list) else value
 
+
+# For models that are loaded already; a checkpoint that is loaded by its name says so in `config.json`.
+if TASK not in PIPELINE_REGISTRY.get_supported_tasks():
+    PIPELINE_REGISTRY.register_pipeline(
+        TASK, ChestXrayFindingsPipeline, AutoModelForImageTextToText, type="multimodal"
+    )
 
 __all__ = ["ChestXrayFindingsPipeline"]

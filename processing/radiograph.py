@@ -1,11 +1,13 @@
 """A chest radiograph, as hospitals and people hand it over (DICOM, PNG, JPEG, array) -> 8-bit grey PIL images."""
 
+import binascii
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, BinaryIO
+from urllib.parse import unquote, unquote_to_bytes
 
 import numpy as np
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
@@ -25,17 +27,22 @@ from .dicom import (
 
 # Pillow's other readers start programs (EPS) or recognise almost any bytes (TGA).
 _RASTER_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000", "PPM")
+_CHANNELS = (1, 3, 4)
+_LONGEST_PATH = 4096  # characters, on Linux; elsewhere it is shorter
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")  # also the alphabet for URLs
 
 
 def load_radiograph(source: Any, windowing: str = "dicom", num_threads: int = 1) -> Image.Image:
     """One radiograph in 8-bit grey, at its own size; air is black.
 
     Args:
-        source: a file's path, its bytes, or a binary file object (DICOM, PNG, JPEG, GIF, BMP, TIFF, WebP, JPEG 2000,
-            PNM; recognised by content, not by suffix); a `pydicom.Dataset`; a PIL image; or a NumPy array of shape
-            (h, w), (h, w, 1), (h, w, 3) RGB or (h, w, 4) RGBA. Arrays are bool, uint8, uint16 (scaled by its full
-            range, as 16-bit pictures are) or float in [0, 1]. Colour becomes luminance (ITU-R BT.601), transparent
-            pixels lie over black, EXIF orientation is applied.
+        source: a file (DICOM, PNG, JPEG, GIF, BMP, TIFF, WebP, JPEG 2000, PNM; recognised by content, not by suffix):
+            its path or `file://` URL, its bytes, its bytes as a `data:` URL or in base64, a binary file object, or
+            {"bytes": ..., "path": ...} of which one may be None (`datasets.Image(decode=False)`); a `pydicom.Dataset`;
+            a PIL image; or a NumPy array of shape (h, w), or with 1 channel, 3 (RGB) or 4 (RGBA) as the last axis or
+            the first, the last where either could be. Arrays are bool, uint8, uint16 (scaled by its full range, as
+            16-bit pictures are) or float in [0, 1]. Colour becomes luminance (ITU-R BT.601), transparent pixels lie
+            over black, EXIF orientation is applied.
         windowing: "dicom" or "paper", see `dicom_to_radiograph`; other sources than DICOM don't depend on it.
         num_threads: that decode one JPEG 2000 stream.
 
@@ -44,7 +51,7 @@ def load_radiograph(source: Any, windowing: str = "dicom", num_threads: int = 1)
 
     Raises:
         RadiographError: the radiograph cannot be used: unreadable, damaged, larger than `MAX_PIXELS` or `MAX_BYTES`,
-            of another modality, a URL, a folder.
+            of another modality, a URL of another machine, a folder.
         TypeError: `source` is none of these.
 
     Warns:
@@ -95,6 +102,19 @@ def squash_radiograph(
 
 
 def _read(source: Any, options: ReadOptions) -> GreyPicture:
+    if isinstance(source, dict):
+        if not source.keys() <= {"bytes", "path"}:
+            raise TypeError("a radiograph's dictionary has 'bytes' and 'path' only, as datasets.Image gives it")
+        data, path = source.get("bytes"), source.get("path")
+        if data is not None:
+            return _read_file(BytesIO(data), "the given bytes" if path is None else os.fspath(path), options)
+        if path is None:
+            raise unusable("the given dictionary", "it has neither bytes nor a path")
+        source = path
+    if isinstance(source, str) and source[:5].lower() == "data:":
+        return _read_file(BytesIO(_data_url_bytes(source)), "the given data URL", options)
+    if isinstance(source, str) and source[:7].lower() == "file://":
+        source = _file_url_path(source)
     if isinstance(source, (str, os.PathLike)):
         return _read_path(os.fspath(source), options)
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -111,7 +131,7 @@ def _read(source: Any, options: ReadOptions) -> GreyPicture:
             raise TypeError("a radiograph's file object must be opened in binary mode")
         return _read_file(BytesIO(data), "the given file object", options)
     raise TypeError(
-        "a radiograph is a path, bytes, a binary file object, a pydicom.Dataset, a PIL image or a NumPy array, "
+        "a radiograph is a path, bytes, base64, a binary file object, a pydicom.Dataset, a PIL image or an array, "
         f"not {type(source).__name__}"
     )
 
@@ -124,6 +144,9 @@ def _read_path(path: str, options: ReadOptions) -> GreyPicture:
     if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", path):
         raise unusable(path, "it is a URL; download it and give the file")
     if not os.path.isfile(path):  # before it is opened: a pipe would wait for ever
+        data = None if os.path.exists(path) else _base64_bytes(path)
+        if data is not None:
+            return _read_file(BytesIO(data), "the given base64 string", options)
         raise unusable(path, "it is not a file" if os.path.exists(path) else "there is no such file")
     try:
         file = open(path, "rb")
@@ -131,6 +154,46 @@ def _read_path(path: str, options: ReadOptions) -> GreyPicture:
         raise unusable(path, f"it cannot be opened ({error.strerror})") from None
     with file:
         return _read_file(file, path, options)
+
+
+def _data_url_bytes(url: str) -> bytes:
+    header, _, data = url.partition(",")
+    if not header.lower().endswith(";base64"):
+        return unquote_to_bytes(data)
+    try:
+        return binascii.a2b_base64(unquote(data))
+    except ValueError:
+        raise unusable("the given data URL", "its data are not base64") from None
+
+
+def _file_url_path(url: str) -> str:
+    host, _, path = url[len("file://") :].partition("/")
+    if host not in ("", "localhost"):
+        raise unusable(url, "it is a file of another machine; a file here has three slashes, file:///")
+    from urllib.request import url2pathname  # takes 20 ms to import
+
+    return url2pathname("/" + path)
+
+
+def _base64_bytes(text: str) -> bytes | None:
+    """The bytes of a string that is a picture or DICOM file in base64, None where it may be a path."""
+    text = "".join(text.split())  # it may come in lines
+    if not _BASE64.fullmatch(text):
+        return None
+    text = text.translate({ord("-"): "+", ord("_"): "/"}).rstrip("=")
+    try:
+        data = binascii.a2b_base64(text + "=" * (-len(text) % 4))
+    except ValueError:
+        return None
+    if len(text) > _LONGEST_PATH or data[128:132] == b"DICM":
+        return data
+    try:
+        Image.open(BytesIO(data), formats=_RASTER_FORMATS)
+    except UnidentifiedImageError:
+        return None
+    except Exception:  # see _picture_to_grey; it is a picture, and what is wrong with it is said when it is read
+        pass
+    return data
 
 
 def _read_file(file: BinaryIO, name: str, options: ReadOptions) -> GreyPicture:
@@ -182,8 +245,11 @@ def _picture_to_grey(image: Image.Image, name: str) -> Image.Image:
 
 
 def _array_to_grey(array: np.ndarray, name: str) -> Image.Image:
-    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))) or array.size == 0:
-        raise unusable(name, f"its shape is {array.shape}, not (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)")
+    shape = array.shape
+    if array.ndim == 3 and shape[0] in _CHANNELS and shape[2] not in _CHANNELS:  # as PyTorch has them
+        array = np.ascontiguousarray(np.moveaxis(array, 0, 2))
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in _CHANNELS)) or array.size == 0:
+        raise unusable(name, f"its shape is {shape}, not (h, w) or that with 1, 3 or 4 channels last or first")
     if array.dtype == np.uint16:
         array = apply_table(np.rint(np.arange(2**16) / 257).astype(np.uint8), array)
     elif array.dtype == bool:

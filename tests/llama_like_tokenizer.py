@@ -18,16 +18,17 @@ PIECES = Regex(r"▁?\p{L}+|\p{N}|▁?[^\p{L}\p{N}▁]+|▁")
 
 
 def llama_like_tokenizer(
-    finding_labels: Sequence[str], diagnosis_labels: Sequence[str], num_tokens: int = 700
+    finding_labels: Sequence[str], diagnosis_labels: Sequence[str], num_tokens: int = 700, **options: bool
 ) -> LlamaTokenizer:
     """transformers' own `LlamaTokenizer` (BPE with byte fallback), with LiteGPT's tokens added.
 
     Args:
         finding_labels, diagnosis_labels: that the answers name, from which the merges are learned.
         num_tokens: at most, before LiteGPT's tokens are added; the 256 bytes are among them.
+        options: of `LlamaTokenizer`.
     """
     vocabulary, merges = _trained(tuple(finding_labels), tuple(diagnosis_labels), num_tokens)
-    tokenizer = LlamaTokenizer(vocab=dict(vocabulary), merges=list(merges))
+    tokenizer = LlamaTokenizer(vocab=dict(vocabulary), merges=list(merges), **options)
     add_litegpt_tokens(tokenizer)
     return tokenizer
 
@@ -40,7 +41,7 @@ def _trained(
     texts = [f"[INST] {instruction} [/INST]" for instruction in instructions_for(diagnosis_labels).values()] * 20
     for _ in range(500):
         labels = rng.choices(finding_labels, k=rng.randint(1, 4))
-        texts.append(findings_to_text([Finding(label, _box(rng)) for label in labels]))
+        texts.append(findings_to_text([Finding(label, random_box(rng)) for label in labels]))
         names = [label for label in diagnosis_labels if label != NO_FINDING and rng.random() < 0.3]
         texts.append(diagnoses_to_text(names))
     texts.append(findings_to_text([]))
@@ -63,7 +64,7 @@ def _trained(
     return model["vocab"], [tuple(merge) for merge in model["merges"]]
 
 
-def _box(rng: random.Random) -> tuple[float, float, float, float]:
+def random_box(rng: random.Random) -> tuple[float, float, float, float]:
     x1, x2 = sorted(rng.sample(range(101), 2))
     y1, y2 = sorted(rng.sample(range(101), 2))
     return x1 / 100, y1 / 100, x2 / 100, y2 / 100

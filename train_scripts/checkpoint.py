@@ -4,6 +4,9 @@ A checkpoint is whole: weights, processor, the code that loads them, a model car
 the checkpoint that it was trained on, its base.
 """
 
+import train_scripts.startup  # noqa: F401
+
+# isort: split
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -13,11 +16,12 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
 from peft.utils import get_peft_model_state_dict
-from transformers import CLIPImageProcessor, GenerationConfig, PreTrainedTokenizerBase, TrainingArguments
+from transformers import CLIPImageProcessorPil, GenerationConfig, PreTrainedTokenizerBase, TrainingArguments
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import find_adapter_config_file
 
+from datasets_scripts.files import give_usual_permissions
 from datasets_scripts.instructions import instructions_for
 from modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration, LiteGPTModel
 from processing.processing_litegpt import LiteGPTProcessor
@@ -36,12 +40,14 @@ LORA_TARGET_MODULES = r".*language_model\.layers.*\.(q_proj|v_proj)"
 # What `config.json` says of a checkpoint's training, for an adapter, which has none.
 TRAINING_RECORD = "training_record.json"
 CUSTOM_PIPELINES = {
-    "chest-xray-findings": {
-        "impl": "pipeline_litegpt.ChestXrayFindingsPipeline",
-        "pt": ["AutoModelForImageTextToText"],
-        "type": "multimodal",
-    }
+    task: {"impl": code, "pt": ["AutoModelForImageTextToText"], "type": "multimodal"}
+    for task, code in (
+        ("chest-xray-findings", "pipeline_litegpt.ChestXrayFindingsPipeline"),
+        ("image-text-to-text", "chat_pipeline_litegpt.RadiographTextPipeline"),
+    )
 }
+# What `generate` does unless it is told otherwise: whole answers, greedy.
+GENERATION_DEFAULTS = {"max_new_tokens": 512, "do_sample": False}
 
 
 def save_checkpoint(
@@ -81,6 +87,7 @@ def prepare_for_hub(model: LiteGPTForConditionalGeneration, processor: LiteGPTPr
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        **GENERATION_DEFAULTS,
     )
 
 
@@ -126,9 +133,9 @@ def new_processor(
     )
 
 
-def image_processor(side: int) -> CLIPImageProcessor:
+def image_processor(side: int) -> CLIPImageProcessorPil:
     """Squashes the whole radiograph to side x side (bicubic, no crop), with CLIP's mean and deviation."""
-    return CLIPImageProcessor(
+    return CLIPImageProcessorPil(
         size={"height": side, "width": side},
         do_center_crop=False,
         image_mean=OPENAI_CLIP_MEAN,
@@ -274,6 +281,7 @@ def save_adapter(
     lora = model.peft_config["default"]
     with replacing_folder(Path(folder)) as temporary:
         model.save_pretrained(temporary, state_dict=state_dict, save_embedding_layers=False)
+        give_usual_permissions(temporary / "adapter_model.safetensors")
         processor.save_pretrained(temporary)
         (temporary / "README.md").write_text(adapter_card(model.config, processor, lora), encoding="utf-8")
         record = json.dumps(model.config.to_dict().get("training_record") or [], indent=2)

@@ -105,9 +105,9 @@ def training_examples(
         which = "radiograph with findings" if arguments.with_findings_only else "radiograph"
         raise SystemExit(f"No {which} tells the answer to {' or '.join(tasks)}.")
     prompt_lengths = {task: len(prompt_ids(processor, task)) for task in tasks}
-    answers = processor.tokenizer(examples["answer"], add_special_tokens=False)["input_ids"]
     examples["length"] = [
-        prompt_lengths[task] + len(answer_ids) + 1 for task, answer_ids in zip(examples["task"], answers, strict=True)
+        prompt_lengths[task] + len(processor.answer_ids(text)) + 1
+        for task, text in zip(examples["task"], examples["answer"], strict=True)
     ]
     return Dataset.from_dict(examples)
 
@@ -128,7 +128,7 @@ class ChatCollator:
         views: list[tuple[int, Movement]],
         features: torch.Tensor | None,
     ):
-        self.tokenizer = processor.tokenizer
+        self.processor, self.tokenizer = processor, processor.tokenizer
         self.store, self.views, self.features = store, views, features
         self.prompt_ids = {task: prompt_ids(processor, task) for task in processor.instructions}
 
@@ -136,8 +136,7 @@ class ChatCollator:
         sequences, labels = [], []
         for example in examples:
             prompt = self.prompt_ids[example["task"]]
-            answer_ids = self.tokenizer(example["answer"], add_special_tokens=False)["input_ids"]
-            answer_ids = [*answer_ids, self.tokenizer.eos_token_id]
+            answer_ids = [*self.processor.answer_ids(example["answer"]), self.tokenizer.eos_token_id]
             sequences.append(torch.tensor(prompt + answer_ids))
             labels.append(torch.tensor([-100] * len(prompt) + answer_ids))
         input_ids = torch.nn.utils.rnn.pad_sequence(sequences, True, self.tokenizer.pad_token_id)

@@ -4,11 +4,14 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasets.exceptions import DatasetGenerationError
 
 from datasets_scripts.files import replacing
+
+if TYPE_CHECKING:
+    from trl import TrlParser
 
 
 def write_text(path: Path, text: str) -> None:
@@ -27,6 +30,19 @@ def complete_lines(path: Path) -> list[dict[str, Any]]:
     if complete != text:
         write_text(path, complete)
     return [json.loads(line) for line in complete.splitlines()]
+
+
+def parsed_arguments(parser: "TrlParser") -> tuple:
+    """A training program's arguments; what cannot be used of them ends it with one sentence."""
+    try:
+        return parser.parse_args_and_config()
+    except ValueError as error:
+        if "bf16" in str(error):
+            raise SystemExit(
+                "bf16: there is no GPU that computes in bfloat16. The paper's recipe needs a GPU with 9 to 15 GiB "
+                "(train_scripts/memory_per_gpu.py); on a CPU: --bf16 false --use_cpu true, and a tiny model."
+            ) from None
+        raise SystemExit(str(error).strip().splitlines()[0]) from None
 
 
 @contextmanager

@@ -102,7 +102,21 @@ pipe("radiograph.dicom")  # DICOM needs `pip install pydicom imagecodecs`; PNG a
 
 `AutoModelForImageTextToText`, `AutoProcessor` and `pipeline("image-text-to-text")` load it as well, with
 `trust_remote_code=True`: the code lies beside the weights. Name a `revision` (a tag or a commit) to keep code and
-weights as you know them."""
+weights as you know them.
+
+```python
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+model = AutoModelForImageTextToText.from_pretrained("{THIS_REPOSITORY}", trust_remote_code=True, dtype="auto")
+processor = AutoProcessor.from_pretrained("{THIS_REPOSITORY}", trust_remote_code=True)
+inputs = processor(images="radiograph.dicom", text=processor.prompt("identify"), return_tensors="pt")
+answer = model.generate(**inputs, custom_generate=processor.constrained_greedy())  # without it: any of generate's ways
+print(processor.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+```
+
+In 8 or 4 bit: `from_pretrained(..., quantization_config=BitsAndBytesConfig(load_in_4bit=True))`. Towers, projector and
+head keep their precision. A model that is loaded is asked with
+`pipeline("chest-xray-findings", model=model, processor=processor)`."""
 
 ADAPTER_USAGE = f"""This is a PEFT adapter. It needs the checkpoint that it was trained on:
 

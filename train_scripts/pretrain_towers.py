@@ -10,6 +10,9 @@ corners of the smallest of them are; the largest of the patches' logits is the i
 away. The same command again goes on where an interrupted run stopped.
 """
 
+import train_scripts.startup  # noqa: F401
+
+# isort: split
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +27,7 @@ from trl import TrlParser
 
 from modeling_litegpt import LiteGPTModel
 from train_scripts.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint
-from train_scripts.files import refuse_bad_input
+from train_scripts.files import parsed_arguments, refuse_bad_input
 from train_scripts.model_card import add_training, training_entry
 from train_scripts.radiograph_store import Movement, RadiographStore
 from train_scripts.rows import check_labels, load_rows
@@ -172,4 +175,4 @@ def main(arguments: TowerArguments, training_arguments: TrainingArguments) -> No
 
 
 if __name__ == "__main__":
-    main(*TrlParser((TowerArguments, TrainingArguments)).parse_args_and_config())
+    main(*parsed_arguments(TrlParser((TowerArguments, TrainingArguments))))

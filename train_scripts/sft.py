@@ -16,6 +16,9 @@ adapter: with `--use_peft` its LoRA is trained further, without it the model tha
 again goes on where an interrupted run stopped.
 """
 
+import train_scripts.startup  # noqa: F401
+
+# isort: split
 import argparse
 import gc
 from dataclasses import dataclass, field
@@ -40,7 +43,7 @@ from train_scripts.checkpoint import (
     save_checkpoint,
 )
 from train_scripts.examples import ChatCollator, ExampleArguments, training_examples, views_of
-from train_scripts.files import refuse_bad_input
+from train_scripts.files import parsed_arguments, refuse_bad_input
 from train_scripts.model_card import add_training, training_entry
 from train_scripts.patch_features import map_patch_features, write_patch_features
 from train_scripts.radiograph_store import Movement, RadiographStore
@@ -212,18 +215,16 @@ def model_to_train(
 
 
 def quantization_of_language_model(model_args: ModelConfig) -> BitsAndBytesConfig | None:
-    """8 or 4 bit for the language model; towers, projector and head keep their precision (full module paths)."""
+    """8 or 4 bit, which `LiteGPTForConditionalGeneration.from_pretrained` keeps to the language model."""
     if not (model_args.load_in_8bit or model_args.load_in_4bit):
         return None
     if model_args.load_in_4bit and not torch.cuda.is_available():
         raise SystemExit("load_in_4bit: on a CPU 4-bit layers lose gradients silently; use load_in_8bit or a GPU.")
     if not model_args.use_peft:
         raise SystemExit("load_in_8bit, load_in_4bit: quantized weights can't be trained; --use_peft trains LoRA.")
-    kept = ["model.vision_tower", "model.aux_vision_tower", "model.multi_modal_projector", "lm_head"]
     return BitsAndBytesConfig(
         load_in_8bit=model_args.load_in_8bit,
         load_in_4bit=model_args.load_in_4bit,
-        llm_int8_skip_modules=kept,
         bnb_4bit_compute_dtype=torch.bfloat16,
         bnb_4bit_quant_type=model_args.bnb_4bit_quant_type,
         bnb_4bit_use_double_quant=model_args.use_bnb_nested_quant,
@@ -268,4 +269,4 @@ def argument_parser() -> TrlParser:
 
 
 if __name__ == "__main__":
-    main(*argument_parser().parse_args_and_config())
+    main(*parsed_arguments(argument_parser()))

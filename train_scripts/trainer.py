@@ -305,8 +305,10 @@ class LiteGPTTrainer(SFTTrainer):
 
 def refuse_options_without_effect(arguments: SFTConfig, recipe: RecipeArguments) -> None:
     """Ends the program where an option is set that the trainer would not heed."""
+    # A fresh one rather than the fields' defaults, which some releases of TRL fill in when one is made.
+    defaults = SFTConfig(arguments.output_dir, bf16=False, use_cpu=True, report_to="none")
     for name in UNUSED_OPTIONS:
-        if getattr(arguments, name) != SFTConfig.__dataclass_fields__[name].default:
+        if getattr(arguments, name) != getattr(defaults, name):
             raise SystemExit(f"{name}: this option of TRL has no effect here; leave it out.")
     if arguments.train_sampling_strategy not in ("random", "group_by_length"):
         raise SystemExit("train_sampling_strategy: random or group_by_length.")

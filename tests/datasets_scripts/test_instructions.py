@@ -1,3 +1,5 @@
+import pytest
+
 from datasets_scripts.instructions import INSTRUCTIONS, answer, instructions_for
 from datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
 
@@ -66,3 +68,8 @@ def test_diagnoses_stand_in_the_releases_order():
     assert answer_to("vqa", [], [COPD, PNEUMONIA]) == "Global diseases of this chest radiograph are Pneumonia, COPD."
     assert answer_to("vqa", [], [NO_FINDING]) == "Global diseases of this chest radiograph are No finding."
     assert answer_to("vqa", [{"label": AORTA, "box": [0, 0, 1, 1]}], []) is None
+
+
+def test_a_task_that_rows_do_not_tell_the_answer_to_is_refused():
+    with pytest.raises(ValueError, match=r"no answer to \[describe\], only to identify, vqa, grounding"):
+        answer([], [], "describe", FINDING_LABELS, DIAGNOSIS_LABELS)

@@ -1,23 +1,30 @@
 """A checkpoint's weights in every dtype, on device maps, in shards, in 8 bit; refused where they do not fit."""
 
 import json
+import logging
 import os
 import re
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from packaging.version import Version
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForImageTextToText, BitsAndBytesConfig
 
-from modeling_litegpt import LiteGPTForConditionalGeneration, LiteGPTModel
+from modeling_litegpt import LiteGPTForConditionalGeneration, LiteGPTModel, modeling_litegpt
 from processing.processing_litegpt import LiteGPTProcessor
 from train_scripts.checkpoint import LORA_TARGET_MODULES
+from train_scripts.new_checkpoint import main as new_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
 
 A_TENSOR = "model.multi_modal_projector.linear_1.weight"
-SKIPPED_IN_8_BIT = ["model.vision_tower", "model.aux_vision_tower", "model.multi_modal_projector", "lm_head"]
 
 
 @pytest.fixture(scope="module")
@@ -190,19 +197,97 @@ def test_shards_hold_what_one_file_holds(shards, model):
         assert torch.equal(loaded[name], tensor), name
 
 
-def test_8_bit_weights_are_loaded_answer_and_are_saved(tiny_checkpoint, model, inputs, tmp_path):
-    loaded = LiteGPTForConditionalGeneration.from_pretrained(
-        tiny_checkpoint,
-        quantization_config=BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=SKIPPED_IN_8_BIT),
-    )
+@pytest.mark.parametrize(
+    "quantization",
+    [
+        BitsAndBytesConfig(load_in_8bit=True),
+        BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["lm_head"]),
+        {"load_in_8bit": True, "quant_method": "bitsandbytes"},
+    ],
+    ids=["as strangers write it", "a list of their own", "a dictionary"],
+)
+def test_8_bit_weights_are_loaded_answer_and_are_saved(tiny_checkpoint, model, inputs, tmp_path, quantization):
+    loaded = LiteGPTForConditionalGeneration.from_pretrained(tiny_checkpoint, quantization_config=quantization)
     in_8_bit = {name for name, parameter in loaded.named_parameters() if parameter.dtype == torch.int8}
     assert in_8_bit and all(name.startswith("model.language_model.layers") for name in in_8_bit)
+    torch.testing.assert_close(loaded(**inputs).image_hidden_states, model(**inputs).image_hidden_states)
     logits, expected = loaded(**inputs).logits, model(**inputs).logits
     assert 0 < (logits - expected).norm() / expected.norm() < 0.2
     answers = loaded.generate(**inputs, max_new_tokens=4)
     loaded.save_pretrained(tmp_path)
     again = LiteGPTForConditionalGeneration.from_pretrained(tmp_path)
     assert torch.equal(again.generate(**inputs, max_new_tokens=4), answers)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("projector_hidden_size", [None, 64], ids=["one linear layer", "two linear layers"])
+@pytest.mark.parametrize("auto", [AutoModelForImageTextToText, AutoModel])
+def test_quantization_is_for_the_language_model_alone(tiny_arguments, tmp_path, bits, projector_hidden_size, auto):
+    # 4 bit takes widths that are multiples of 64 alone.
+    sizes = {"hidden_size": 64, "intermediate_size": 64}
+    arguments = replace(
+        tiny_arguments,
+        output_dir=str(tmp_path / "wide"),
+        vision_config=tiny_arguments.vision_config | sizes,
+        aux_vision_config=tiny_arguments.aux_vision_config | sizes,
+        text_config=tiny_arguments.text_config | sizes,
+        projector_hidden_size=projector_hidden_size,
+    )
+    new_checkpoint(arguments)
+    processor = LiteGPTProcessor.from_pretrained(arguments.output_dir)
+    inputs = processor(
+        images=torch.rand(1, 40, 50), text=processor.prompt("vqa"), add_special_tokens=False, return_tensors="pt"
+    )
+    whole = auto.from_pretrained(arguments.output_dir).eval()
+    loaded = auto.from_pretrained(
+        arguments.output_dir, quantization_config=BitsAndBytesConfig(**{f"load_in_{bits}bit": True})
+    )
+    stored = {name: parameter.dtype for name, parameter in loaded.named_parameters()}
+    quantized = {name for name, dtype in stored.items() if not dtype.is_floating_point}
+    assert quantized and all("language_model.layers" in name for name in quantized)
+    torch.testing.assert_close(loaded(**inputs).image_hidden_states, whole(**inputs).image_hidden_states)
+
+
+def test_others_may_read_the_weights_as_they_may_read_the_configuration(model, tmp_path):
+    model.save_pretrained(tmp_path, max_shard_size="50KB")
+    modes = {file.name: file.stat().st_mode for file in tmp_path.iterdir()}
+    assert len(modes) > 3 and set(modes.values()) == {modes["config.json"]}
+
+
+def test_a_transformers_that_is_newer_than_the_tested_ones_is_named(tiny_checkpoint, monkeypatch, caplog):
+    library = logging.getLogger("transformers")
+    monkeypatch.setattr(library, "propagate", True)
+    LiteGPTForConditionalGeneration.from_pretrained(tiny_checkpoint)
+    assert not caplog.records
+    monkeypatch.setattr(modeling_litegpt, "TESTED_TRANSFORMERS", "5.3")
+    LiteGPTForConditionalGeneration.from_pretrained(tiny_checkpoint)
+    (record,) = caplog.records
+    assert "was tested with transformers up to 5.3" in record.getMessage()
+
+
+def test_the_tested_release_is_the_locked_one():
+    lock = (ROOT / "requirements" / "main.txt").read_text(encoding="utf-8")
+    newest = max(map(Version, re.findall(r"^transformers==([\d.]+)", lock, re.MULTILINE)))
+    assert newest.release[:2] == Version(modeling_litegpt.TESTED_TRANSFORMERS).release
+
+
+def test_a_torch_without_distributed_loads_the_model_and_trains_it(tiny_checkpoint, phantom_release):
+    program = f"""
+import torch
+torch.distributed.is_available = lambda: False
+sys_modules = __import__("sys").modules
+sys_modules["torch.distributed.fsdp"] = None  # as an import of what is not there
+from transformers import AutoModelForImageTextToText, AutoProcessor
+model = AutoModelForImageTextToText.from_pretrained({str(tiny_checkpoint)!r}, trust_remote_code=True)
+processor = AutoProcessor.from_pretrained({str(tiny_checkpoint)!r}, trust_remote_code=True)
+radiograph = {str(next((phantom_release / "test").iterdir()))!r}
+inputs = processor(images=radiograph, text=processor.prompt("vqa"), add_special_tokens=False, return_tensors="pt")
+model(**inputs, labels=inputs["input_ids"], skip_logits=True).loss.backward()
+print("trained", model.lm_head.weight.grad.norm() > 0)
+"""
+    command = [sys.executable, "-c", program]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=tiny_checkpoint.parent)
+    assert process.stdout.split() == ["trained", "tensor(True)"], process.stderr[-2000:]
 
 
 @pytest.mark.parametrize("modules_to_save", [None, ["multi_modal_projector"]])

@@ -7,13 +7,13 @@ from functools import cache
 import pytest
 import torch
 import xgrammar
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from xgrammar.contrib.hf import LogitsProcessor as XGrammarLogitsProcessor
 
 from datasets_scripts import chestx_ray14, vindr_cxr
 from datasets_scripts.instructions import instructions_for
-from processing.answer_grammar import AnswerGrammar
+from processing.answer_grammar import AnswerGrammar, answer_tokens
 from processing.answers import (
     DIAGNOSES_PREFIX,
     FINDINGS_PREFIX,
@@ -26,8 +26,9 @@ from processing.answers import (
     text_to_findings,
 )
 from tests.llama_like_tokenizer import llama_like_tokenizer
+from tests.llama_like_tokenizer import random_box as box
+from tests.tokenizer_kinds import TOKENIZERS
 from train_scripts.checkpoint import load_checkpoint
-from train_scripts.new_checkpoint import train_tokenizer
 
 TASKS = ("identify", "vqa")
 MANY = [f"{side} {name} {n}" for side in ("Left", "Right") for name in ("mass", "opacity") for n in range(38)][:150]
@@ -43,36 +44,6 @@ LABELS = {
 }
 
 
-def llama_file_tokenizer(finding_labels, diagnosis_labels) -> PreTrainedTokenizerFast:
-    """Llama 2's rules as its published `tokenizer.json` has them: a normalizer in the pre-tokenizer's place."""
-    tokenizer = llama_like_tokenizer(finding_labels, diagnosis_labels).backend_tokenizer
-    tokenizer.pre_tokenizer = None
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>")
-
-
-def byte_level_tokenizer(finding_labels, diagnosis_labels) -> PreTrainedTokenizerFast:
-    """As GPT-2's: letters, numbers and signs are parted before they are merged, a number may be one token."""
-    rng = random.Random(0)
-    texts = [findings_to_text([Finding(label, box(rng)) for _ in range(20)]) for label in finding_labels]
-    texts += [diagnoses_to_text(diagnosis_labels)] * 5
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=500, special_tokens=["</s>"], initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")
-
-
-TOKENIZERS: dict[str, Callable[..., PreTrainedTokenizerBase]] = {
-    "tiny": train_tokenizer,
-    "Llama": llama_like_tokenizer,
-    "Llama's file": llama_file_tokenizer,
-    "byte level": byte_level_tokenizer,
-}
 # Every label set in Llama's tokens; those that are hard for a tokenizer in the others' too.
 COMBINATIONS = [("Llama", labels) for labels in LABELS]
 COMBINATIONS += [("tiny", labels) for labels in ("VinDr-CXR", "not ASCII")]
@@ -93,12 +64,6 @@ def grammar(request) -> AnswerGrammar:
 @pytest.fixture
 def llama_grammar() -> AnswerGrammar:
     return grammar_of("Llama", "VinDr-CXR")
-
-
-def box(rng: random.Random) -> tuple[float, ...]:
-    x1, x2 = sorted(rng.sample(range(101), 2))
-    y1, y2 = sorted(rng.sample(range(101), 2))
-    return x1 / 100, y1 / 100, x2 / 100, y2 / 100
 
 
 def walk(grammar: AnswerGrammar, task: str, room: int, choose: Callable[[list[int]], int]) -> list[int]:
@@ -125,8 +90,13 @@ def parse(grammar: AnswerGrammar, task: str, text: str) -> list:
     return text_to_findings(text, grammar.finding_labels)
 
 
+def written(grammar: AnswerGrammar, tokens: list[int]) -> str:
+    """The answer that a walk wrote; a byte-level tokenizer begins it with the space behind `[/INST]`."""
+    return grammar.tokenizer.decode(tokens[:-1]).removeprefix(" ")
+
+
 def training_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    return [*answer_tokens(tokenizer, text)[0], tokenizer.eos_token_id]
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -134,25 +104,21 @@ def test_every_walk_is_a_well_formed_answer_in_the_tokenizers_own_tokens(grammar
     tokenizer, rng, texts = grammar.tokenizer, random.Random(0), set()
     for _ in range(60):
         tokens = walk(grammar, task, room=rng.choice([60, 150, 400]), choose=rng.choice)
-        text = tokenizer.decode(tokens[:-1])
+        text = written(grammar, tokens)
         parse(grammar, task, text)
         assert tokens == training_tokens(tokenizer, text)
         texts.add(text)
     assert len(texts) > (1 if len(grammar.diagnosis_labels) == 1 else 5) - (task == "vqa")
 
 
-# A byte-level tokenizer writes the space before an answer with the first word; training, which writes the answer by
-# itself, has no space there.
-@pytest.mark.parametrize("names", [names for names in COMBINATIONS if names[0] != "byte level"], ids=", ".join)
-def test_an_answers_tokens_are_the_same_behind_a_prompt(names):
-    grammar, rng = grammar_of(*names), random.Random(1)
-    tokenizer = grammar.tokenizer
+def test_an_answers_tokens_are_the_same_behind_a_prompt(grammar):
+    tokenizer, rng = grammar.tokenizer, random.Random(1)
     for task in TASKS:
         prompt = f"[INST] [{task}] {instructions_for(grammar.diagnosis_labels)[task]} [/INST]"
         for _ in range(5):
-            tokens = walk(grammar, task, room=200, choose=rng.choice)[:-1]
-            ids = tokenizer(f"{prompt} {tokenizer.decode(tokens)}", add_special_tokens=False)["input_ids"]
-            assert ids[-len(tokens) :] == tokens
+            tokens = walk(grammar, task, room=200, choose=rng.choice)
+            ids = tokenizer(f"{prompt} {written(grammar, tokens)}", add_special_tokens=False)["input_ids"]
+            assert ids[-len(tokens) + 1 :] == tokens[:-1]
 
 
 def test_every_training_answer_is_accepted_token_by_token(grammar):
@@ -258,7 +224,7 @@ def test_no_answer_takes_more_than_max_new_tokens(grammar, task):
         for choose in goes_on:
             tokens = walk(grammar, task, room, choose)
             assert len(tokens) <= room
-            parse(grammar, task, grammar.tokenizer.decode(tokens[:-1]))
+            parse(grammar, task, written(grammar, tokens))
 
 
 def test_an_answer_ends_only_where_it_has_to(llama_grammar):
@@ -290,7 +256,9 @@ def test_a_task_without_labels_has_no_answers():
     assert grammar.tasks == ["identify", "grounding"]
     assert accepts(grammar, "grounding", training_tokens(tokenizer, findings_to_text([])))
     for ask in (grammar.start, grammar.least_room, grammar.ebnf):
-        with pytest.raises(ValueError, match=r"no labels for \[vqa\].*has one for: identify, grounding\.$"):
+        with pytest.raises(
+            ValueError, match=r"no labels or no grammar for answers to \[vqa\].*has both for: identify, grounding\.$"
+        ):
             ask("vqa")
     assert AnswerGrammar(tokenizer, TASKS, [], ["Mass"]).tasks == ["vqa"]
     assert AnswerGrammar(tokenizer, TASKS, [], []).tasks == []

@@ -1,5 +1,6 @@
 """Constrained greedy decoding that jumps ahead, against plain `generate` with a logits processor, token for token."""
 
+import copy
 import json
 import os
 import subprocess
@@ -7,18 +8,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
+from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from PIL import Image
-from transformers import LogitsProcessorList, set_seed
+from transformers import LogitsProcessorList, TextIteratorStreamer, set_seed
 
 from modeling_litegpt import LiteGPTForConditionalGeneration
 from processing.answers import FINDINGS_PREFIX, text_to_diagnoses, text_to_findings
 from processing.constrained_decoding import ConstrainedGreedyOutput
 from processing.processing_litegpt import VISUAL_TOKEN, LiteGPTProcessor
 from tests.stranger import NOTHING_OF_OURS
-from train_scripts.checkpoint import load_checkpoint, new_processor
+from train_scripts.checkpoint import LORA_TARGET_MODULES, load_checkpoint, new_processor
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from llama_like_tokenizer import llama_like_tokenizer
@@ -233,25 +236,119 @@ def test_bfloat16_gives_well_formed_answers(loaded):
         ({"cache_implementation": "static"}, "a dynamic cache"),
         ({"use_cache": False}, "a dynamic cache"),
         ({"repetition_penalty": 1.5}, "does not apply RepetitionPenaltyLogitsProcessor"),
+        ({"max_time": 0.1}, "does not cut answers off, as MaxTimeCriteria would"),
+        ({"stop_strings": ["COPD"]}, "stop_strings need a tokenizer"),
         ({"max_new_tokens": 5}, r"An answer to \[identify\] may take \d+ tokens; max_new_tokens is 5"),
     ],
 )
 def test_a_call_for_anything_else_is_refused(tiny, options, reason):
     inputs = prompts(tiny[1], ["identify"])
+    options = {"max_new_tokens": 80, **options}
     with pytest.raises(ValueError, match=reason):
-        tiny[0].generate(**inputs, **{"max_new_tokens": 80, **options}, custom_generate=tiny[1].constrained_greedy())
+        tiny[0].generate(**inputs, **options, custom_generate=tiny[1].constrained_greedy())
 
 
 @pytest.mark.parametrize(("text", "count"), [("", 0), ("[vqa] or [identify]?", 2)])
 def test_a_prompt_needs_one_identifier(tiny, text, count):
     model, processor = tiny
-    inputs = processor.tokenizer([f"<s>[INST] {text} [/INST]"], add_special_tokens=False, return_tensors="pt")
+    prompt = f"<s>[INST] {processor.expanded_image} {text} [/INST]"
+    inputs = processor.tokenizer([prompt], add_special_tokens=False, return_tensors="pt")
+    pixels = {"pixel_values": torch.zeros(1, 3, 64, 64), "aux_pixel_values": torch.zeros(1, 3, 64, 64)}
     for way in (
         {"custom_generate": processor.constrained_greedy()},
         {"logits_processor": LogitsProcessorList([processor.answer_logits_processor(80)])},
     ):
         with pytest.raises(ValueError, match=rf"needs exactly one of .*; number 0 of the batch has {count}"):
-            model.generate(input_ids=inputs.input_ids, max_new_tokens=80, **way)
+            model.generate(input_ids=inputs.input_ids, max_new_tokens=80, **pixels, **way)
+
+
+def test_a_prompt_without_a_radiograph_is_not_answered(tiny):
+    model, processor = tiny
+    inputs = prompts(processor, ["vqa"])
+    way = {"max_new_tokens": 80, "custom_generate": processor.constrained_greedy()}
+    tokens = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    with pytest.raises(ValueError, match="placeholders of a radiograph, but no radiograph"):
+        model.generate(**tokens, **way)
+    with pytest.raises(ValueError, match="placeholders of a radiograph, but no radiograph"):
+        model.generate(**tokens, max_new_tokens=4)
+    is_text = inputs["input_ids"] != model.config.image_token_id
+    with pytest.raises(ValueError, match="needs a radiograph; number 0 of the batch has none"):
+        model.generate(input_ids=inputs["input_ids"][is_text][None], **way)
+
+
+def test_the_last_turn_of_a_chat_is_answered(tiny, radiographs):
+    model, processor = tiny
+    question = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "[identify] What is there?"}]}
+    answer = {"role": "assistant", "content": [{"type": "text", "text": FINDINGS_PREFIX + "No finding."}]}
+    chat = [question, answer, {"role": "user", "content": "[vqa] Which diagnoses?"}]
+    prompt = processor.apply_chat_template(chat, add_generation_prompt=True)
+    inputs = processor(images=radiographs[0], text=prompt, add_special_tokens=False, return_tensors="pt")
+    output = jumping(tiny, inputs, 80)
+    (diagnoses,) = parse(tiny, inputs, output.sequences, ["vqa"])
+    assert diagnoses
+    assert torch.equal(output.sequences, ordinary(tiny, inputs, 80))
+
+
+@pytest.mark.parametrize("task", ["identify", "vqa"])
+def test_a_streamer_gets_the_answer_while_it_is_written_and_its_end(tiny, task):
+    model, processor = tiny
+    inputs = prompts(processor, [task])
+    streamer = TextIteratorStreamer(processor.tokenizer, skip_prompt=True, timeout=60, skip_special_tokens=True)
+    options = {"max_new_tokens": 80, "custom_generate": processor.constrained_greedy(), "streamer": streamer}
+    thread = Thread(target=model.generate, kwargs={**inputs, **options})
+    thread.start()
+    text = "".join(streamer)
+    thread.join()
+    expected = ordinary(tiny, inputs, 80)[0, inputs["input_ids"].shape[1] :]
+    assert text == processor.decode(expected, skip_special_tokens=True)
+
+
+def test_a_new_task_gets_no_other_tasks_language(tiny):
+    model, processor = tiny
+    processor = copy.copy(processor)
+    processor.__dict__.pop("answer_grammar", None)
+    processor.tokenizer = copy.deepcopy(processor.tokenizer)
+    processor.tokenizer.add_tokens(["[describe]"])
+    processor.instructions = {**processor.instructions, "describe": "What is in the box?", "no token": "Why?"}
+    assert "describe" not in processor.answer_grammar.tasks
+    decoding = processor.constrained_greedy()
+    assert set(decoding.identifiers.values()) == {*tiny[1].instructions, "describe"}
+    inputs = prompts(tiny[1], ["vqa"])
+    identifiers = {**decoding.identifiers, tiny[1].tokenizer.convert_tokens_to_ids("[vqa]"): "describe"}
+    decoding.identifiers = identifiers
+    with pytest.raises(ValueError, match=r"no labels or no grammar for answers to \[describe\]"):
+        model.generate(**inputs, max_new_tokens=80, custom_generate=decoding)
+
+
+@pytest.mark.parametrize("tuning", ["prompt", "prefix"])
+def test_virtual_tokens_of_an_adapter_are_refused_and_counted_in_plain_generate(tiny_checkpoint, tuning):
+    model, processor = load_checkpoint(tiny_checkpoint)
+    kind = {"prompt": PromptTuningConfig, "prefix": PrefixTuningConfig}[tuning]
+    text = model.config.text_config
+    sizes = {
+        "token_dim": text.hidden_size,
+        "num_layers": text.num_hidden_layers,
+        "num_attention_heads": text.num_attention_heads,
+    }
+    set_seed(0)
+    inputs = prompts(processor, ["vqa"])
+    before = ordinary((model.eval(), processor), inputs, 80, return_dict_in_generate=True, output_logits=True)
+    adapted = get_peft_model(model, kind(task_type="CAUSAL_LM", num_virtual_tokens=3, **sizes)).eval()
+    with pytest.raises(ValueError, match="does not add the adapter's virtual tokens"):
+        adapted.generate(**inputs, max_new_tokens=80, custom_generate=processor.constrained_greedy())
+    after = ordinary((adapted, processor), inputs, 80, return_dict_in_generate=True, output_logits=True)
+    assert not torch.allclose(after.logits[0], before.logits[0], atol=1e-3)
+    parse((model, processor), inputs, after.sequences, ["vqa"])
+
+
+def test_lora_through_peft_answers_like_the_merged_model(tiny_checkpoint):
+    model, processor = load_checkpoint(tiny_checkpoint)
+    lora = LoraConfig(target_modules=LORA_TARGET_MODULES, init_lora_weights=False, task_type="CAUSAL_LM")
+    adapted = get_peft_model(model, lora).eval()
+    inputs = prompts(processor, ["identify", "vqa"])
+    options = {"max_new_tokens": 80, "custom_generate": processor.constrained_greedy()}
+    answers = adapted.generate(**inputs, **options)
+    assert torch.equal(adapted.merge_and_unload().generate(**inputs, **options), answers)
 
 
 STRANGER = (

@@ -1,10 +1,15 @@
 import copy
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from PIL import Image
+from transformers import BitsAndBytesConfig, pipeline
 
 from processing.answers import text_to_findings
 from processing.pipeline_litegpt import (
@@ -18,7 +23,8 @@ from processing.pipeline_litegpt import (
     calibrated,
     structured_answers,
 )
-from train_scripts.checkpoint import load_checkpoint
+from tests.stranger import NOTHING_OF_OURS
+from train_scripts.checkpoint import LORA_TARGET_MODULES, load_checkpoint
 
 FINDINGS = (
     "Local diseases of this chest radiograph are <p>Cardiomegaly</p> {<38><52><81><74>},<p>ILD</p> {<0><10><50><90>}."
@@ -275,3 +281,57 @@ def test_recorded_probabilities_are_those_of_the_greedy_tokens(loaded, radiograp
     expected = [logits.softmax(-1)[0, token] for logits, token in zip(output.logits, tokens, strict=True)]
     torch.testing.assert_close(torch.cat(recorder.steps)[:, 0], torch.stack(expected))
     assert torch.equal(torch.cat(recorder.candidates)[:, 0], tokens)
+
+
+def test_a_task_that_is_about_neither_findings_nor_diagnoses_gets_its_text_alone(loaded):
+    result = structured_answers({"describe": Answer("A heart.", [], [])}, (100, 100), loaded[1])
+    assert result["answers"] == {"describe": "A heart."} and result["malformed"] == {"describe": None}
+    assert result["findings"] == result["diagnoses"] == []
+
+
+@pytest.mark.parametrize("kind", ["as it is", "8 bit", "LoRA"])
+def test_a_model_that_is_loaded_already_is_asked_by_the_tasks_name(tiny_checkpoint, radiographs, kind):
+    options = {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)} if kind == "8 bit" else {}
+    model, processor = load_checkpoint(tiny_checkpoint, **options)
+    if kind == "LoRA":
+        model = get_peft_model(model, LoraConfig(target_modules=LORA_TARGET_MODULES, init_lora_weights=False))
+    pipe = pipeline("chest-xray-findings", model=model.eval(), processor=processor)
+    assert isinstance(pipe, ChestXrayFindingsPipeline)
+    answer = pipe(radiographs[0])
+    assert answer["malformed"] == {"identify": None, "vqa": None}
+    base = load_checkpoint(tiny_checkpoint)
+    expected = ChestXrayFindingsPipeline(model=base[0].eval(), processor=base[1])(radiographs[0])
+    assert (answer == expected) == (kind == "as it is")
+
+
+@pytest.mark.parametrize("task", ["chest-xray-findings", "image-text-to-text"])
+def test_a_saved_pipeline_loads_with_transformers_alone(tiny_checkpoint, phantom_release, tmp_path, task):
+    program = f"""
+import sys
+{NOTHING_OF_OURS}
+from transformers import pipeline
+task, checkpoint, folder, radiograph = sys.argv[1:]
+pipe = pipeline(task, model=checkpoint, trust_remote_code=True)
+pipe.save_pretrained(folder)
+again = pipeline(task, model=folder, trust_remote_code=True)
+if task == "chest-xray-findings":
+    answers = [p(radiograph) for p in (pipe, again)]
+else:
+    question = {{"text": pipe.processor.prompt("vqa"), "return_full_text": False, "max_new_tokens": 8}}
+    answers = [p(images=radiograph, **question) for p in (pipe, again)]
+    turn = {{"type": "text", "text": "[vqa] " + pipe.processor.instructions["vqa"]}}
+    chat = [{{"role": "user", "content": [{{"type": "image", "path": radiograph}}, turn]}}]
+    in_chat = pipe(text=chat, return_full_text=False, max_new_tokens=8)
+    assert in_chat[0]["generated_text"].strip() == answers[0][0]["generated_text"].strip(), (in_chat, answers)
+assert answers[0] == answers[1], answers
+"""
+    (tmp_path / "stranger.py").write_text(program)
+    radiograph = next((phantom_release / "test").iterdir())
+    result = subprocess.run(
+        [sys.executable, "stranger.py", task, str(tiny_checkpoint), str(tmp_path / "saved"), str(radiograph)],
+        cwd=tmp_path,
+        env={**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]

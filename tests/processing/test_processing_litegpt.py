@@ -26,7 +26,7 @@ def test_image_in_a_prompt_becomes_delimiters_around_the_visual_tokens(processor
 
 def test_prompt_is_llama_2s_chat_format_with_identifier_and_instruction(processor):
     assert processor.prompt("vqa") == (
-        "<s>[INST] <image> [vqa] Given the provided chest X-ray image, which of the following diagnoses are present "
+        "<s> [INST] <image> [vqa] Given the provided chest X-ray image, which of the following diagnoses are present "
         "(select all that apply): COPD, Lung Tumor, Pneumonia, Tuberculosis, Other Disease, or No Finding? [/INST]"
     )
     with pytest.raises(ValueError, match="no instruction for the task 'caption'"):
@@ -42,7 +42,7 @@ def test_chat_template_places_system_message_turns_and_images(processor):
         {"role": "user", "content": "C?"},
     ]
     assert processor.apply_chat_template(chat) == (
-        "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n<image> A? [/INST] B.</s><s>[INST] C? [/INST]"
+        "<s> [INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n<image> A? [/INST] B.</s><s> [INST] C? [/INST]"
     )
 
 

@@ -1,4 +1,9 @@
+import os
 import re
+import shutil
+import subprocess
+import sys
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -7,10 +12,13 @@ from peft import LoraConfig
 
 from datasets_scripts.vindr_cxr import read_release
 from modeling_litegpt import LiteGPTConfig
+from processing.answers import FINDINGS_PREFIX, text_to_diagnoses
 from tests.made_up_metrics import made_up_metrics
+from tests.stranger import NOTHING_OF_OURS
 from train_scripts.checkpoint import load_checkpoint, save_checkpoint
 from train_scripts.model_card import (
     BASE_MODELS,
+    THIS_REPOSITORY,
     adapter_card,
     add_training,
     data_set_facts,
@@ -176,3 +184,33 @@ def test_another_byte_in_the_weights_gives_another_digest(tmp_path):
     digest = weights_sha256(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"Weights")
     assert list(digest) == ["model.safetensors"] and weights_sha256(tmp_path) != digest
+
+
+def test_the_cards_snippets_run_as_they_are_written(tiny_checkpoint, phantom_release, tmp_path):
+    card = (tiny_checkpoint / "README.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert len(snippets) == 2
+    shutil.copy(next((phantom_release / "test").iterdir()), tmp_path / "radiograph.dicom")
+    program = NOTHING_OF_OURS + "".join(snippets).replace(THIS_REPOSITORY, str(tiny_checkpoint))
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.startswith(FINDINGS_PREFIX) and result.stdout.endswith(".\n")
+
+
+def test_generate_without_options_gives_a_whole_answer(checkpoint, radiographs, tmp_path):
+    model, processor = checkpoint
+    save_checkpoint(model, processor, tmp_path / "saved")
+    model, processor = load_checkpoint(tmp_path / "saved")
+    assert model.generation_config.max_new_tokens == 512 and not model.generation_config.do_sample
+    inputs = processor(images=radiographs[0], text=processor.prompt("vqa"), return_tensors="pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        answer = model.generate(**inputs, custom_generate=processor.constrained_greedy())
+    text = processor.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert text_to_diagnoses(text, processor.diagnosis_labels)

@@ -5,10 +5,12 @@ import os
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from types import GeneratorType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.utils.data import IterableDataset
 from transformers import (
     AutoModelForImageTextToText,
     LogitsProcessor,
@@ -22,6 +24,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from .answer_grammar import DIAGNOSIS_TASKS, FINDING_TASKS, GRID
 from .answers import FINDINGS_PREFIX, AnswerError, Finding, text_to_diagnoses, text_to_findings
+from .radiograph import holds_images
 
 TASK = "chest-xray-findings"
 CANDIDATES = 128  # that are kept of each step without the constraint
@@ -75,6 +78,12 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.tokenizer = self.processor.tokenizer  # batches are padded with it
+
+    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+        if holds_images(inputs) and not isinstance(inputs, (list, GeneratorType, IterableDataset)):
+            # A tuple, a batch of arrays, a column of a data set, whose radiographs are read one by one.
+            return list(super().__call__((image for image in inputs), **kwargs))
+        return [] if isinstance(inputs, list) and not inputs else super().__call__(inputs, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Saves a checkpoint: model, processor, and the code of both."""

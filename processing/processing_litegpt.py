@@ -1,7 +1,7 @@
 """LiteGPT's processor: radiographs and prompts -> the model's tensors."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from http.client import HTTPException
 from typing import Any
@@ -20,7 +20,7 @@ from .chat_pipeline_litegpt import RadiographTextPipeline  # noqa: F401 (its fil
 from .constrained_decoding import AnswerLogitsProcessor, ConstrainedGreedy
 from .dicom import MAX_BYTES, unusable
 from .pipeline_litegpt import ChestXrayFindingsPipeline  # noqa: F401 (its file must travel wherever this one does)
-from .radiograph import SquashedRadiograph, load_radiograph, squash_radiograph
+from .radiograph import SquashedRadiograph, holds_images, load_radiograph, squash_radiograph
 
 IMAGE_TOKEN, IMAGE_END_TOKEN, VISUAL_TOKEN = "<image>", "</image>", "<visual>"
 IDENTIFIER_TOKENS = ("[identify]", "[vqa]", "[grounding]")
@@ -366,7 +366,7 @@ def _grouped(images: Any) -> list:
 
     None among such lists stands for a prompt without images.
     """
-    images = list(images) if _holds_images(images) else [images]
+    images = list(images) if holds_images(images) else [images]
     lists = [image for image in images if isinstance(image, (list, tuple))]
     if not lists or any(image is not None and not isinstance(image, (list, tuple)) for image in images):
         return list(_flat(images))
@@ -376,21 +376,11 @@ def _grouped(images: Any) -> list:
 
 def _flat(images: Any) -> Iterator[Any]:
     """The images of a nest of lists, generators, columns of data sets, batches of arrays, ..."""
-    if _holds_images(images):
+    if holds_images(images):
         for image in images:
             yield from _flat(image)
     else:
         yield images
-
-
-def _holds_images(images: Any) -> bool:
-    if is_torch_tensor(images):
-        return images.ndim > 3
-    if isinstance(images, np.ndarray):
-        return images.ndim > 3 or (images.ndim > 0 and images.dtype.kind in "OU")
-    if isinstance(images, (str, bytes, bytearray, memoryview, dict)) or hasattr(images, "read"):
-        return False
-    return isinstance(images, Iterable) and type(images).__module__.partition(".")[0] != "pydicom"
 
 
 def _local(source: Any) -> Any:

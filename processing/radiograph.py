@@ -3,7 +3,7 @@
 import binascii
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, BinaryIO
@@ -58,6 +58,16 @@ def load_radiograph(source: Any, windowing: str = "dicom", num_threads: int = 1)
         UserWarning: the first of several frames is used, or what `dicom_to_radiograph` warns of.
     """
     return _read(source, ReadOptions(windowing, num_threads)).image
+
+
+def holds_images(images: Any) -> bool:
+    """Whether this is several radiographs: a list, a column of a data set, a batch of arrays, ...; or else one."""
+    if hasattr(images, "ndim"):  # an array or a tensor
+        kind = getattr(images.dtype, "kind", None)
+        return images.ndim > 3 or (images.ndim > 0 and kind in ("O", "U"))
+    if isinstance(images, (str, bytes, bytearray, memoryview, dict)) or hasattr(images, "read"):
+        return False
+    return isinstance(images, Iterable) and type(images).__module__.partition(".")[0] != "pydicom"
 
 
 @dataclass(frozen=True)

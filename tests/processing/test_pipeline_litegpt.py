@@ -7,6 +7,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset, Features
+from datasets import Image as ImageFeature
 from peft import LoraConfig, get_peft_model
 from PIL import Image
 from transformers import BitsAndBytesConfig, pipeline
@@ -335,3 +337,15 @@ assert answers[0] == answers[1], answers
         text=True,
     )
     assert result.returncode == 0, result.stderr[-3000:]
+
+
+def test_several_radiographs_come_in_all_containers_and_none_gives_no_answers(loaded, radiographs):
+    pipe = ChestXrayFindingsPipeline(model=loaded[0].eval(), processor=loaded[1], tasks=("vqa",))
+    expected = pipe(radiographs)
+    column = Dataset.from_dict({"image": radiographs}, features=Features({"image": ImageFeature()}))["image"]
+    for several in (tuple(radiographs), column, iter(radiographs), (picture for picture in radiographs)):
+        assert list(pipe(several, batch_size=2)) == expected
+    arrays = np.stack([np.asarray(picture.resize((64, 64)).convert("RGB")) for picture in radiographs])
+    assert pipe(arrays) == pipe(list(arrays)) == pipe(torch.from_numpy(arrays).movedim(-1, 1))
+    for none in ([], (), column[:0]):
+        assert pipe(none) == []

@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import transformers
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
 from peft.utils import get_peft_model_state_dict
 from transformers import CLIPImageProcessorPil, GenerationConfig, PreTrainedTokenizerBase, TrainingArguments
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers.integrations import is_fsdp_enabled
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import find_adapter_config_file
 
@@ -300,6 +302,7 @@ def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
     if asked_for is not None:
         if not is_complete(Path(asked_for)):
             raise SystemExit(f"{asked_for}: not a complete checkpoint of a run (no readable {TRAINER_STATE_NAME}).")
+        refuse_to_resume_where_the_library_cannot(arguments)
         return asked_for
     if arguments.process_index == 0:
         for folder in run_checkpoints(arguments.output_dir):
@@ -307,9 +310,21 @@ def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
                 print(f"Removing {folder}, which an interruption left incomplete.")
                 shutil.rmtree(folder, ignore_errors=True)
     last = last_complete_checkpoint(arguments.output_dir)
+    if last is not None:
+        refuse_to_resume_where_the_library_cannot(arguments)
     if last is not None and arguments.process_index == 0:
         print(f"Going on from {last}; for a run from the beginning choose another output_dir.")
     return last
+
+
+def refuse_to_resume_where_the_library_cannot(arguments: TrainingArguments) -> None:
+    """Ends the program for several processes on a CPU with transformers 5.17, which fails at the optimizer's state."""
+    on_cpus = arguments.world_size > 1 and arguments.device.type == "cpu" and not is_fsdp_enabled()
+    if on_cpus and transformers.__version__.startswith("5.17."):
+        raise SystemExit(
+            "transformers 5.17 cannot go on from a checkpoint in several processes on a CPU, and later ones can: "
+            "install one, or go on in one process."
+        )
 
 
 def last_complete_checkpoint(output_dir: str | Path) -> str | None:

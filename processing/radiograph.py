@@ -62,7 +62,7 @@ def load_radiograph(source: Any, windowing: str = "dicom", num_threads: int = 1)
 
 def holds_images(images: Any) -> bool:
     """Whether this is several radiographs: a list, a column of a data set, a batch of arrays, ...; or else one."""
-    if hasattr(images, "ndim"):  # an array or a tensor
+    if hasattr(images, "ndim") and hasattr(images, "dtype"):  # an array or a tensor
         kind = getattr(images.dtype, "kind", None)
         return images.ndim > 3 or (images.ndim > 0 and kind in ("O", "U"))
     if isinstance(images, (str, bytes, bytearray, memoryview, dict)) or hasattr(images, "read"):

@@ -164,9 +164,9 @@ class AnswerGrammar:
         return findings_ebnf(self.finding_labels, 1 + (max_new_tokens - least) // self.longest_finding)
 
     def _labels(self, task: str) -> list[str]:
-        return (self.finding_labels if task in FINDING_TASKS else []) or (
-            self.diagnosis_labels if task in DIAGNOSIS_TASKS else []
-        )
+        if task in FINDING_TASKS:
+            return self.finding_labels
+        return self.diagnosis_labels if task in DIAGNOSIS_TASKS else []
 
     def _check_task(self, task: str) -> None:
         if task not in self.tasks:

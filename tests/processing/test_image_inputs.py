@@ -475,7 +475,7 @@ def test_packed_pixels_of_both_towers_are_told_apart_by_the_model(tiny_arguments
     model, processor = load_checkpoint(tmp_path)
     ask = {"images": radiographs[0], "text": processor.prompt("vqa"), "return_tensors": "pt"}
     expected = model(**processor(**ask)).logits
-    processor.pack_pixel_values = True
+    processor = LiteGPTProcessor.from_pretrained(tmp_path, pack_pixel_values=True)
     inputs = processor(**ask)
     assert "aux_pixel_values" not in inputs and "aux_pixel_values" not in processor.model_input_names
     assert inputs["pixel_values"].shape == (1, 6, 64, 64)

@@ -117,7 +117,9 @@ def check_checkpoint(folder: Path) -> None:
     config = _read_json(folder / "config.json")
     if config.get("model_type") != "litegpt":
         raise ValueError(f"{folder / 'config.json'}: model_type is {config.get('model_type')!r}, not 'litegpt'.")
-    code = {f"{reference.partition('.')[0]}.py" for reference in config.get("auto_map", {}).values()}
+    pipelines = [pipeline["impl"] for pipeline in config.get("custom_pipelines", {}).values()]
+    references = [*config.get("auto_map", {}).values(), *pipelines]
+    code = {f"{reference.partition('.')[0]}.py" for reference in references}
     index = folder / "model.safetensors.index.json"
     weights = set(_read_json(index)["weight_map"].values()) if index.is_file() else {"model.safetensors"}
     _check_files(folder, {"README.md", "processor_config.json", *code, *weights})

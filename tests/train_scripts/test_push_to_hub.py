@@ -344,9 +344,10 @@ def test_weights_that_are_cut_off_or_missing_are_refused(copy):
 
 def test_a_checkpoint_without_its_code_or_card_is_refused(copy):
     folder = copy("checkpoint")
-    (folder / "modeling_litegpt.py").rename(folder / "elsewhere.txt")
-    refuses(folder, "has no modeling_litegpt.py", FileNotFoundError)
-    (folder / "elsewhere.txt").rename(folder / "modeling_litegpt.py")
+    for code in ("modeling_litegpt.py", "chat_pipeline_litegpt.py"):
+        (folder / code).rename(folder / "elsewhere.txt")
+        refuses(folder, f"has no {code}", FileNotFoundError)
+        (folder / "elsewhere.txt").rename(folder / code)
     (folder / "README.md").unlink()
     refuses(folder, "has no README.md", FileNotFoundError)
 

@@ -10,6 +10,9 @@ The labels, and with them the tokenizer and the instructions, are VinDr-CXR's, o
 For sizes that a CPU can train. Real runs start from published weights instead.
 """
 
+import train_scripts.startup  # noqa: F401
+
+# isort: split
 import math
 import random
 from collections import Counter

@@ -28,9 +28,9 @@ test: .venv/installed
 test-slow: .venv/installed
 	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest -m slow
 
-# The tests on every minor release of transformers that setup.py allows, and checkpoints exchanged between them.
+# Every minor release of transformers that setup.py allows, or VERSIONS, and checkpoints exchanged with the locked one.
 test-versions: .venv/installed
-	$(PYTHON) tests/versions/run_versions.py --output_dir outputs/versions
+	$(PYTHON) tests/versions/run_versions.py --output_dir outputs/versions $(if $(VERSIONS),--versions $(VERSIONS))
 
 # The tests on the newest releases that setup.py allows, as they are today: shows what the next `make lock` will meet.
 test-newest:

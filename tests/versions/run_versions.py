@@ -6,7 +6,7 @@
 The release is overlaid on this environment (`pip install --target`, with what it needs in another version, such as
 tokenizers), so all else is as locked. For each: `stranger.py` (load by every Auto class, plain and constrained
 generation, both pipelines, saving), two steps of `sft.py`, and checkpoints exchanged with the locked version both
-ways, whose logits must be equal to the last bit. Ends with status 1 if anything is not green.
+ways, whose logits must be equal (`TOLERANCE`). Ends with status 1 if anything is not green.
 """
 
 import argparse
@@ -29,10 +29,13 @@ OLDEST = Version("5.17")
 SFT = ["--config", "train_scripts/configs/tiny_stage1.yaml", "--max_steps", "2", "--report_to", "none"]
 SFT += ["--save_strategy", "no", "--per_device_train_batch_size", "4", "--cache_features", "false"]
 EXCHANGED = ("its own, trained", "the locked one's, trained")
-# Warnings that point at a line of ours, and what the library's logger calls deprecated: calls of ours.
+# CPU kernels may sum in another order from one process to the next, also on one release: 3e-5 was seen once.
+TOLERANCE = 1e-4
+# Warnings that point at a line of ours, and what the library's logger calls deprecated: calls of ours, except for one
+# that older releases' own image-text-to-text pipeline makes.
+DEPRECATED = r"\[transformers\] (?!Passing `generation_config` together).*deprecated"
 OURS = re.compile(
-    rf"^(({re.escape(str(ROOT))}/(?!\.venv)|.*transformers_modules).*Warning: |\[transformers\].*deprecated)",
-    re.MULTILINE,
+    rf"^(({re.escape(str(ROOT))}/(?!\.venv)|.*transformers_modules).*Warning: |{DEPRECATED})", re.MULTILINE
 )
 
 
@@ -93,8 +96,8 @@ def try_release(
     failed = {line["step"]: line["reason"] for line in [*theirs, *mine] if not line.get("ok", True)}
     for number, name in enumerate(EXCHANGED):
         reason = failed.get(f"logits {number}")
-        if reason is None and not np.array_equal(ours[str(number)], locks[str(number)]):
-            reason = f"logits differ by up to {np.abs(ours[str(number)] - locks[str(number)]).max():.2g}"
+        if reason is None and (difference := np.abs(ours[str(number)] - locks[str(number)]).max()) > TOLERANCE:
+            reason = f"logits differ by up to {difference:.2g}"
         steps[f"exchange: {name}"] = reason
     return steps
 
@@ -124,6 +127,7 @@ def run(command: list[str], folder: Path, python_path: Path | None = None) -> tu
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONWARNINGS": "default",
         "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",  # how many threads there are decides how a sum is rounded
         "HF_HOME": str(folder / "hf"),  # for the code that a checkpoint brings along
     }
     process = subprocess.run(

@@ -19,17 +19,18 @@ if [ -z "${PYTHON:-}" ]; then
 fi
 # Not among them: what such a machine has (torch, transformers, accelerate, peft, pyarrow, pandas, scipy, scikit-learn,
 # matplotlib, filelock, xxhash) and imagecodecs, which no part needs.
+# Their releases are the lock file's.
 WHEELS=(
-    datasets==5.2.0 dill==0.4.1 multiprocess==0.70.19 # dill and multiprocess are what datasets 5.2 takes
-    trl==1.16.0 evaluate==0.4.6 pydicom==3.0.2
-    bitsandbytes==0.50.2 # 43 MB: the 8-bit training alone needs it
+    datasets dill multiprocess # the last two are what datasets takes
+    trl evaluate pydicom
+    bitsandbytes # 43 MB: the 8-bit training alone needs it
 )
 
 wheels() {
     mkdir -p "$1"
     "$PYTHON" -m pip download --quiet --no-deps --only-binary=:all: --implementation cp --python-version 312 \
         --platform manylinux_2_28_x86_64 --platform manylinux_2_24_x86_64 --platform manylinux_2_17_x86_64 \
-        --platform manylinux2014_x86_64 --dest "$1" "${WHEELS[@]}" || return 1
+        --platform manylinux2014_x86_64 --dest "$1" --constraint requirements/main.txt "${WHEELS[@]}" || return 1
     echo "$1: $(du -sm "$1" | cut -f 1) MB"
 }
 
@@ -59,7 +60,7 @@ measure() {
     FAILED=0
     TEMPORARY=$(mktemp -d)
     trap 'rm -rf "$TEMPORARY"' EXIT
-    # They come before what is installed: the releases that are named above are those that were tested together.
+    # They come before what is installed: these releases are those that were tested together.
     if ! "$PYTHON" -m pip install --quiet --no-index --no-deps --target "$TEMPORARY/packages" "$1"/*.whl; then
         echo "The wheels in $1 could not be installed: going on with what is there."
     fi

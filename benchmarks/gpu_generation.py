@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -37,6 +38,7 @@ from benchmarks.results import merge, parsed, progress
 from modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
 from processing import constrained_decoding
 from processing.answer_grammar import AnswerGrammar, State
+from processing.constrained_decoding import ConstrainedGreedyOutput
 from processing.processing_litegpt import LiteGPTProcessor
 
 CONFIGS = Path(__file__).parents[1] / "modeling_litegpt" / "configs"
@@ -91,19 +93,28 @@ def main(
     if set(modes) & set(CONSTRAINED):
         keep_answering(model, processor.answer_grammar)
     speeds = {}  # of the constrained modes, by batch size and mode
+
+    def calls(call: Callable[[], Any]) -> list:
+        """What `call` returns, as often as it counts after the warm-up."""
+        returned = []
+        for _ in range(WARM_UP + repeats):
+            returned.append(call())
+            bar.update()
+        return returned[WARM_UP:]
+
     with progress(None, "calls", total=len(batch_sizes) * len(modes) * (WARM_UP + repeats)) as bar:
         for batch_size in batch_sizes:
             for mode in modes:
                 if mode in PLAIN:
                     inputs = random_inputs(config, batch_size, device)
-                    prefill, step = plain_seconds(model, inputs, mode, new_tokens, repeats, wait, bar)
+                    prefill, step = plain_seconds(model, inputs, mode, new_tokens, wait, calls)
                     tokens_so_far = inputs["input_ids"].shape[1] + new_tokens / 2
                     limit = (weights + batch_size * tokens_so_far * key_value_bytes(config)) / bandwidth
                     speed = batch_size / step
                     figures = {"prefill": (prefill, "s", None), "share": (limit / step, "x", AGAINST)}
                 else:
                     inputs = questions(processor, batch_size, device)
-                    speed, per_pass = constrained_speed(model, processor, inputs, mode, new_tokens, repeats, wait, bar)
+                    speed, per_pass = constrained_speed(model, processor, inputs, mode, new_tokens, wait, calls)
                     speeds[batch_size, mode] = speed
                     figures = {"tokens_a_pass": (per_pass, "tokens", "1 of constrained decoding without jumps")}
                     if one_token_a_pass := speeds.get((batch_size, "constrained")):
@@ -139,20 +150,16 @@ def plain_seconds(
     inputs: dict[str, torch.Tensor],
     mode: str,
     new_tokens: int,
-    repeats: int,
     wait: Callable[[], None],
-    bar: tqdm,
+    calls: Callable[[Callable[[], Any]], list],
 ) -> tuple[float, float]:
     """Seconds to the first token's logits, and of a further token, by plain `generate`, eager or compiled."""
     options = {}
     if mode == "compiled":
         torch.compiler.reset()  # forgets what was compiled for another batch size
         options = {"cache_implementation": "static", "compile_config": compile_config()}
-    runs = []
-    for _ in range(WARM_UP + repeats):
-        runs.append(answer(model, inputs, new_tokens, wait, **options)[:2])
-        bar.update()
-    prefill, step = (statistics.median(seconds) for seconds in zip(*runs[WARM_UP:], strict=True))
+    runs = calls(lambda: answer(model, inputs, new_tokens, wait, **options)[:2])
+    prefill, step = (statistics.median(seconds) for seconds in zip(*runs, strict=True))
     return prefill, step
 
 
@@ -162,9 +169,8 @@ def constrained_speed(
     inputs: dict[str, torch.Tensor],
     mode: str,
     new_tokens: int,
-    repeats: int,
     wait: Callable[[], None],
-    bar: tqdm,
+    calls: Callable[[Callable[[], Any]], list],
 ) -> tuple[float, float]:
     """Tokens of answers a second, and tokens that a pass adds to an answer, by constrained greedy decoding.
 
@@ -178,18 +184,20 @@ def constrained_speed(
         "do_sample": False,
         "pad_token_id": pad,
     }
-    seconds = []
+
+    def timed() -> tuple[float, ConstrainedGreedyOutput]:
+        wait()
+        start = time.perf_counter()
+        output = model.generate(**inputs, **options)
+        wait()
+        return time.perf_counter() - start, output
+
     with patch.object(constrained_decoding, "LOOKAHEAD", LOOKAHEAD if mode == "jump_ahead" else 0):
-        for _ in range(WARM_UP + repeats):
-            wait()
-            start = time.perf_counter()
-            output = model.generate(**inputs, **options)
-            wait()
-            seconds.append(time.perf_counter() - start)
-            bar.update()
+        seconds, outputs = zip(*calls(timed), strict=True)
+    output = outputs[-1]
     tokens = (output.sequences[:, inputs["input_ids"].shape[1] :] != pad).sum().item()
     rows = len(output.sequences)
-    return tokens / statistics.median(seconds[WARM_UP:]), tokens / rows / output.num_forward_passes
+    return tokens / statistics.median(seconds), tokens / rows / output.num_forward_passes
 
 
 def architecture_config(architecture: str) -> LiteGPTConfig:

@@ -479,10 +479,10 @@ def _language_model_alone(quantization: Any) -> Any:
     if isinstance(quantization, dict):
         quantization = AutoQuantizationConfig.from_dict(dict(quantization))
     quantization = copy.deepcopy(quantization)
+    # Full names count: those of the model with a head, then those of the model without one.
+    whole = [prefix + module for prefix in ("model.", "") for module in WHOLE_MODULES]
     for name in SKIP_LISTS:
         if hasattr(quantization, name):
-            # Full names count: those of the model with a head, then those of the model without one.
-            whole = [prefix + module for prefix in ("model.", "") for module in WHOLE_MODULES]
             setattr(quantization, name, sorted({*(getattr(quantization, name) or ()), *whole}))
     return quantization
 

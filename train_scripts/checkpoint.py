@@ -312,8 +312,8 @@ def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
     last = last_complete_checkpoint(arguments.output_dir)
     if last is not None:
         refuse_to_resume_where_the_library_cannot(arguments)
-    if last is not None and arguments.process_index == 0:
-        print(f"Going on from {last}; for a run from the beginning choose another output_dir.")
+        if arguments.process_index == 0:
+            print(f"Going on from {last}; for a run from the beginning choose another output_dir.")
     return last
 
 

@@ -29,8 +29,9 @@ from train_scripts.files import refuse_bad_input
 from train_scripts.model_card import for_repository, weights_sha256, with_figures
 from train_scripts.report import check_metrics
 
-# What belongs to a checkpoint or an adapter: no pickles, no state of a trainer.
-MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.py", "*.model", "*.txt")
+# What belongs to a checkpoint or an adapter: no pickles, no state of a trainer. All but the weights are small.
+SMALL_FILES = ("*.json", "*.jinja", "*.py", "*.model", "*.txt")
+MODEL_FILES = ("*.safetensors", *SMALL_FILES)
 DATA_FILES = ("data/*.parquet", "manifest.csv", "summary.csv", "duplicates.csv", "preparation.json")
 # Left over from an earlier push these would be loaded in place of, or beside, the new ones.
 REPLACED_FILES = ("model*.safetensors", "model.safetensors.index.json", "data/*.parquet")
@@ -57,12 +58,16 @@ def main(args: PushArguments) -> None:
         push(args, repo_type, card, files)
     # The last one is what the client makes of a lost connection while a file is sent.
     except (HTTPError, RuntimeError) as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0].rstrip(".")
-        raise SystemExit(f"{args.repo_id}: {reason}. The same command again goes on from here.") from None
+        raise SystemExit(f"{args.repo_id}: {hub_reason(error)}. The same command again goes on from here.") from None
     except ValueError as error:
         raise SystemExit(str(error).strip()) from None
     except KeyboardInterrupt:
         raise SystemExit("Interrupted. The same command again goes on from here.") from None
+
+
+def hub_reason(error: Exception) -> str:
+    """Why a call of the Hub failed, in a clause without its full stop."""
+    return str(error.__cause__ or error).strip().splitlines()[0].rstrip(".")
 
 
 def contents(args: PushArguments) -> tuple[str, str, dict[str, Path | bytes]]:

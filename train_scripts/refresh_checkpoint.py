@@ -27,9 +27,7 @@ from modeling_litegpt import modeling_litegpt
 from processing import processing_litegpt
 from train_scripts.checkpoint import AUTO_MAP, CUSTOM_PIPELINES, GENERATION_DEFAULTS
 from train_scripts.files import refuse_bad_input
-
-SMALL_FILES = ("*.json", "*.jinja", "*.py", "*.model", "*.txt")  # all that a checkpoint has beside its weights
-PROCESSOR_CODE = AUTO_MAP["AutoProcessor"]
+from train_scripts.push_to_hub import SMALL_FILES, hub_reason
 
 
 @dataclass
@@ -73,7 +71,7 @@ def refresh_repository(args: RefreshArguments) -> None:
                 create_pr=args.create_pr,
             )
     except (HTTPError, LocalEntryNotFoundError) as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0].rstrip(".")
+        reason = hub_reason(error)
         raise SystemExit(f"{args.repo_id}: {reason}. Nothing was changed; give the same command again.") from None
     print(f"{args.repo_id}: {_told(changes)}")
 
@@ -89,23 +87,25 @@ def refreshed_files(folder: Path, name: str | None = None) -> dict[str, bytes]:
     """
     name = name or str(folder)
     is_adapter = (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
-    if not is_adapter and _read(folder / "config.json", name).get("model_type") != "litegpt":
+    config = {} if is_adapter else _read(folder / "config.json", name)
+    if not is_adapter and config.get("model_type") != "litegpt":
         raise ValueError(f"{name} is no LiteGPT checkpoint: its config.json has another model_type.")
     processor = _read(folder / "processor_config.json", name)
     if processor.get("processor_class") not in (None, "LiteGPTProcessor"):
         raise ValueError(f"{name} has a processor of another kind, {processor['processor_class']}.")
 
     files = {path.name: path.read_bytes() for path in code_files(is_adapter)}
-    configurations = {"processor_config.json": processor | {"auto_map": {"AutoProcessor": PROCESSOR_CODE}}}
+    auto_map = {"AutoProcessor": AUTO_MAP["AutoProcessor"]}
+    configurations = {"processor_config.json": (processor, processor | {"auto_map": auto_map})}
     if not is_adapter:
-        config = _read(folder / "config.json", name)
-        configurations["config.json"] = config | {"auto_map": AUTO_MAP, "custom_pipelines": CUSTOM_PIPELINES}
-        generation = folder / "generation_config.json"
-        if generation.is_file():
-            configurations[generation.name] = GENERATION_DEFAULTS | _read(generation, name)
-    for file, values in configurations.items():
-        if values != _read(folder / file, name):
-            files[file] = (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
+        of_today = {"auto_map": AUTO_MAP, "custom_pipelines": CUSTOM_PIPELINES}
+        configurations["config.json"] = config, config | of_today
+        if (folder / "generation_config.json").is_file():
+            generation = _read(folder / "generation_config.json", name)
+            configurations["generation_config.json"] = generation, GENERATION_DEFAULTS | generation
+    for file, (present, wanted) in configurations.items():
+        if wanted != present:  # by value: how a file is laid out says nothing
+            files[file] = (json.dumps(wanted, indent=2, ensure_ascii=False) + "\n").encode()
     if (folder / "chat_template.jinja").is_file() and (template := _new_chat_template(folder)) is not None:
         files["chat_template.jinja"] = template.encode()
     return {file: text for file, text in files.items() if not _has(folder / file, text)}

@@ -25,6 +25,7 @@ from processing import processing_litegpt
 from processing.dicom import RadiographError
 from processing.processing_litegpt import LiteGPTProcessor
 from processing.radiograph import load_radiograph
+from tests.small_dicom import small_dicom
 from train_scripts.checkpoint import load_checkpoint
 from train_scripts.new_checkpoint import main as new_checkpoint
 
@@ -39,16 +40,8 @@ def png(picture: Image.Image = PICTURE, format: str = "PNG") -> bytes:
 
 
 def dicom() -> bytes:
-    dataset = pydicom.Dataset()
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1.1", "1.2.3"
-    dataset.Modality, dataset.PhotometricInterpretation, dataset.SamplesPerPixel = "DX", "MONOCHROME2", 1
-    dataset.Columns, dataset.Rows, dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 56, 48, 8, 8, 7
-    dataset.PixelRepresentation, dataset.WindowCenter, dataset.WindowWidth = 0, 128, 256
-    dataset.PixelData = GREYS.tobytes()
     file = BytesIO()
-    dataset.save_as(file, enforce_file_format=True)
+    small_dicom(GREYS).save_as(file, enforce_file_format=True)
     return file.getvalue()
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 from transformers import CLIPImageProcessor, CLIPImageProcessorPil
 
 from processing.processing_litegpt import LiteGPTProcessor
+from tests.small_dicom import small_dicom
 from train_scripts.checkpoint import load_checkpoint
 
 
@@ -78,15 +79,7 @@ def test_channels_are_one_grey_picture_normalised_with_clips_mean_and_deviation(
 def test_every_kind_of_radiograph_gives_the_same_tensors(processor, tmp_path):
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 56), dtype=np.uint8))
     picture.save(tmp_path / "radiograph.png")
-    dataset = pydicom.Dataset()
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1.1", "1.2.3"
-    dataset.Modality, dataset.PhotometricInterpretation, dataset.SamplesPerPixel = "DX", "MONOCHROME2", 1
-    dataset.Columns, dataset.Rows, dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 56, 48, 8, 8, 7
-    dataset.PixelRepresentation, dataset.WindowCenter, dataset.WindowWidth = 0, 128, 256
-    dataset.PixelData = picture.tobytes()
-    dataset.save_as(tmp_path / "radiograph.dicom", enforce_file_format=True)
+    small_dicom(np.asarray(picture)).save_as(tmp_path / "radiograph.dicom", enforce_file_format=True)
 
     sources = [
         picture,

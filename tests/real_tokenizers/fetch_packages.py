@@ -15,6 +15,8 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+from datasets_scripts.files import replacing
+
 FOLDER = Path(__file__).resolve().parents[2] / "outputs" / "real_tokenizers"
 LLAMA_PIECES = FOLDER / "llama_2_pieces.txt"
 SMOLLM2 = FOLDER / "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -45,9 +47,8 @@ def fetched(pattern: str, command: list[str]) -> Path:
 
 
 def write(path: Path, content: bytes) -> None:
-    incomplete = path.with_name(path.name + ".incomplete")
-    incomplete.write_bytes(content)
-    incomplete.rename(path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 if __name__ == "__main__":

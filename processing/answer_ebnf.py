@@ -21,7 +21,7 @@ def findings_ebnf(labels: Sequence[str], max_findings: int | None = None) -> str
     rules = [
         f'root ::= " "? {_quoted(FINDINGS_PREFIX)} ({_quoted(NO_FINDING)} | finding ("," finding){repeats}) "."',
         f'finding ::= "<p>" {finding}',
-        # box: the x1, then y1 behind that x1; x2: above the number, with its `><`; y2: above the number.
+        # box: the x1, then y1 after that x1; x2: above the number, with its `><`; y2: above the number.
         "box::=" + "|".join(f'"{x1}><"y1_{x1}' for x1 in range(100)),
     ]
     for x1 in range(100):

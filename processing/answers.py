@@ -9,7 +9,7 @@ the rounding of the paper's release (arXiv 2407.12064, section 4.2 and appendix 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 NO_FINDING = "No finding"
@@ -110,6 +110,23 @@ def text_to_diagnoses(text: str, labels: Sequence[str]) -> list[Diagnosis]:
     if NO_FINDING in names and len(names) > 1:
         raise AnswerError(f"{NO_FINDING} stands beside another diagnosis")
     return diagnoses
+
+
+def check_labels(
+    labels: Sequence[str],
+    write: Callable[[str], str],
+    read: Callable[[str, Sequence[str]], Sequence[Finding | Diagnosis]],
+) -> None:
+    """Refuses a label that an answer with it alone, written and read again, does not give back.
+
+    Raises:
+        ValueError: it names the label, and why.
+    """
+    for label in labels:
+        try:
+            read(write(label), [label])
+        except AnswerError as error:
+            raise ValueError(f"The label {label!r} cannot stand in an answer: {error}.") from None
 
 
 def _body(text: str, prefix: str) -> tuple[int, int]:

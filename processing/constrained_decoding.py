@@ -6,10 +6,10 @@ sampling and beams too. `ConstrainedGreedy` gives the same greedy answers and *j
 tokens,
 
 - those that are certain, because the automaton leaves one only (most of the text around labels and coordinates),
-- and behind them guesses, which the logits of the same pass verify: a right one saves a pass, at the first wrong one
-  the answer goes on with the model's own choice.
+- and after them guesses, which the logits of the same pass verify: a right one saves a pass, at the first wrong one
+  the answer continues with the model's own choice.
 
-Guesses are what the model itself chose at the same place in the last pass, behind guesses that were partly wrong
+Guesses are what the model itself chose at the same place in the last pass, after guesses that were partly wrong
 (Jacobi decoding, Santilli et al., arXiv 2305.10427): where a box lies depends on the image more than on the numbers
 that were written before it.
 """
@@ -33,9 +33,11 @@ from transformers import (
 from transformers.generation import BaseStreamer
 from transformers.utils import ModelOutput
 
-from .answer_grammar import FINDING_TASKS, AnswerGrammar, State
+from .answer_automaton import State
+from .answer_grammar import AnswerGrammar
 from .answers import NO_FINDING
 from .diagnosis_probabilities import CACHE, diagnosis_probabilities
+from .tasks import DIAGNOSES, FINDINGS, answer_kind
 
 # Guessed tokens that a pass reads at most: about two findings. On phantoms more would save 1% of the passes.
 LOOKAHEAD = 16
@@ -48,7 +50,7 @@ class ConstrainedGreedyOutput(ModelOutput):
     """What `ConstrainedGreedy` returns with `return_dict_in_generate=True`.
 
     Attributes:
-        sequences: (batch, prompt + new tokens) int64, as `generate` returns it: padding behind the end of an answer.
+        sequences: (batch, prompt + new tokens) int64, as `generate` returns it: padding after the end of an answer.
         token_probabilities: (batch, new tokens) float32, of each new token among those that the grammar allows in its
             place: 1 where it is certain, and for padding.
         candidates, candidate_probabilities: (batch, new tokens, most that may follow), what the grammar allows in the
@@ -133,7 +135,7 @@ class ConstrainedGreedy:
                 self._add_label_probabilities(running, scores, logits, reader)
             considered = list(zip(candidates, probabilities, strict=True))
             choice = zip(running, blocks, chosen.tolist(), probabilities.amax(-1).tolist(), considered, strict=True)
-            num_right = [answer.take(*of_row) for answer, *of_row in choice]
+            num_right = [answer.take(*row) for answer, *row in choice]
             if answer_streamer is not None:
                 for token in answers[0].tokens[num_streamed:]:
                     answer_streamer.put(torch.tensor([token]))
@@ -164,12 +166,12 @@ class ConstrainedGreedy:
     ) -> None:
         """Adds them where a pass has just read what they need: up to the first decision, or the prompt."""
         for row, answer in enumerate(answers):
-            if answer.task in FINDING_TASKS and not answer.label_probabilities:
+            if answer_kind(answer.task) is FINDINGS and not answer.label_probabilities:
                 decision, choice = _first_decision(self.grammar, answer.task)
                 if answer.state == decision:
                     place = len(answer.tokens) - answer.num_read - 1
                     answer.label_probabilities = {NO_FINDING: scores[row, place].softmax(dim=-1)[choice].item()}
-        rows = [row for row, answer in enumerate(answers) if answer.task not in FINDING_TASKS]
+        rows = [row for row, answer in enumerate(answers) if answer_kind(answer.task) is DIAGNOSES]
         if rows and reader.num_passes == 1:
             marginals = diagnosis_probabilities(reader.model, self.grammar, *reader.prompts(rows), logits[rows, 0])
             for row, values in zip(rows, marginals.tolist(), strict=True):
@@ -177,12 +179,12 @@ class ConstrainedGreedy:
 
 
 class _Answer:
-    """One row's answer so far, and guesses how it goes on.
+    """One row's answer so far, and guesses how it continues.
 
     Attributes:
         tokens: the prompt's last token, then those of the answer that are sure.
         num_read: how many of `tokens` are in the model's cache.
-        state: behind the last of `tokens`.
+        state: after the last of `tokens`.
         probabilities: of the answer's tokens.
         considered: for each of them what could have stood there, (tokens, probabilities); None where it is certain.
     """
@@ -198,7 +200,7 @@ class _Answer:
         self._grammar = grammar
         self._room = max_new_tokens
         self._jump_ahead = jump_ahead
-        self._guesses: list[int] = []  # what the model chose behind `tokens` when it last read guesses there
+        self._guesses: list[int] = []  # what the model chose after `tokens` when it last read guesses there
         self._add_certain()
 
     def block(self) -> tuple[list[int], list[int]]:
@@ -229,8 +231,8 @@ class _Answer:
 
         Args:
             block: what was read, as the last call of `block` returned it.
-            chosen, probabilities: of the model behind each of its tokens.
-            considered: (tokens, widest) ids and their probabilities, behind each of its tokens.
+            chosen, probabilities: of the model after each of its tokens.
+            considered: (tokens, widest) ids and their probabilities, after each of its tokens.
         """
         num_right = len(self.tokens) - self.num_read
         while True:
@@ -268,9 +270,9 @@ def _stacked(answers: list[_Answer], which: int, nothing: torch.Tensor) -> torch
 
 
 class _Reader:
-    """Reads tokens into the model's cache, for rows that go on by different numbers of tokens.
+    """Reads tokens into the model's cache, for rows that grow by different numbers of tokens.
 
-    A pass puts the tokens of all rows behind the longest row. What then lies between a row's own tokens is masked, and
+    A pass puts the tokens of all rows after the longest row. What then lies between a row's own tokens is masked, and
     their positions are given.
     """
 
@@ -293,7 +295,7 @@ class _Reader:
         self._mask = self._prompt_mask[:, :-1]
 
     def read(self, blocks: Sequence[list[int]], num_read: list[int]) -> torch.Tensor:
-        """(rows, longest block, vocabulary): logits behind each token of each row's block.
+        """(rows, longest block, vocabulary): logits after each token of each row's block.
 
         Args:
             num_read: how many tokens each row has read, from the prompt's last one on.
@@ -320,7 +322,7 @@ class _Reader:
         return self.model(**inputs).logits
 
     def keep(self, num_right: list[int], is_running: list[bool]) -> None:
-        """Forgets what of the last blocks lies behind the right tokens, and rows whose answers have ended."""
+        """Forgets what of the last blocks lies after the right tokens, and rows whose answers have ended."""
         rows = [row for row, goes_on in enumerate(is_running) if goes_on]
         if not rows:
             return
@@ -368,7 +370,7 @@ class AnswerLogitsProcessor(LogitsProcessor):
             if tokens[:-1] in self._states:
                 state, room = self._states[tokens[:-1]]
                 room -= 1
-                # Beams go on, with a score of -inf, where fewer tokens are allowed than there are beams.
+                # Beams continue, with a score of -inf, where fewer tokens are allowed than there are beams.
                 is_allowed = state != END and tokens[-1] in self._grammar.allowed[state.node]
                 state = self._grammar.advance(state, tokens[-1], room) if is_allowed else END
             else:
@@ -456,7 +458,7 @@ def _first_decision(grammar: AnswerGrammar, task: str) -> tuple[State, int]:
 
 @lru_cache(maxsize=1 << 16)
 def _first_guess(grammar: AnswerGrammar, node: int) -> int:
-    """Where the model has not chosen yet: the answer goes on; of the coordinates one in the middle."""
+    """Where the model has not chosen yet: the answer continues; of the coordinates one in the middle."""
     tokens = grammar.allowed[node]
     middle = len(tokens) // 2
     from_middle = [*tokens[middle:], *tokens[:middle]]
@@ -464,7 +466,7 @@ def _first_guess(grammar: AnswerGrammar, node: int) -> int:
 
 
 def _ends(grammar: AnswerGrammar, state: State, token: int) -> bool:
-    """Whether the answer certainly ends behind `token`."""
+    """Whether the answer certainly ends after `token`."""
     state = grammar.advance(state, token, ANY_ROOM)
     while state != END and len(grammar.allowed[state.node]) == 1:
         state = grammar.advance(state, grammar.allowed[state.node][0], ANY_ROOM)

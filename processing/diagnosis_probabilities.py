@@ -3,7 +3,7 @@
     P(label) = sum of P(answer) over the answers that name the label
     P(answer) = product over its tokens of the softmax over the tokens that the grammar allows there
 
-The answers share their beginnings: they form a trie of tokens. Its tokens are fed in one forward pass behind the
+The answers share their beginnings: they form a trie of tokens. Its tokens are fed in one forward pass after the
 prompt, each of them seeing the prompt and what stands before it in its own answers (the mask of SpecInfer, Miao et
 al., arXiv 2305.09781, section 4.2).
 """
@@ -17,8 +17,10 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from .answer_grammar import AnswerGrammar, State
+from .answer_automaton import State
+from .answer_grammar import AnswerGrammar
 from .answers import text_to_diagnoses
+from .tasks import DIAGNOSES
 
 MAX_TOKENS = 1024  # fed for one prompt
 # What the library calls the cache: `past_key_values` before transformers 5.24.
@@ -33,7 +35,7 @@ def diagnosis_probabilities(
     attention_mask: torch.Tensor,
     next_logits: torch.Tensor,
 ) -> torch.Tensor:
-    """The marginal probabilities of the diagnoses, right behind [vqa] prompts.
+    """The marginal probabilities of the diagnoses, right after [vqa] prompts.
 
     They are exact where the trie of all answers has at most `MAX_TOKENS` tokens, as with VinDr-CXR's 32 answers. With
     more labels it is cut: answers are followed up to the largest number of labels at which it fits (for ChestX-ray14's
@@ -77,7 +79,7 @@ def diagnosis_probabilities(
     logits = torch.cat([next_logits[:, None].float(), output.logits.to(device).float()], dim=1)
     choices = trie.choices.to(device).expand(rows, -1, -1)
     logits = logits.gather(2, choices.clamp(min=0)).masked_fill(choices < 0, -torch.inf)
-    # Behind the choices of all branchings, one that is certain fills up the paths of shorter answers.
+    # After the choices of all branchings, one that is certain fills up the paths of shorter answers.
     log_probabilities = torch.nn.functional.pad(logits.log_softmax(dim=-1).flatten(1), (0, 1))
     answers = log_probabilities[:, trie.paths.to(device)].sum(dim=-1).exp()
     return (answers[:, :, None] * trie.names.to(device)).sum(dim=1)
@@ -104,9 +106,9 @@ _Branches = dict[int, "_Branches | frozenset[str]"]  # token -> what follows, or
 
 @functools.lru_cache(maxsize=4)
 def _trie(grammar: AnswerGrammar) -> _Trie:
-    trie = None
+    trie, start = None, State(grammar.languages[DIAGNOSES.name].start)
     for size in range(1, len(grammar.diagnosis_labels) + 1):
-        larger = _flat(_branches(grammar, grammar.start("vqa"), (), size), grammar.diagnosis_labels)
+        larger = _flat(_branches(grammar, start, (), size), grammar.diagnosis_labels)
         if trie is not None and (len(larger.tokens) > MAX_TOKENS or len(larger.names) == len(trie.names)):
             break
         trie = larger

@@ -386,7 +386,7 @@ def _transfer_syntax(dataset: Any, uid: ModuleType) -> str:
 def _only_fragment(data: bytes) -> memoryview | None:
     """The stream of a single frame in a single fragment (PS3.5 A.4), as nearly all are, without a copy of it."""
     item, delimiter = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
-    start = 8 + int.from_bytes(data[4:8], "little")  # behind the Basic Offset Table
+    start = 8 + int.from_bytes(data[4:8], "little")  # after the Basic Offset Table
     end = start + 8 + int.from_bytes(data[start + 4 : start + 8], "little")
     if data[:4] == data[start : start + 4] == item and data[end : end + 4] in (delimiter, b"") and end <= len(data):
         return memoryview(data)[start + 8 : end]
@@ -402,7 +402,7 @@ def _check_codestream(frame: memoryview, syntax: str, header: _Header, name: str
 
     Decoders fill what is cut off with grey, and allocate what the stream says, however little the header says.
     """
-    if b"\xff\xd9" not in bytes(frame[-32:]):  # end of image, with padding behind it
+    if b"\xff\xd9" not in bytes(frame[-32:]):  # end of image, with padding after it
         raise unusable(name, "its compressed pixel data are cut short")
     is_jpeg = syntax in (*_JPEG, *_JPEG_LS)
     size = _jpeg_size(frame)[:3] if is_jpeg else _jpeg_2000_size(frame)

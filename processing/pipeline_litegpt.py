@@ -1,14 +1,10 @@
 """`pipeline("chest-xray-findings")`: radiographs -> findings with boxes in pixels, and diagnoses, all with scores."""
 
-import math
 import os
-import re
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import GeneratorType
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 from transformers import (
@@ -22,15 +18,13 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import ChunkPipeline
 from transformers.processing_utils import ProcessorMixin
 
-from .answer_grammar import DIAGNOSIS_TASKS, FINDING_TASKS, GRID
-from .answers import FINDINGS_PREFIX, AnswerError, Finding, text_to_diagnoses, text_to_findings
+from .answers import AnswerError
+from .box_scores import Answer, calibrated, written_text
 from .radiograph import holds_images
+from .tasks import ANSWER_KINDS, DEFAULT_TASKS, DIAGNOSES, AnswerKind, answer_kind
 
 TASK = "chest-xray-findings"
 CANDIDATES = 128  # that are kept of each step without the constraint
-RIGHT_IOU = 0.4  # above which a box counts as right
-_DRAWS = np.random.default_rng(0).random((4, 256))  # the same for every box
-_DIGITS = re.compile(r"(?P<digits>\d+)(?P<end>\D)?")
 
 
 class ChestXrayFindingsPipeline(ChunkPipeline):
@@ -103,10 +97,12 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
             if threshold != "operating_point":
                 raise ValueError(f"threshold is a number or 'operating_point', not '{threshold}'.")
             if not self.processor.score_thresholds:
-                raise ValueError("This checkpoint has no operating points; train_scripts/calibrate.py chooses them.")
+                raise ValueError(
+                    "This checkpoint has no operating points; evaluation_scripts/calibrate.py chooses them."
+                )
         return preprocess, forward, {} if threshold is None else {"threshold": threshold}
 
-    def preprocess(self, image: Any, tasks: tuple[str, ...] = ("identify", "vqa")) -> Iterator[dict[str, Any]]:
+    def preprocess(self, image: Any, tasks: tuple[str, ...] = DEFAULT_TASKS) -> Iterator[dict[str, Any]]:
         radiograph = self.processor.squash(image)
         for index, task in enumerate(tasks):
             inputs = self.processor(
@@ -163,7 +159,7 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         self, candidates: torch.Tensor, probabilities: torch.Tensor, text: str, starts: list[int]
     ) -> dict[int, dict[str, float]]:
         """`Answer.considered` of (tokens, candidates) ids and probabilities."""
-        places = [number for number in range(len(starts)) if any(map(str.isdigit, _written(text, starts, number)))]
+        places = [number for number in range(len(starts)) if any(map(str.isdigit, written_text(text, starts, number)))]
         if not places:
             return {}
         decode = self.tokenizer.backend_tokenizer.decode
@@ -189,20 +185,6 @@ def save_model_and_processor(
     processor.save_pretrained(folder, **kwargs)
 
 
-class Answer(NamedTuple):
-    """An answer's text, the character at which each of its tokens starts, and the tokens' probabilities.
-
-    `label_probabilities` are those of labels over all answers, where they are known; `considered`: number of a token
-    that writes digits -> the texts that the model considered in its place, with their probabilities.
-    """
-
-    text: str
-    starts: list[int]
-    probabilities: list[float]
-    label_probabilities: dict[str, float] = {}
-    considered: dict[int, dict[str, float]] = {}
-
-
 def structured_answers(
     answers: dict[str, Answer],
     size: tuple[int, int],
@@ -217,142 +199,46 @@ def structured_answers(
         processor: of the checkpoint, for its labels, temperatures and thresholds.
         threshold: of the findings' scores, see the pipeline.
     """
-    temperatures = processor.score_temperatures
-    result: dict[str, Any] = {"findings": [], "diagnoses": [], "probabilities": {}, "answers": {}, "malformed": {}}
+    result: dict[str, Any] = {kind.output: [] for kind in ANSWER_KINDS}
+    result |= {"probabilities": {}, "answers": {}, "malformed": {}}
     for task, answer in answers.items():
-        temperature = temperatures["finding" if task in FINDING_TASKS else "diagnosis"]
+        kind = answer_kind(task)
         probabilities = dict(answer.label_probabilities)
-        if task not in FINDING_TASKS:  # of findings it is the probability of an answer, "No finding", not of a box
+        if kind is DIAGNOSES:  # of findings it is the probability of an answer, "No finding", not of a box
+            temperature = processor.score_temperatures[kind.name]
             probabilities = {label: calibrated(p, temperature) for label, p in probabilities.items()}
         result["answers"][task], result["probabilities"][task] = answer.text, probabilities
         result["malformed"][task] = None
-        try:
-            if task in FINDING_TASKS:
-                result["findings"] += [
-                    {"label": finding.label, "score": score, "box": _in_pixels(finding.box, *size)}
-                    for finding, score in _scored_findings(answer, processor.finding_labels, temperature)
-                    if score is None or score >= _least_score(threshold, finding.label, processor)
-                ]
-            elif task in DIAGNOSIS_TASKS:
-                for diagnosis in text_to_diagnoses(answer.text, processor.diagnosis_labels):
-                    score = probabilities.get(diagnosis.label)
-                    if score is None and answer.starts:
-                        score = calibrated(_probability(diagnosis.span, answer), temperature)
-                    result["diagnoses"].append({"label": diagnosis.label, "score": score})
-        except AnswerError as error:
-            result["malformed"][task] = str(error)
+        if kind is not None:
+            try:
+                result[kind.output] += _named(answer, kind, size, processor, threshold)
+            except AnswerError as error:
+                result["malformed"][task] = str(error)
     return result
 
 
-def calibrated(probability: float, temperature: float) -> float:
-    """sigmoid(logit(probability) / temperature), without a logarithm of 0; also of arrays.
-
-    Source: temperature scaling, Guo et al., arXiv 1706.04599.
-    """
-    power = 1 / temperature
-    return probability**power / (probability**power + (1 - probability) ** power)
-
-
-class BoxProbabilities(NamedTuple):
-    """With which probabilities an answer names a finding."""
-
-    entry: float  # that a finding follows at all, in place of the answer's end
-    label: float
-    coordinates: np.ndarray  # (4, GRID + 1): of each value of x1, y1, x2 and y2, given what was written before it
-
-
-def box_score(box: Sequence[float], probabilities: BoxProbabilities) -> float:
-    """The score of a box, before calibration: the probability that it is right, as the model sees it.
-
-    That a finding follows, that it has this label, and that a box drawn from the coordinates' probabilities, each by
-    itself, has an IoU above 0.4 with the one written. Over three checkpoints trained on phantoms it ranks right above
-    wrong boxes with an AUROC of 0.96, 0.95 and 0.90, the product of the written tokens' probabilities with 0.90, 0.88
-    and 0.86. Its calibration error is 0.10, 0.11 and 0.08 without a temperature (benchmarks/box_score_definitions.py).
-    """
-    coordinates = zip(probabilities.coordinates, _DRAWS, strict=True)
-    drawn = np.stack([values.cumsum().searchsorted(points) for values, points in coordinates]) / GRID
-    drawn[drawn > 1] = np.nan  # something else than a coordinate; NaN is not near
-    x1, y1, x2, y2 = box
-    width = np.clip(np.minimum(drawn[2], x2) - np.maximum(drawn[0], x1), 0, None)
-    height = np.clip(np.minimum(drawn[3], y2) - np.maximum(drawn[1], y1), 0, None)
-    area = np.clip(drawn[2] - drawn[0], 0, None) * np.clip(drawn[3] - drawn[1], 0, None)
-    overlap = width * height
-    is_near = overlap > RIGHT_IOU * (area + (x2 - x1) * (y2 - y1) - overlap)
-    return float(probabilities.entry * probabilities.label * is_near.mean())
-
-
-def box_probabilities(findings: Sequence[Finding], answer: Answer) -> list[BoxProbabilities]:
-    """The probabilities of the findings that `answer`, which has probabilities, names."""
-    result, previous_end = [], len(FINDINGS_PREFIX)
-    for finding in findings:
-        start, end = finding.span
-        label_end = start - len("</p> ")
-        label_start = label_end - len(finding.label)
-        numbers = (number.span() for number in re.finditer(r"\d+", answer.text[start:end]))
-        result.append(
-            BoxProbabilities(
-                _probability((previous_end, label_start), answer),
-                _probability((label_start, label_end), answer),
-                np.stack([_coordinate((start + first, start + last), answer) for first, last in numbers]),
-            )
-        )
-        previous_end = end - 1  # the token that writes the last brace also says how the answer goes on
-    return result
-
-
-def _coordinate(span: tuple[int, int], answer: Answer) -> np.ndarray:
-    """(GRID + 1,): of each value of the coordinate that is written at `span`.
-
-    Where a coordinate takes several tokens, the model did not look at what follows a digit that it did not write: that
-    digit's probability is spread evenly over the values that begin with it.
-    """
-    values = np.zeros(GRID + 1)
-    before, remaining = "", 1.0
-    first, last = max(0, bisect_right(answer.starts, span[0]) - 1), bisect_left(answer.starts, span[1])
-    for number in range(first, last):
-        written = _DIGITS.search(_written(answer.text, answer.starts, number))
-        for text, probability in answer.considered.get(number, {}).items():
-            match = _DIGITS.search(text)
-            if match is None or match["digits"] == written["digits"]:
-                continue
-            begins = before + match["digits"]
-            possible = [
-                v for v in range(GRID + 1) if str(v) == begins or not match["end"] and str(v).startswith(begins)
-            ]
-            values[possible] += remaining * probability / max(1, len(possible))
-        before, remaining = before + written["digits"], remaining * answer.probabilities[number]
-    values[int(before)] += remaining
-    return values
-
-
-def _written(text: str, starts: list[int], number: int) -> str:
-    """What the token `number` writes."""
-    return text[starts[number] : starts[number + 1] if number + 1 < len(starts) else len(text)]
-
-
-def _scored_findings(
-    answer: Answer, labels: Sequence[str], temperature: float
-) -> Iterator[tuple[Finding, float | None]]:
-    findings = text_to_findings(answer.text, labels)
-    if not answer.starts:
-        return zip(findings, [None] * len(findings), strict=True)
-    scores = [
-        calibrated(box_score(finding.box, p), temperature)
-        for finding, p in zip(findings, box_probabilities(findings, answer), strict=True)
-    ]
-    return zip(findings, scores, strict=True)
+def _named(
+    answer: Answer,
+    kind: AnswerKind,
+    size: tuple[int, int],
+    processor: ProcessorMixin,
+    threshold: float | str | None,
+) -> list[dict[str, Any]]:
+    """What the answer names, with scores, and boxes in pixels."""
+    labels, temperature = getattr(processor, f"{kind.name}_labels"), processor.score_temperatures[kind.name]
+    named = []
+    for item, score in kind.scored(answer, labels, temperature):
+        if not kind.has_boxes:
+            named.append({"label": item.label, "score": score})
+        elif score is None or score >= _least_score(threshold, item.label, processor):
+            named.append({"label": item.label, "score": score, "box": _in_pixels(item.box, *size)})
+    return named
 
 
 def _least_score(threshold: float | str | None, label: str, processor: ProcessorMixin) -> float:
     if threshold == "operating_point":
         return processor.score_thresholds.get(label, 0.0)
     return threshold or 0.0
-
-
-def _probability(span: tuple[int, int], answer: Answer) -> float:
-    """The product over the tokens that write at least one character of `span`."""
-    first = max(0, bisect_right(answer.starts, span[0]) - 1)
-    return math.prod(answer.probabilities[first : bisect_left(answer.starts, span[1])])
 
 
 class GreedyTokenProbabilities(LogitsProcessor):
@@ -389,7 +275,7 @@ def _decode(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> tuple[str,
             length += len(text) - len(decode(context))
             context, written = written, []
     text = tokenizer.decode(tokens, skip_special_tokens=True)
-    answer = text.removeprefix(" ")  # a byte-level tokenizer begins with the space behind `[/INST]`
+    answer = text.removeprefix(" ")  # a byte-level tokenizer begins with the space after `[/INST]`
     return answer, [max(0, start - len(text) + len(answer)) for start in starts]
 
 

@@ -15,20 +15,22 @@ from transformers.processing_utils import MultiModalData, ProcessorMixin
 from transformers.tokenization_utils_base import AddedToken, PreTrainedTokenizerBase
 from transformers.utils import is_torch_tensor
 
-from .answer_grammar import AnswerGrammar, answer_tokens
+from .answer_automaton import answer_tokens
+from .answer_grammar import AnswerGrammar
 from .chat_pipeline_litegpt import RadiographTextPipeline  # noqa: F401 (its file must travel wherever this one does)
 from .constrained_decoding import AnswerLogitsProcessor, ConstrainedGreedy
 from .dicom import MAX_BYTES, unusable
 from .pipeline_litegpt import ChestXrayFindingsPipeline  # noqa: F401 (its file must travel wherever this one does)
 from .radiograph import SquashedRadiograph, holds_images, load_radiograph, squash_radiograph
+from .tasks import TASKS
 
 IMAGE_TOKEN, IMAGE_END_TOKEN, VISUAL_TOKEN = "<image>", "</image>", "<visual>"
-IDENTIFIER_TOKENS = ("[identify]", "[vqa]", "[grounding]")
+IDENTIFIER_TOKENS = tuple(task.identifier for task in TASKS.values())
 LITEGPT_TOKENS = (IMAGE_TOKEN, IMAGE_END_TOKEN, VISUAL_TOKEN, *IDENTIFIER_TOKENS)
 
 # Llama 2's chat format. The system message goes into the first user turn. An image item becomes `<image>` and stands
 # first in its turn, wherever the user put it: a checkpoint is trained on no other order. The answer has the space
-# behind `[/INST]` in its first token, see `answer_tokens`.
+# after `[/INST]` in its first token, see `answer_tokens`.
 CHAT_TEMPLATE = (
     "{%- set ns = namespace(system='') -%}"
     "{%- macro text_of(content, role) -%}"
@@ -159,7 +161,7 @@ class LiteGPTProcessor(ProcessorMixin):
         return self.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
 
     def answer_ids(self, answer: str) -> list[int]:
-        """The tokens of an answer behind a prompt, in training as in every chat, without the end-of-sequence token."""
+        """The tokens of an answer after a prompt, in training as in every chat, without the end-of-sequence token."""
         return answer_tokens(self.tokenizer, answer)[0]
 
     @cached_property
@@ -297,7 +299,7 @@ class LiteGPTProcessor(ProcessorMixin):
         return [processor(pictures, **options)["pixel_values"] for processor in processors]
 
     def _check_special_mm_tokens(self, text, text_inputs, modalities):
-        # The library counts `<image>`, which may be left where truncation cuts the placeholders behind it.
+        # The library counts `<image>`, which may be left where truncation cuts the placeholders after it.
         for ids in text_inputs["input_ids"]:
             ids = ids.tolist() if hasattr(ids, "tolist") else list(ids)
             if ids.count(self.image_token_ids[0]) < self.image_seq_length * ids.count(self.image_token_id):
@@ -336,7 +338,7 @@ class LiteGPTProcessor(ProcessorMixin):
 def chat_template_for(tokenizer: PreTrainedTokenizerBase) -> str:
     """The chat template in which a turn has the tokens that the tokenizer writes for the turn by itself.
 
-    Llama 2-Chat was trained on `▁[` behind the beginning-of-sequence token. Of `<s>[INST]` transformers' tokenizer
+    Llama 2-Chat was trained on `▁[` after the beginning-of-sequence token. Of `<s>[INST]` transformers' tokenizer
     makes `[` or `▁[`, by an option (`legacy`) that is not saved; of `<s> [INST]` it always makes `▁[`. A
     byte-level tokenizer has no space at the beginning of a text, so there is none in its template.
     """
@@ -394,7 +396,7 @@ def _local(source: Any) -> Any:
 
 
 def _download(url: str) -> bytes:
-    """The file behind a URL: the library's `load_image` would take pictures alone, and clip those of 16 bits."""
+    """The file at a URL: the library's `load_image` would take pictures alone, and clip those of 16 bits."""
     try:
         with urlopen(Request(url, headers={"User-Agent": "LiteGPT"}), timeout=_TIMEOUT) as response:
             return response.read(MAX_BYTES + 1)

@@ -8,9 +8,9 @@ from functools import cache
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaTokenizer
 
-from datasets_scripts.instructions import instructions_for
-from processing.answers import NO_FINDING, Finding, diagnoses_to_text, findings_to_text
-from processing.processing_litegpt import add_litegpt_tokens
+from litegpt.datasets_scripts.instructions import instructions_for
+from litegpt.processing.answers import NO_FINDING, Finding, diagnoses_to_text, findings_to_text
+from litegpt.processing.processing_litegpt import add_litegpt_tokens
 
 # How SentencePiece parts a text before it merges, with Llama 2's options: at spaces, a digit alone, and letters apart
 # from signs. So `><`, `},` and `▁{` can be one token, as in Llama 2, and a coordinate is a token a digit.

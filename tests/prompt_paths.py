@@ -7,9 +7,9 @@ from PIL import Image
 from transformers import CLIPImageProcessor, ImageTextToTextPipeline, PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-from datasets_scripts.instructions import instructions_for
-from processing.processing_litegpt import LiteGPTProcessor, add_litegpt_tokens
-from train_scripts.examples import ChatCollator, prompt_ids
+from litegpt.datasets_scripts.instructions import instructions_for
+from litegpt.processing.processing_litegpt import LiteGPTProcessor, add_litegpt_tokens
+from litegpt.train_scripts.examples import ChatCollator, prompt_ids
 
 PICTURE = Image.new("L", (48, 40), 90)
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from processing.answers import Finding, diagnoses_to_text, findings_to_text
+from litegpt.modeling_litegpt.answer_tokenizer import train_tokenizer
+from litegpt.processing.answers import Finding, diagnoses_to_text, findings_to_text
 from tests.llama_like_tokenizer import llama_like_tokenizer, random_box
-from train_scripts.new_checkpoint import train_tokenizer
 
 
 def llama_file_tokenizer(finding_labels: Sequence[str], diagnosis_labels: Sequence[str]) -> PreTrainedTokenizerFast:

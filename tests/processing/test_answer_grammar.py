@@ -11,10 +11,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from xgrammar.contrib.hf import LogitsProcessor as XGrammarLogitsProcessor
 
-from datasets_scripts import chestx_ray14, vindr_cxr
-from datasets_scripts.instructions import instructions_for
-from processing.answer_grammar import AnswerGrammar, answer_tokens
-from processing.answers import (
+from litegpt.datasets_scripts import chestx_ray14, vindr_cxr
+from litegpt.datasets_scripts.instructions import instructions_for
+from litegpt.modeling_litegpt.checkpoints import load_checkpoint
+from litegpt.processing.answer_automaton import answer_tokens
+from litegpt.processing.answer_grammar import AnswerGrammar
+from litegpt.processing.answers import (
     DIAGNOSES_PREFIX,
     FINDINGS_PREFIX,
     NO_FINDING,
@@ -28,7 +30,6 @@ from processing.answers import (
 from tests.llama_like_tokenizer import llama_like_tokenizer
 from tests.llama_like_tokenizer import random_box as box
 from tests.tokenizer_kinds import TOKENIZERS
-from train_scripts.checkpoint import load_checkpoint
 
 TASKS = ("identify", "vqa")
 MANY = [f"{side} {name} {n}" for side in ("Left", "Right") for name in ("mass", "opacity") for n in range(38)][:150]
@@ -344,8 +345,8 @@ def test_with_max_new_tokens_the_ebnf_has_no_more_findings_than_fit(llama_gramma
         accepted.append(all(matcher.accept_token(token) for token in training_tokens(tokenizer, answer)))
     most = accepted.index(False) - 1
     assert accepted == [count <= most for count in range(10)]
-    longest = llama_grammar.least_room("identify") + (most - 1) * llama_grammar.longest_finding
-    assert longest <= 100 < longest + llama_grammar.longest_finding
+    longest = llama_grammar.least_room("identify") + (most - 1) * llama_grammar.languages["finding"].longest_finding
+    assert longest <= 100 < longest + llama_grammar.languages["finding"].longest_finding
 
 
 class Automaton(LogitsProcessor):

@@ -1,6 +1,6 @@
 import pytest
 
-from processing.answers import (
+from litegpt.processing.answers import (
     AnswerError,
     Finding,
     box_to_text,

@@ -16,12 +16,13 @@ from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_mo
 from PIL import Image
 from transformers import LogitsProcessorList, TextIteratorStreamer, set_seed
 
-from modeling_litegpt import LiteGPTForConditionalGeneration
-from processing.answers import FINDINGS_PREFIX, text_to_diagnoses, text_to_findings
-from processing.constrained_decoding import ConstrainedGreedyOutput
-from processing.processing_litegpt import VISUAL_TOKEN, LiteGPTProcessor
+from litegpt.modeling_litegpt import LiteGPTForConditionalGeneration
+from litegpt.modeling_litegpt.adapters import LORA_TARGET_MODULES
+from litegpt.modeling_litegpt.checkpoints import load_checkpoint, new_processor
+from litegpt.processing.answers import FINDINGS_PREFIX, text_to_diagnoses, text_to_findings
+from litegpt.processing.constrained_decoding import ConstrainedGreedyOutput
+from litegpt.processing.processing_litegpt import VISUAL_TOKEN, LiteGPTProcessor
 from tests.stranger import NOTHING_OF_OURS
-from train_scripts.checkpoint import LORA_TARGET_MODULES, load_checkpoint, new_processor
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from llama_like_tokenizer import llama_like_tokenizer

@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from processing import diagnosis_probabilities as module
-from processing.answer_grammar import AnswerGrammar
-from processing.answers import NO_FINDING, text_to_diagnoses
-from processing.diagnosis_probabilities import CACHE, diagnosis_probabilities
-from train_scripts.checkpoint import load_checkpoint
+from litegpt.modeling_litegpt.checkpoints import load_checkpoint
+from litegpt.processing import diagnosis_probabilities as module
+from litegpt.processing.answer_grammar import AnswerGrammar
+from litegpt.processing.answers import NO_FINDING, text_to_diagnoses
+from litegpt.processing.diagnosis_probabilities import CACHE, diagnosis_probabilities
 
 LABELS = ["Lung tumor", "Pneumonia", "Tuberculosis", "Other diseases", "COPD", NO_FINDING]
 

@@ -19,9 +19,9 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
-from processing import dicom
-from processing.dicom import RadiographError, dicom_to_radiograph
-from processing.radiograph import load_radiograph
+from litegpt.processing import dicom
+from litegpt.processing.dicom import RadiographError, dicom_to_radiograph
+from litegpt.processing.radiograph import load_radiograph
 
 ROOT = Path(__file__).parents[2]
 
@@ -451,8 +451,8 @@ def test_real_chest_radiographs_are_read(real_cxr, file, size, recwarn):
 
 READ_EVERY_FILE = """
 import json, resource, sys, warnings
-from processing.dicom import RadiographError
-from processing.radiograph import load_radiograph
+from litegpt.processing.dicom import RadiographError
+from litegpt.processing.radiograph import load_radiograph
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
 outcomes = {}
 for file in sys.argv[1:]:

@@ -33,8 +33,8 @@ from pydicom import Dataset, uid
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 
-from processing.dicom import RadiographError
-from processing.radiograph import load_radiograph, squash_radiograph
+from litegpt.processing.dicom import RadiographError
+from litegpt.processing.radiograph import load_radiograph, squash_radiograph
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="peak memory of one case is read from /proc/self")
 

@@ -19,8 +19,8 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
 
-from processing.dicom import RadiographError
-from processing.radiograph import load_radiograph
+from litegpt.processing.dicom import RadiographError
+from litegpt.processing.radiograph import load_radiograph
 
 # --- The reference ---------------------------------------------------------------------------------------------------
 

@@ -21,13 +21,13 @@ from PIL import Image
 from transformers import CLIPImageProcessorPil
 from trl import GRPOConfig, GRPOTrainer
 
-from processing import processing_litegpt
-from processing.dicom import RadiographError
-from processing.processing_litegpt import LiteGPTProcessor
-from processing.radiograph import load_radiograph
+from litegpt.modeling_litegpt.checkpoints import load_checkpoint
+from litegpt.modeling_litegpt.new_checkpoint import main as new_checkpoint
+from litegpt.processing import processing_litegpt
+from litegpt.processing.dicom import RadiographError
+from litegpt.processing.processing_litegpt import LiteGPTProcessor
+from litegpt.processing.radiograph import load_radiograph
 from tests.small_dicom import small_dicom
-from train_scripts.checkpoint import load_checkpoint
-from train_scripts.new_checkpoint import main as new_checkpoint
 
 GREYS = np.random.default_rng(0).integers(0, 256, (48, 56), dtype=np.uint8)
 PICTURE = Image.fromarray(GREYS)

@@ -13,20 +13,17 @@ from peft import LoraConfig, get_peft_model
 from PIL import Image
 from transformers import BitsAndBytesConfig, pipeline
 
-from processing.answers import text_to_findings
-from processing.pipeline_litegpt import (
-    Answer,
-    BoxProbabilities,
+from litegpt.modeling_litegpt.adapters import LORA_TARGET_MODULES
+from litegpt.modeling_litegpt.checkpoints import load_checkpoint
+from litegpt.processing.answers import text_to_findings
+from litegpt.processing.box_scores import Answer, BoxProbabilities, box_probabilities, box_score, calibrated
+from litegpt.processing.pipeline_litegpt import (
     ChestXrayFindingsPipeline,
     GreedyTokenProbabilities,
     _decode,
-    box_probabilities,
-    box_score,
-    calibrated,
     structured_answers,
 )
 from tests.stranger import NOTHING_OF_OURS
-from train_scripts.checkpoint import LORA_TARGET_MODULES, load_checkpoint
 
 FINDINGS = (
     "Local diseases of this chest radiograph are <p>Cardiomegaly</p> {<38><52><81><74>},<p>ILD</p> {<0><10><50><90>}."

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPImageProcessorPil
 
-from processing.processing_litegpt import LiteGPTProcessor
+from litegpt.modeling_litegpt.checkpoints import load_checkpoint
+from litegpt.processing.processing_litegpt import LiteGPTProcessor
 from tests.small_dicom import small_dicom
-from train_scripts.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")

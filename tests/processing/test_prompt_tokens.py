@@ -5,13 +5,13 @@ import transformers
 from jinja2 import TemplateError
 from packaging.version import Version
 
-from datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
-from processing.answers import Finding, diagnoses_to_text, findings_to_text
-from processing.processing_litegpt import LiteGPTProcessor
+from litegpt.datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
+from litegpt.modeling_litegpt.checkpoints import load_checkpoint
+from litegpt.processing.answers import Finding, diagnoses_to_text, findings_to_text
+from litegpt.processing.processing_litegpt import LiteGPTProcessor
 from tests.llama_like_tokenizer import llama_like_tokenizer
 from tests.prompt_paths import PICTURE, answered_by_path, chat, pipeline_of, processor_of, prompt_by_path
 from tests.tokenizer_kinds import TOKENIZERS
-from train_scripts.checkpoint import load_checkpoint
 
 KINDS = TOKENIZERS | {
     "Llama, legacy": lambda *labels: llama_like_tokenizer(*labels, legacy=True),

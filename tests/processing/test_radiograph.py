@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from pydicom import uid
 
-from datasets_scripts.phantom_cxr import encode_dicom
-from datasets_scripts.phantom_pictures import draw_phantom
-from processing.dicom import RadiographError
-from processing.radiograph import load_radiograph, squash_radiograph
+from litegpt.datasets_scripts.phantom_cxr import encode_dicom
+from litegpt.datasets_scripts.phantoms.picture import draw_phantom
+from litegpt.processing.dicom import RadiographError
+from litegpt.processing.radiograph import load_radiograph, squash_radiograph
 
 SIZES = ((64, 64), (80, 96))
 

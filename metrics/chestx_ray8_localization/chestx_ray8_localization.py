@@ -1,12 +1,15 @@
 """Localisation accuracy and average false positives per class, as the ChestX-ray8 paper reports them."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import datasets
 import evaluate
-import numpy as np
+
+from litegpt.metrics.boxes import chestx_ray8_scores
 
 IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # the paper's Table 7
 IOBB_THRESHOLDS = (0.1, 0.25, 0.5, 0.75, 0.9)  # its Tables 4 and 19
-ROUNDING = 1e-9  # a ratio that is the threshold up to float rounding is not above it
 
 _DESCRIPTION = """\
 Per class, the share of true boxes that are found (Acc.) and the average number of false boxes an image (AFP), where
@@ -63,43 +66,9 @@ _CITATION = """\
 """
 
 
-def _ratios(references, predictions):
-    """(references, predictions) IoU and IoBB of xyxy boxes; 0 for detected boxes without area or inside out.
-
-    Args:
-        references: (n, 4) float, with an area.
-        predictions: (m, 4) float.
-    """
-    top_left = np.maximum(references[:, None, :2], predictions[None, :, :2])
-    bottom_right = np.minimum(references[:, None, 2:], predictions[None, :, 2:])
-    intersection = np.clip(bottom_right - top_left, 0, None).prod(-1)
-    reference_areas = (references[:, 2:] - references[:, :2]).prod(-1)[:, None]
-    prediction_areas = (predictions[:, 2:] - predictions[:, :2]).prod(-1)[None, :]
-    zeros, overlap = np.zeros_like(intersection), intersection > 0
-    iou = np.divide(intersection, reference_areas + prediction_areas - intersection, out=zeros.copy(), where=overlap)
-    iobb = np.divide(intersection, np.broadcast_to(prediction_areas, zeros.shape), out=zeros, where=overlap)
-    return iou, iobb
-
-
-def _read_boxes(images, what, need_area):
-    """(n,) image indices, (n,) labels and (n, 4) boxes of all images."""
-    image_of = np.repeat(np.arange(len(images)), [len(image) for image in images])
-    items = [item for image in images for item in image]
-    labels = np.array([item["label"] for item in items], dtype=object)
-    boxes = np.array([item["box"] for item in items], dtype=np.float64).reshape(-1, 4)
-    # The comparison is also false for NaN. 1e-6 leaves room for boxes that went through float32.
-    bad = ~((boxes >= -1e-6) & (boxes <= 1 + 1e-6)).all(-1)
-    if bad.any():
-        raise ValueError(f"{what}[{image_of[bad][0]}] has the box {boxes[bad][0].tolist()}, not xyxy in [0, 1].")
-    flat = ~(boxes[:, 2:] > boxes[:, :2]).all(-1)
-    if need_area and flat.any():
-        raise ValueError(f"{what}[{image_of[flat][0]}] has the box {boxes[flat][0].tolist()}, which has no area.")
-    return image_of, labels, boxes
-
-
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class ChestXray8Localization(evaluate.Metric):
-    def _info(self):
+    def _info(self) -> evaluate.MetricInfo:
         boxes = datasets.List(
             {"label": datasets.Value("string"), "box": datasets.List(datasets.Value("float64"), length=4)}
         )
@@ -111,41 +80,11 @@ class ChestXray8Localization(evaluate.Metric):
             reference_urls=["https://arxiv.org/abs/1705.02315"],
         )
 
-    def _compute(self, predictions, references, iou_thresholds=IOU_THRESHOLDS, iobb_thresholds=IOBB_THRESHOLDS):
-        boxed = [image for image in range(len(references)) if references[image]]
-        _read_boxes(predictions, "predictions", need_area=False)  # an image that does not enter is checked too
-        true_image, true_label, true = _read_boxes(references, "references", need_area=True)
-        true_image = np.searchsorted(boxed, true_image)
-        detected_image, detected_label, detected = _read_boxes(
-            [predictions[image] for image in boxed], "predictions", need_area=False
-        )
-        # A true box's best ratio over the detected boxes of its label in its image, and the other way round.
-        best_of_true = {"iou": np.zeros(len(true)), "iobb": np.zeros(len(true))}
-        best_of_detected = {"iou": np.zeros(len(detected)), "iobb": np.zeros(len(detected))}
-        true_starts = np.searchsorted(true_image, np.arange(len(boxed) + 1))
-        detected_starts = np.searchsorted(detected_image, np.arange(len(boxed) + 1))
-        for image in range(len(boxed)):
-            of_true = slice(*true_starts[image : image + 2])
-            of_detected = slice(*detected_starts[image : image + 2])
-            if of_detected.start == of_detected.stop:
-                continue
-            same_label = true_label[of_true, None] == detected_label[None, of_detected]
-            for name, ratio in zip(("iou", "iobb"), _ratios(true[of_true], detected[of_detected]), strict=True):
-                ratio = np.where(same_label, ratio, 0)
-                best_of_true[name][of_true] = ratio.max(1)
-                best_of_detected[name][of_detected] = ratio.max(0)
-
-        per_class = {}
-        for label in sorted({*true_label, *detected_label}):
-            is_true, is_detected = true_label == label, detected_label == label
-            scores = {"num_boxes": int(is_true.sum()), "num_detections": int(is_detected.sum())}
-            for name, thresholds in (("iou", iou_thresholds), ("iobb", iobb_thresholds)):
-                found, claimed = best_of_true[name][is_true], best_of_detected[name][is_detected]
-                scores[f"accuracy_at_{name}"] = {
-                    str(t): float((found > t + ROUNDING).mean()) if len(found) else None for t in thresholds
-                }
-                scores[f"false_positives_at_{name}"] = {
-                    str(t): float((claimed <= t + ROUNDING).sum() / len(boxed)) for t in thresholds
-                }
-            per_class[label] = scores
-        return {"per_class": per_class, "num_images": len(boxed), "num_boxes": len(true)}
+    def _compute(
+        self,
+        predictions: Sequence[Sequence[dict[str, Any]]],
+        references: Sequence[Sequence[dict[str, Any]]],
+        iou_thresholds: Sequence[float] = IOU_THRESHOLDS,
+        iobb_thresholds: Sequence[float] = IOBB_THRESHOLDS,
+    ) -> dict[str, Any]:
+        return chestx_ray8_scores(predictions, references, iou_thresholds, iobb_thresholds)

@@ -1,8 +1,12 @@
 """Multi-label classification of findings or diagnoses, per class, averaged, and as Finding against No finding."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import datasets
 import evaluate
-import numpy as np
+
+from litegpt.metrics.labels import classification_scores, read_labels
 
 _DESCRIPTION = """\
 Precision, recall, F1 and support of label sets, one set an image: per class, in the four averages of scikit-learn's
@@ -50,45 +54,9 @@ _CITATION = """\
 """
 
 
-def _ratio(numerator, denominator):
-    """numerator / denominator, 0 where the denominator is 0."""
-    numerator, denominator = np.asarray(numerator, float), np.asarray(denominator, float)
-    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
-
-
-def _scores(true_positives, predicted, actual):
-    """Precision, recall and F1 of counts, elementwise."""
-    return (
-        _ratio(true_positives, predicted),
-        _ratio(true_positives, actual),
-        _ratio(2 * np.asarray(true_positives), np.asarray(predicted) + np.asarray(actual)),
-    )
-
-
-def _as_dict(precision, recall, f1, support):
-    return {"precision": float(precision), "recall": float(recall), "f1": float(f1), "support": int(support)}
-
-
-def _binary_scores(true_positives, predicted, actual):
-    return _as_dict(*_scores(true_positives, predicted, actual), actual)
-
-
-def _indicator_matrix(label_lists, labels, negative_label, what):
-    """(images, labels) bool. `negative_label` is always a known name, but a column only if it is among `labels`."""
-    columns = {label: column for column, label in enumerate(labels)}
-    matrix = np.zeros((len(label_lists), len(labels)), dtype=bool)
-    for row, image_labels in enumerate(label_lists):
-        for label in image_labels:
-            if label in columns:
-                matrix[row, columns[label]] = True
-            elif label != negative_label:
-                raise ValueError(f"{what}[{row}] has the label {label!r}, which is not among `labels`.")
-    return matrix
-
-
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class FindingClassification(evaluate.Metric):
-    def _info(self):
+    def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
@@ -102,38 +70,11 @@ class FindingClassification(evaluate.Metric):
             reference_urls=["https://arxiv.org/abs/2407.12064"],
         )
 
-    def _compute(self, predictions, references, labels, negative_label="No finding"):
-        if not labels or len(set(labels)) != len(labels):
-            raise ValueError("`labels` must name at least one class and none twice.")
-        if not references:
-            raise ValueError("There are no images to score.")
-        references = [image or [negative_label] for image in references]
-        predicted = _indicator_matrix(predictions, labels, negative_label, "predictions")
-        actual = _indicator_matrix(references, labels, negative_label, "references")
-
-        has_finding = np.array([any(label != negative_label for label in image) for image in references], dtype=bool)
-        says_finding = np.array([any(label != negative_label for label in image) for image in predictions], dtype=bool)
-        is_empty = np.array([len(image) == 0 for image in predictions], dtype=bool)
-        says_finding[is_empty] = ~has_finding[is_empty]
-
-        hits = predicted & actual
-        precision, recall, f1 = _scores(hits.sum(0), predicted.sum(0), actual.sum(0))
-        support = actual.sum(0)
-        total = int(support.sum())
-        weights = _ratio(support, total)
-        by_image = _scores(hits.sum(1), predicted.sum(1), actual.sum(1))
-        return {
-            "finding": _binary_scores((has_finding & says_finding).sum(), says_finding.sum(), has_finding.sum()),
-            "no_finding": _binary_scores(
-                (~has_finding & ~says_finding).sum(), (~says_finding).sum(), (~has_finding).sum()
-            ),
-            "per_class": {
-                label: _as_dict(precision[i], recall[i], f1[i], support[i]) for i, label in enumerate(labels)
-            },
-            "micro": _as_dict(*_scores(hits.sum(), predicted.sum(), total), total),
-            "macro": _as_dict(precision.mean(), recall.mean(), f1.mean(), total),
-            "weighted": _as_dict(precision @ weights, recall @ weights, f1 @ weights, total),
-            "samples": _as_dict(*(values.mean() for values in by_image), total),
-            "num_images": len(references),
-            "num_empty_predictions": int(is_empty.sum()),
-        }
+    def _compute(
+        self,
+        predictions: Sequence[Sequence[str]],
+        references: Sequence[Sequence[str]],
+        labels: Sequence[str],
+        negative_label: str = "No finding",
+    ) -> dict[str, Any]:
+        return classification_scores(read_labels(predictions, references, labels, negative_label))

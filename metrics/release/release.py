@@ -2,6 +2,8 @@
 
 import re
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import datasets
 import evaluate
@@ -76,22 +78,25 @@ _ENTRY = re.compile(r"<p>([^<>]+)</p> \{<(\d+)><(\d+)><(\d+)><(\d+)>\}")
 _END_OF_SENTENCE = re.compile(r"(?<=[.!?])(\s+|$)")
 _ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
+Box = tuple[int, int, int, int]  # xyxy in hundredths
+Pairs = Counter[tuple[str, str]]  # (prediction, reference) -> number of images that have it
+
 
 class _NoSynonyms:
     """In WordNet's place: no word has a synonym."""
 
-    def synsets(self, word):
+    def synsets(self, word: str) -> list[Any]:
         return []
 
 
-def _names(answer, label):
+def _names(answer: str, label: str) -> bool:
     """Whether `label` stands anywhere in the answer, inside another word too."""
     return label.lower() in _TAG.sub("", answer).lower()
 
 
-def _report(truths, answers, **kwargs):
+def _report(truths: Any, answers: Any, **options: Any) -> dict[str, dict[str, float | int]]:
     """scikit-learn's report with the names of `finding_classification`."""
-    report = classification_report(truths, answers, output_dict=True, zero_division=0, **kwargs)
+    report = classification_report(truths, answers, output_dict=True, zero_division=0, **options)
     return {
         name: {
             "precision": float(scores["precision"]),
@@ -104,7 +109,9 @@ def _report(truths, answers, **kwargs):
     }
 
 
-def _classification(predictions, references, labels, negative_label):
+def _classification(
+    predictions: Sequence[str], references: Sequence[str], labels: Sequence[str], negative_label: str
+) -> dict[str, Any]:
     is_named = [
         np.array([[_names(answer, label) for label in labels] for answer in answers], dtype=int)
         for answers in (references, predictions)
@@ -120,14 +127,14 @@ def _classification(predictions, references, labels, negative_label):
     }
 
 
-def _boxes(answer):
+def _boxes(answer: str) -> list[tuple[str, Box]] | None:
     """[(label, (x1, y1, x2, y2))] in hundredths; None where braces remain that are no box."""
     if re.search(r"[{}]", _ENTRY.sub("", answer)):
         return None
     return [(label, tuple(map(int, box))) for label, *box in _ENTRY.findall(answer)]
 
 
-def _inclusive_iou(a, b):
+def _inclusive_iou(a: Box, b: Box) -> float:
     """IoU of boxes whose x2 and y2 are the last pixel inside: each extent is one longer. 0 for boxes inside out."""
     width = min(a[2], b[2]) - max(a[0], b[0]) + 1
     height = min(a[3], b[3]) - max(a[1], b[1]) + 1
@@ -137,7 +144,9 @@ def _inclusive_iou(a, b):
     return width * height / (sum(areas) - width * height)
 
 
-def _localization(predictions, references, thresholds):
+def _localization(
+    predictions: Sequence[str], references: Sequence[str], thresholds: Sequence[float]
+) -> dict[str, Any]:
     best_ious, num_unread = [], 0  # one a true box
     for image, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
         answered, true = _boxes(prediction), _boxes(reference)
@@ -151,7 +160,7 @@ def _localization(predictions, references, thresholds):
     return {"accuracy_at_iou": accuracies, "num_boxes": len(best_ious), "num_unread": num_unread}
 
 
-def _text_overlap(predictions, references):
+def _text_overlap(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float | None]:
     predictions, references = ([_BOX.sub("", text) for text in texts] for texts in (predictions, references))
     pairs = Counter(zip(predictions, references, strict=True))  # many images share an answer
     return {
@@ -163,16 +172,16 @@ def _text_overlap(predictions, references):
     }
 
 
-def _rouge(pairs):
+def _rouge(pairs: Pairs) -> dict[str, float]:
     scorer = RougeScorer(_ROUGE_TYPES, use_stemmer=True)
-    of_pair = [
+    scores = [
         scorer.score(_END_OF_SENTENCE.sub("\n", reference), _END_OF_SENTENCE.sub("\n", prediction))
         for prediction, reference in pairs
     ]
-    return {name: _mean([scores[name].fmeasure for scores in of_pair], pairs) for name in _ROUGE_TYPES}
+    return {name: _mean([by_type[name].fmeasure for by_type in scores], pairs) for name in _ROUGE_TYPES}
 
 
-def _bleu(predictions, references):
+def _bleu(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     # `force`: an answer that ends in " ." is no sign of text that was split into tokens.
     corpus = BLEU(smooth_method="none", force=True).corpus_score(predictions, [references])
     scores = {}
@@ -184,7 +193,8 @@ def _bleu(predictions, references):
     return scores
 
 
-def _meteor(pairs, synonyms):
+def _meteor(pairs: Pairs, synonyms: Any) -> float:
+    """Mean METEOR; `synonyms` is NLTK's WordNet, or something that has its `synsets`."""
     words = {text: word_tokenize(text, preserve_line=True) for pair in pairs for text in pair}
     return _mean(
         [
@@ -195,7 +205,7 @@ def _meteor(pairs, synonyms):
     )
 
 
-def _swapped_cider(predictions, references):
+def _swapped_cider(predictions: Sequence[str], references: Sequence[str]) -> float:
     """CIDEr-D with the predictions in the references' place, and the other way round."""
     if not any(text.split() for text in predictions):
         return 0.0  # the library cannot count n-grams of nothing
@@ -205,12 +215,12 @@ def _swapped_cider(predictions, references):
     return float(Cider().compute_score(in_references_place, in_predictions_place)[0])
 
 
-def _mean(scores, pairs):
+def _mean(scores: Sequence[float], pairs: Pairs) -> float:
     """The mean over the images of `scores`, one a distinct pair; `pairs` counts the images of each."""
     return float(np.average(scores, weights=list(pairs.values())))
 
 
-def _has_wordnet():
+def _has_wordnet() -> bool:
     try:
         wordnet.ensure_loaded()
     except LookupError:
@@ -220,7 +230,7 @@ def _has_wordnet():
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class Release(evaluate.Metric):
-    def _info(self):
+    def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
@@ -231,7 +241,14 @@ class Release(evaluate.Metric):
             reference_urls=["https://arxiv.org/abs/2407.12064", "https://github.com/leduckhai/LiteGPT"],
         )
 
-    def _compute(self, predictions, references, labels, negative_label="No finding", thresholds=(0.3, 0.4, 0.5)):
+    def _compute(
+        self,
+        predictions: Sequence[str],
+        references: Sequence[str],
+        labels: Sequence[str],
+        negative_label: str = "No finding",
+        thresholds: Sequence[float] = (0.3, 0.4, 0.5),
+    ) -> dict[str, Any]:
         if len(labels) < 2 or len(set(labels)) != len(labels):
             raise ValueError("`labels` must name at least two classes and none twice.")
         if not references:

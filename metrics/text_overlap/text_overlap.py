@@ -2,7 +2,9 @@
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import datasets
 import evaluate
@@ -57,56 +59,81 @@ _BOX = re.compile(r"\{[^{}]*\}")
 _END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+")
 _ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
+Pairs = Counter[tuple[str, str]]  # (prediction, reference) -> number of images that have it
+
 
 class _NoSynonyms:
     """In WordNet's place: no word has a synonym."""
 
-    def synsets(self, word):
+    def synsets(self, word: str) -> list[Any]:
         return []
 
 
 class _Stemmer:
     """Porter's stemmer. Its stems are kept: answers have few different words, and stemming takes longest of all."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.stem = lru_cache(maxsize=2**16)(PorterStemmer().stem)
 
 
 class _RougeTokenizer:
     """`rouge_score`'s own tokens, with stems that are kept."""
 
-    def tokenize(self, text):
+    def tokenize(self, text: str) -> list[str]:
         return tokenize(text, _STEMMER)
 
 
 _STEMMER = _Stemmer()
 
 
-# Each function below takes `pairs`, {(prediction, reference): number of images that have it}. Without their boxes most
-# answers repeat (two thirds of VinDr-CXR's are "... No finding."), so each distinct pair or text is read once, and
-# weighed.
+def text_scores(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float | int | None]:
+    """All scores of this module, as `compute` returns them.
+
+    Args:
+        predictions: (n,) the answers; a malformed one is scored as the text that it is.
+        references: (n,) the true answers.
+
+    Raises:
+        ValueError: there are none, or the two have different lengths.
+    """
+    if not references:
+        raise ValueError("There are no answers to score.")
+    predictions, references = ([_BOX.sub("", text) for text in texts] for texts in (predictions, references))
+    pairs = Counter(zip(predictions, references, strict=True))
+    return {
+        **_rouge(pairs),
+        **_bleu(pairs),
+        "meteor_without_synonyms": _meteor(pairs, _NoSynonyms()),
+        "meteor": _meteor(pairs, wordnet) if _has_wordnet() else None,
+        "cider": _cider(pairs),
+        "num_images": len(references),
+    }
 
 
-def _rouge(pairs):
+# Without their boxes most answers repeat (two thirds of VinDr-CXR's are "... No finding."), so each function below
+# reads each distinct pair or text once, and weighs it.
+
+
+def _rouge(pairs: Pairs) -> dict[str, float]:
     """Mean F1 over the images by ROUGE type; a sentence a line, as ROUGE-Lsum wants it."""
     scorer = RougeScorer(_ROUGE_TYPES, tokenizer=_RougeTokenizer())
-    of_pair = [
+    scores = [
         scorer.score(_END_OF_SENTENCE.sub("\n", reference), _END_OF_SENTENCE.sub("\n", prediction))
         for prediction, reference in pairs
     ]
-    return {name: _mean([scores[name].fmeasure for scores in of_pair], pairs) for name in _ROUGE_TYPES}
+    return {name: _mean([by_type[name].fmeasure for by_type in scores], pairs) for name in _ROUGE_TYPES}
 
 
-def _bleu(pairs):
+def _bleu(pairs: Pairs) -> dict[str, float]:
     """BLEU of the corpus: sums of counts. Those of four orders have in them those of fewer."""
     # `force`: an answer that ends in " ." is no sign of text that was split into tokens.
     metric = BLEU(smooth_method="none", force=True)
     correct, total, lengths = np.zeros(4, int), np.zeros(4, int), np.zeros(2, int)
     for (prediction, reference), images in pairs.items():
-        of_pair = metric.corpus_score([prediction], [[reference]])
-        correct += images * np.array(of_pair.counts)
-        total += images * np.array(of_pair.totals)
-        lengths += images * np.array([of_pair.sys_len, of_pair.ref_len])
+        counted = metric.corpus_score([prediction], [[reference]])
+        correct += images * np.array(counted.counts)
+        total += images * np.array(counted.totals)
+        lengths += images * np.array([counted.sys_len, counted.ref_len])
     scores = {}
     for order in (1, 2, 3, 4):
         score = BLEU.compute_bleu(
@@ -117,7 +144,8 @@ def _bleu(pairs):
     return scores
 
 
-def _meteor(pairs, synonyms):
+def _meteor(pairs: Pairs, synonyms: Any) -> float:
+    """Mean METEOR; `synonyms` is NLTK's WordNet, or something that has its `synsets`."""
     # `preserve_line`: splitting into sentences first would need a model that NLTK does not come with.
     words = {text: word_tokenize(text, preserve_line=True) for text in {text for pair in pairs for text in pair}}
     return _mean(
@@ -129,7 +157,7 @@ def _meteor(pairs, synonyms):
     )
 
 
-def _cider(pairs):
+def _cider(pairs: Pairs) -> float:
     """CIDEr-D; n-grams weigh by how rare they are among the references. COCO leaves punctuation and case out too."""
     predictions, references = zip(*pairs.elements(), strict=True)
     words = [
@@ -139,12 +167,12 @@ def _cider(pairs):
     return float(Cider().compute_score(*words)[0])
 
 
-def _mean(scores, pairs):
+def _mean(scores: Sequence[float], pairs: Pairs) -> float:
     """The mean over the images of `scores`, one a distinct pair."""
     return float(np.average(scores, weights=list(pairs.values())))
 
 
-def _has_wordnet():
+def _has_wordnet() -> bool:
     try:
         wordnet.ensure_loaded()
     except LookupError:
@@ -154,7 +182,7 @@ def _has_wordnet():
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class TextOverlap(evaluate.Metric):
-    def _info(self):
+    def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
@@ -165,16 +193,5 @@ class TextOverlap(evaluate.Metric):
             reference_urls=["https://arxiv.org/abs/2407.12064"],
         )
 
-    def _compute(self, predictions, references):
-        if not references:
-            raise ValueError("There are no answers to score.")
-        predictions, references = ([_BOX.sub("", text) for text in texts] for texts in (predictions, references))
-        pairs = Counter(zip(predictions, references, strict=True))
-        return {
-            **_rouge(pairs),
-            **_bleu(pairs),
-            "meteor_without_synonyms": _meteor(pairs, _NoSynonyms()),
-            "meteor": _meteor(pairs, wordnet) if _has_wordnet() else None,
-            "cider": _cider(pairs),
-            "num_images": len(references),
-        }
+    def _compute(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float | int | None]:
+        return text_scores(predictions, references)

@@ -12,8 +12,9 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from metrics.box_detection import box_detection
-from metrics.box_detection.box_detection import (
+from litegpt.metrics.box_detection import box_detection
+from litegpt.metrics.boxes import (
+    FALSE_POSITIVES,
     average_precision,
     froc_curve,
     froc_sensitivities,
@@ -154,7 +155,7 @@ def test_all_scores_equal_a_slow_implementation_of_the_definitions(metric, seed)
         expected = {label: slow_average_precision(hits, references, label) for label in LABELS}
         assert {label: v[key] for label, v in results["average_precision"].items()} == pytest.approx(expected)
         assert results["map"][key] == pytest.approx(sum(expected.values()) / len(expected))
-        froc = {f"{rate:g}": slow_sensitivity(hits, references, rate) for rate in box_detection.FALSE_POSITIVES}
+        froc = {f"{rate:g}": slow_sensitivity(hits, references, rate) for rate in FALSE_POSITIVES}
         assert results["froc"][key]["sensitivity"] == pytest.approx(froc)
         assert results["froc"][key]["mean"] == pytest.approx(sum(froc.values()) / 7)
     assert results["num_boxes"] == sum(map(len, references))
@@ -387,7 +388,7 @@ def test_chunks_of_resamples_change_nothing(monkeypatch):
     matches = match(*smooth_images(random.Random(2), 15), 0.4)
     weights = np.random.default_rng(0).integers(0, 3, (7, 15))
     whole = mean_average_precision(matches, weights), froc_sensitivities(matches, 15, weights=weights)
-    monkeypatch.setattr(box_detection, "CHUNK", 2 * len(matches.image))
+    monkeypatch.setattr("litegpt.metrics.boxes.CHUNK", 2 * len(matches.image))
     assert mean_average_precision(matches, weights).tolist() == whole[0].tolist()
     assert froc_sensitivities(matches, 15, weights=weights).tolist() == whole[1].tolist()
 
@@ -465,6 +466,11 @@ def test_lengths_that_differ_are_errors():
         froc_sensitivities(matches, 1)
     with pytest.raises(ValueError, match="weights are for 3 images, not for 2"):
         froc_sensitivities(matches, 2, weights=np.ones((5, 3)))
+
+
+def test_scores_at_no_threshold_are_refused(metric):
+    with pytest.raises(ValueError, match="no IoU threshold"):
+        metric.compute(predictions=[[]], references=[[]], thresholds=())
 
 
 def test_the_example_of_the_docstring(monkeypatch):

@@ -8,6 +8,8 @@ import evaluate
 import numpy as np
 import pytest
 
+from litegpt.metrics.boxes import accuracy_at_iou, best_overlaps
+
 METRIC = Path(__file__).parents[2] / "metrics" / "box_localization"
 LABELS = ["Cardiomegaly", "Nodule/Mass", "Edema"]
 
@@ -120,6 +122,34 @@ def test_odd_boxes_equal_exact_fractions(metric, seed):
         for threshold in thresholds:
             expected = sum(iou > threshold for iou in best) / len(best)
             assert results["accuracy_at_iou" + name][str(threshold)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("definition", ["all", "matched", "release"])
+def test_weights_equal_images_that_are_really_repeated(definition):
+    rng = random.Random(11)
+    references, predictions = random_images(rng, 12), random_images(rng, 12)
+    weights = np.random.default_rng(0).multinomial(12, np.full(12, 1 / 12), size=25)
+    weights[0], weights[1] = 1, 0
+    overlaps = best_overlaps(predictions, references)
+    accuracies = accuracy_at_iou(overlaps, 0.2, weights, definition)
+    assert accuracies.shape == (25,) and np.isnan(accuracies[1])
+    assert accuracies[0] == accuracy_at_iou(overlaps, 0.2, definition=definition)
+    assert 0 < accuracies[0] < 1 and len(set(accuracies.tolist())) > 5
+    for row, counts in enumerate(weights):
+        repeated = (
+            [image for image, n in zip(side, counts, strict=True) for _ in range(n)]
+            for side in (predictions, references)
+        )
+        expected = accuracy_at_iou(best_overlaps(*repeated), 0.2, definition=definition)
+        assert accuracies[row] == pytest.approx(expected, nan_ok=True)
+        assert accuracy_at_iou(overlaps, 0.2, counts, definition) == pytest.approx(expected, nan_ok=True)
+    with pytest.raises(ValueError, match="boxes in 12 images and weights for 3"):
+        accuracy_at_iou(overlaps, 0.2, np.ones(3), definition)
+
+
+def test_lengths_that_differ_are_an_error():
+    with pytest.raises(ValueError, match="predictions for 1 images and references for 2"):
+        best_overlaps([[]], [[], []])
 
 
 def test_the_denominators_by_hand(metric):

@@ -10,13 +10,8 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
-from metrics.label_probabilities import label_probabilities
-from metrics.label_probabilities.label_probabilities import (
-    auroc,
-    average_precision,
-    expected_calibration_error,
-    reliability,
-)
+from litegpt.metrics.label_probabilities import label_probabilities
+from litegpt.metrics.probabilities import auroc, average_precision, expected_calibration_error, reliability
 
 METRIC = Path(__file__).parents[2] / "metrics" / "label_probabilities"
 LABELS = ["Lung tumor", "Pneumonia", "Tuberculosis"]
@@ -86,6 +81,35 @@ def test_calibration_by_hand():
     assert expected_calibration_error(p, y, 10) == pytest.approx((2 * 0.05 + 2 * 0.225 + 0) / 5)
 
 
+@pytest.mark.parametrize("decimals", [None, 1])
+def test_the_calibration_error_of_weights_is_that_of_images_that_are_really_repeated(decimals):
+    """An image has any number of values, such as its boxes; their order does not matter."""
+    rng = np.random.default_rng(0)
+    p, _ = random_probabilities(7, decimals=decimals)
+    p, y, images = p.ravel(), rng.integers(2, size=p.size), rng.integers(15, size=p.size)
+    weights = rng.multinomial(15, np.full(15, 1 / 15), size=20)
+    weights[0], weights[1] = 1, 0
+    errors = expected_calibration_error(p, y, 10, weights, images)
+    assert errors.shape == (20,) and np.isnan(errors[1])
+    assert errors[0] == pytest.approx(expected_calibration_error(p, y, 10))
+    for row, counts in enumerate(weights):
+        repeated = np.repeat(np.arange(p.size), counts[images])
+        expected = slow_expected_calibration_error(p[repeated], y[repeated], 10)
+        assert np.isnan(errors[row]) if row == 1 else errors[row] == pytest.approx(expected)
+        alone = expected_calibration_error(p, y, 10, counts, images)
+        assert isinstance(alone, float) and alone == pytest.approx(errors[row], nan_ok=True)
+    with pytest.raises(ValueError, match="values of 15 images and weights for 14"):
+        expected_calibration_error(p, y, 10, weights[:, :14], images)
+
+
+def test_values_are_of_the_images_along_the_first_axis_where_nothing_else_is_said():
+    p, y = random_probabilities(8, images=6)
+    weights = np.array([[1, 0, 2, 0, 0, 1]])
+    images = np.repeat(np.arange(6), 3)
+    expected = expected_calibration_error(p.ravel(), y.ravel(), 10, weights, images)
+    assert expected_calibration_error(p, y, 10, weights) == pytest.approx(expected)
+
+
 def test_auroc_by_hand():
     """Two positives and two negatives: of four pairs two are right, one is even, one is wrong."""
     assert auroc([0.9, 0.5, 0.5, 0.7], [1, 1, 0, 0]) == pytest.approx(2.5 / 4)
@@ -126,7 +150,7 @@ def test_chunks_of_resamples_change_nothing(monkeypatch):
     p, y = random_probabilities(4, images=20)
     weights = np.random.default_rng(0).integers(0, 3, (7, 20))
     whole = auroc(p, y, weights)
-    monkeypatch.setattr(label_probabilities, "CHUNK", 40)
+    monkeypatch.setattr("litegpt.metrics.probabilities.CHUNK", 40)
     assert auroc(p, y, weights).tolist() == whole.tolist()
 
 

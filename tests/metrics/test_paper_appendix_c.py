@@ -90,11 +90,11 @@ COUNTS = {table: [possible_counts(row) for row in CLASSES[table]] for table in A
 
 def score_ranges(table: int) -> list[list[tuple[float, float]]]:
     """For precision, recall and F1: the least and largest value of each class."""
-    of_class = [
+    class_scores = [
         list(zip(*(scores_of(*counts, row.support) for counts in possible), strict=True))
         for row, possible in zip(CLASSES[table], COUNTS[table], strict=True)
     ]
-    return [[(min(values), max(values)) for values in score] for score in zip(*of_class, strict=True)]
+    return [[(min(values), max(values)) for values in score] for score in zip(*class_scores, strict=True)]
 
 
 def micro_ranges(table: int) -> tuple[tuple[float, float], tuple[float, float]]:

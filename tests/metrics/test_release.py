@@ -13,8 +13,14 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 from sklearn.metrics import precision_recall_fscore_support
 
-from datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
-from processing.answers import Finding, diagnoses_to_text, findings_to_text, text_to_diagnoses, text_to_findings
+from litegpt.datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
+from litegpt.processing.answers import (
+    Finding,
+    diagnoses_to_text,
+    findings_to_text,
+    text_to_diagnoses,
+    text_to_findings,
+)
 
 METRICS = Path(__file__).parents[2] / "metrics"
 FINDINGS, DIAGNOSES = list(FINDING_LABELS), list(DIAGNOSIS_LABELS)
@@ -285,9 +291,9 @@ def test_text_scores_equal_the_libraries(metric, draw):
         )
     pairs = list(zip(*texts, strict=True))
     scorer = RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"], use_stemmer=True)
-    of_pair = [scorer.score(reference, prediction) for prediction, reference in pairs]  # one sentence each
+    pair_scores = [scorer.score(reference, prediction) for prediction, reference in pairs]  # one sentence each
     for name in ("rouge1", "rouge2", "rougeL", "rougeLsum"):
-        assert results[name] == pytest.approx(np.mean([scores[name].fmeasure for scores in of_pair]))
+        assert results[name] == pytest.approx(np.mean([scores[name].fmeasure for scores in pair_scores]))
     for order in (1, 2, 3, 4):
         bleu = BLEU(max_ngram_order=order, smooth_method="none", force=True).corpus_score(texts[0], [texts[1]])
         assert results[f"bleu{order}"] == pytest.approx(bleu.score / 100)

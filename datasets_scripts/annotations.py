@@ -1,9 +1,32 @@
-"""What a data set's tables say about a radiograph, and the schema of the rows that are made of it."""
+"""What a data set says about a radiograph, and the row that is made of it.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+In: an `ImageAnnotation`, which a data set's file reads from tables, and the radiograph as it was decoded. Out: a row.
+
+    ImageAnnotation("a1", findings=(Finding("Cardiomegaly", (950, 1560, 2025, 2220), readers=2),), diagnoses=("COPD",))
+    -> {"image_id": "a1", "image": {"bytes": b"...", "path": None}, "width": 2500, "height": 3000,
+        "findings": [{"label": "Cardiomegaly", "box": [0.38, 0.52, 0.81, 0.74], "readers": 2}],
+        "diagnoses": ["COPD"], "view": "PA", "sex": "F", "age": 58}
+
+`row_features` is the schema; by it the labels become class numbers. The columns after `view` are optional: a data set
+declares those that it has. A new one is a line in `optional_columns` and one in `dataset_card.md.jinja`; one with
+boxes, or with values that do not stand in the tables, has its lines in `row_of` too.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import datasets
+import numpy as np
+
+if TYPE_CHECKING:
+    from litegpt.datasets_scripts.preparation.decoding_process import DecodedRadiograph
+
+# Raise it when a change of the code changes what rows hold: a value, a pixel, a box, a column's meaning. Folders and
+# caches that an earlier version prepared are then prepared anew. A test holds the rows of a small release against it.
+ROWS_VERSION = 1
+
+STATES = ("positive", "negative", "uncertain")  # what a report says of a label that it mentions
 
 Box = tuple[float, float, float, float]
 
@@ -33,19 +56,6 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Demographics:
-    """What a data set publishes about the person of an image, so that an evaluation can compare groups.
-
-    Attributes:
-        sex: "F", "M", or "" where unknown.
-        age: in whole years; None where unknown.
-    """
-
-    sex: str = ""
-    age: int | None = None
-
-
-@dataclass(frozen=True)
 class ImageAnnotation:
     """What is known about one image from tables alone.
 
@@ -53,10 +63,11 @@ class ImageAnnotation:
         image_id: unique in the data set.
         findings, diagnoses: after the readers are merged; diagnoses in the order of the data set's labels.
         readings: the single readers, where the table tells them apart.
-        patient_id: for splits by patient; "" where unknown. Never written anywhere.
+        patient_id: for splits by patient; "" where unknown. Never written anywhere, unless the data set declares the
+            column.
         view: such as "PA"; "" where the table does not say (a DICOM file may).
-        demographics: of all images or of none of a data set; None where its public tables do not tell. Never taken
-            from a DICOM file.
+        optional: {column: value} of the columns that the data set declares, see `optional_columns`. A column that is
+            missing here is unknown: sex and age are then the DICOM file's, the others null.
     """
 
     image_id: str
@@ -65,41 +76,142 @@ class ImageAnnotation:
     readings: tuple[Reading, ...] = ()
     patient_id: str = ""
     view: str = ""
-    demographics: Demographics | None = None
+    optional: Mapping[str, Any] = field(default_factory=dict)
+
+
+def optional_columns(finding_labels: Sequence[str], diagnosis_labels: Sequence[str]) -> dict[str, Any]:
+    """{column: its feature} of the columns that a data set may declare (`Release.columns`), in the rows' order.
+
+    study_id, patient_id: as the release names them.
+    sex, age: "F", "M", or "" where unknown; whole years, null where unknown.
+    report_findings, report_impression: the report's two sections, as they were written.
+    mentioned: what the report says of diagnoses; those that it does not mention are not listed.
+    phrase: a report's phrases with their boxes; of an annotation in pixels, as a finding's.
+    mask: a grey picture of the source's size, 0 outside and 255 inside; of an annotation the bytes of a PNG.
+    readings: what the single readers said before they were merged; taken from `ImageAnnotation.readings`.
+    """
+    text = datasets.Value("string")
+    box = datasets.List(datasets.Value("float32"), length=4)
+    finding = datasets.ClassLabel(names=list(finding_labels))
+    diagnosis = datasets.ClassLabel(names=list(diagnosis_labels))
+    return {
+        "study_id": text,
+        "patient_id": text,
+        "sex": text,
+        "age": datasets.Value("int32"),
+        "report_findings": text,
+        "report_impression": text,
+        "mentioned": datasets.List({"label": diagnosis, "state": datasets.ClassLabel(names=list(STATES))}),
+        "phrase": datasets.List({"phrase": text, "boxes": datasets.List(box)}),
+        "mask": datasets.Image(),
+        "readings": datasets.List(
+            {
+                "rad_id": text,
+                "findings": datasets.List({"label": finding, "box": box}),
+                "diagnoses": datasets.List(diagnosis),
+            }
+        ),
+    }
 
 
 def row_features(
-    finding_labels: Sequence[str],
-    diagnosis_labels: Sequence[str],
-    keep_readings: bool = False,
-    demographics: bool = False,
+    finding_labels: Sequence[str], diagnosis_labels: Sequence[str], columns: Collection[str] = ()
 ) -> datasets.Features:
     """The schema of a row; the label names belong to the data set.
 
-    Boxes are xyxy floats in [0, 1] of the whole image, `width` and `height` the source's pixels. With `keep_readings`
-    each row also has `readings`: what the single readers said before they were merged. With `demographics` it has
-    `sex` and `age`, see `Demographics`.
+    Boxes are xyxy floats in [0, 1] of the whole image, `width` and `height` the source's pixels.
+
+    Args:
+        columns: the optional ones, names of `optional_columns`.
+
+    Raises:
+        ValueError: there is no such column.
     """
-    finding_label = datasets.ClassLabel(names=list(finding_labels))
-    diagnoses = datasets.List(datasets.ClassLabel(names=list(diagnosis_labels)))
-    box = datasets.List(datasets.Value("float32"), length=4)
-    features = {
-        "image_id": datasets.Value("string"),
-        "image": datasets.Image(),
-        "width": datasets.Value("int32"),
-        "height": datasets.Value("int32"),
-        "findings": datasets.List({"label": finding_label, "box": box, "readers": datasets.Value("int8")}),
-        "diagnoses": diagnoses,
-        "view": datasets.Value("string"),
+    optional = optional_columns(finding_labels, diagnosis_labels)
+    unknown = [column for column in columns if column not in optional]
+    if unknown:
+        raise ValueError(f"There is no column {unknown[0]!r}; rows may have {', '.join(optional)}.")
+    finding = {
+        "label": datasets.ClassLabel(names=list(finding_labels)),
+        "box": datasets.List(datasets.Value("float32"), length=4),
+        "readers": datasets.Value("int8"),
     }
-    if demographics:
-        features |= {"sex": datasets.Value("string"), "age": datasets.Value("int32")}
-    if keep_readings:
-        features["readings"] = datasets.List(
-            {
-                "rad_id": datasets.Value("string"),
-                "findings": datasets.List({"label": finding_label, "box": box}),
-                "diagnoses": diagnoses,
-            }
-        )
-    return datasets.Features(features)
+    return datasets.Features(
+        {
+            "image_id": datasets.Value("string"),
+            "image": datasets.Image(),
+            "width": datasets.Value("int32"),
+            "height": datasets.Value("int32"),
+            "findings": datasets.List(finding),
+            "diagnoses": datasets.List(datasets.ClassLabel(names=list(diagnosis_labels))),
+            "view": datasets.Value("string"),
+            **{column: feature for column, feature in optional.items() if column in columns},
+        }
+    )
+
+
+def row_of(
+    annotation: ImageAnnotation, decoded: "DecodedRadiograph", columns: Collection[str] = ()
+) -> tuple[dict[str, Any], int]:
+    """An image's row, with names in place of class numbers, and how many boxes lie outside the image and are left out.
+
+    Args:
+        columns: the optional ones that the row has. `patient_id` is the tables', never the DICOM file's.
+    """
+    size = (decoded.width, decoded.height)
+    boxes = [normalise_box(finding.box, *size) for finding in annotation.findings]
+    row = {
+        "image_id": annotation.image_id,
+        "image": {"bytes": decoded.png, "path": None},
+        "width": decoded.width,
+        "height": decoded.height,
+        "findings": [
+            {"label": finding.label, "box": box, "readers": finding.readers}
+            for finding, box in zip(annotation.findings, boxes, strict=True)
+            if box is not None
+        ],
+        "diagnoses": list(annotation.diagnoses),
+        "view": annotation.view or decoded.view,
+    }
+    outside = boxes.count(None)
+    for column in columns:
+        value = annotation.optional.get(column)
+        if column == "patient_id":
+            value = annotation.patient_id
+        elif column == "sex":
+            value = value or decoded.sex
+        elif column == "age":
+            value = decoded.age if value is None else value
+        elif column == "readings":
+            value = [_reading_in_row(reading, *size) for reading in annotation.readings]
+        elif column == "phrase" and value is not None:
+            number = sum(len(phrase["boxes"]) for phrase in value)
+            value = [{**phrase, "boxes": _boxes_inside(phrase["boxes"], *size)} for phrase in value]
+            outside += number - sum(len(phrase["boxes"]) for phrase in value)
+        elif column == "mask" and value is not None:
+            value = {"bytes": value, "path": None}
+        row[column] = value
+    return row, outside
+
+
+def _reading_in_row(reading: Reading, width: int, height: int) -> dict[str, Any]:
+    # Its boxes outside the image are not counted: they were, as findings.
+    findings = [(finding.label, normalise_box(finding.box, width, height)) for finding in reading.findings]
+    return {
+        "rad_id": reading.rad_id,
+        "findings": [{"label": label, "box": box} for label, box in findings if box is not None],
+        "diagnoses": list(reading.diagnoses),
+    }
+
+
+def _boxes_inside(boxes: Iterable[Box], width: int, height: int) -> list[list[float]]:
+    normalised = (normalise_box(box, width, height) for box in boxes)
+    return [box for box in normalised if box is not None]
+
+
+def normalise_box(box: Box, width: int, height: int) -> list[float] | None:
+    """Pixels to [0, 1] of the whole image, clipped to it; None where nothing of the box is inside."""
+    x_min, x_max = (min(max(value / width, 0.0), 1.0) for value in box[0::2])
+    y_min, y_max = (min(max(value / height, 0.0), 1.0) for value in box[1::2])
+    # The precision in which rows are stored, so that rows read on the fly are the same.
+    return np.float32([x_min, y_min, x_max, y_max]).tolist() if x_max > x_min and y_max > y_min else None

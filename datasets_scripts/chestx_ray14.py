@@ -1,12 +1,12 @@
 """ChestX-ray14 (NIH; 112,120 radiographs of 30,805 patients), as it is published, to rows of this project's schema.
 
-    from datasets_scripts.chestx_ray14 import load_chestx_ray14
+    from litegpt.datasets_scripts.chestx_ray14 import load_chestx_ray14
 
     dataset = load_chestx_ray14("path/to/chestx-ray14", split="test", num_proc=8)
 
 or, once for all programs, a folder that `datasets.load_dataset` reads:
 
-    python datasets_scripts/chestx_ray14.py --data_dir path/to/chestx-ray14 --output_dir path/to/prepared --num_proc 8
+    litegpt prepare chestx-ray14 --data_dir path/to/chestx-ray14 --output_dir path/to/prepared --num_proc 8
 
 The layout (https://nihcc.app.box.com/v/ChestXray-NIHCC; Wang et al., CVPR 2017, arXiv 1705.02315):
 
@@ -27,24 +27,26 @@ the fourteen labels. All boxes lie in test images, so train has labels alone. Wh
 
 Even where boxes were drawn, another of the image's labels may have none: compare `findings` with `diagnoses`.
 
-Rows have two columns more than others, `sex` and `age`, where the table has them.
+Rows have the columns `sex` and `age` where the table has them.
 """
 
-import csv
-import math
 import os
 import re
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import datasets
 from PIL import Image
 
-from datasets_scripts.annotations import Demographics, Finding, ImageAnnotation
-from datasets_scripts.radiograph_dataset import PreparationOptions, Release, load_release, prepare
-from processing.answers import NO_FINDING
+from litegpt.common.arguments import parse
+from litegpt.common.programs import program, refuse_bad_input
+from litegpt.datasets_scripts.annotations import Finding, ImageAnnotation
+from litegpt.datasets_scripts.arguments import PreparationArguments
+from litegpt.datasets_scripts.preparation.demographics import age_in_years, known_sex
+from litegpt.datasets_scripts.preparation.prepare import load_release, prepare
+from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
+from litegpt.datasets_scripts.tables import box_numbers, header, read_csv
+from litegpt.processing.answers import NO_FINDING
 
 FINDING_LABELS: tuple[str, ...] = (
     "Atelectasis",
@@ -77,10 +79,10 @@ DIAGNOSIS_LABELS: tuple[str, ...] = (
 SPELLINGS = {"Infiltrate": "Infiltration", "No Finding": NO_FINDING, "Pleural_Thickening": "Pleural thickening"}
 
 ENTRY_FILES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
+LAYOUT = f"{' or '.join(ENTRY_FILES)} (ChestX-ray14)"
 ENTRY_COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "View Position")
 SEX_COLUMNS = ("Patient Sex", "Patient Gender")  # of 2020, of 2017
 AGE_COLUMN = "Patient Age"
-MAX_AGE = 120  # the table has ages up to 414
 BOX_FILE = "BBox_List_2017.csv"
 BOX_COLUMNS = ("Bbox [x", "y", "w", "h]")  # the header's "Bbox [x,y,w,h]" is four cells
 BOX_SIDE = 1024  # pixels of the images that the boxes were drawn on
@@ -96,33 +98,25 @@ CITATION = """\
   pages={3462--3471},
   year={2017}
 }"""
+HOMEPAGE = "https://nihcc.app.box.com/v/ChestXray-NIHCC"
+FACTS = DataSetFacts(
+    name="chestx_ray14",
+    pretty_name="ChestX-ray14",
+    homepage=HOMEPAGE,
+    licence="NIH Clinical Center, unrestricted use with attribution",
+    licence_link=HOMEPAGE,
+    citation=CITATION,
+)
 
 
-def read_csv(path: str, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
-    """("PATH, line N", row) of a CSV that must have `columns`.
+def recognise(data_dir: str) -> bool:
+    """Whether a folder is a release: it has the table of 2017 or of 2020."""
+    return any(os.path.isfile(os.path.join(data_dir, name)) for name in ENTRY_FILES)
 
-    Surplus cells are no error: copies differ in how many empty ones end the header and the lines.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a column or a cell of it is missing, or the file is not CSV text.
-    """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path} is missing.")
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [column for column in columns if column not in (reader.fieldnames or ())]
-            if missing:
-                raise ValueError(f"{path} has no column {', '.join(missing)}.")
-            for row in reader:
-                where = f"{path}, line {reader.line_num}"
-                empty = [column for column in columns if row[column] is None]
-                if empty:
-                    raise ValueError(f"{where}: the line ends before {empty[0]}.")
-                yield where, row
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is not a CSV file in UTF-8: {error}.") from error
+def facts(data_dir: str) -> DataSetFacts:
+    """What cards say of a release: the same of each."""
+    return FACTS
 
 
 def read_split_lists(data_dir: str) -> dict[str, str]:
@@ -168,12 +162,10 @@ def read_boxes(path: str) -> tuple[dict[str, list[Finding]], dict[str, int]]:
         label = SPELLINGS.get(label, label)
         if label not in FINDING_LABELS:
             raise ValueError(f"{where}: unknown label {label!r}.")
-        try:
-            x, y, width, height = (float(row[column]) for column in BOX_COLUMNS)
-        except ValueError as error:
-            raise ValueError(f"{where}: a box coordinate is no number ({error}).") from error
-        if not all(math.isfinite(value) for value in (x, y, width, height)):
-            raise ValueError(f"{where}: a box coordinate is not finite.")
+        numbers = box_numbers(row, BOX_COLUMNS, where)
+        if numbers is None:
+            raise ValueError(f"{where}: the box has no coordinates.")
+        x, y, width, height = numbers
         if width > 0 and height > 0:
             findings.setdefault(image_id, []).append(Finding(label, (x, y, x + width, y + height)))
         else:
@@ -181,23 +173,10 @@ def read_boxes(path: str) -> tuple[dict[str, list[Finding]], dict[str, int]]:
     return findings, without_area
 
 
-def demographics_of(row: dict[str, str]) -> Demographics | None:
-    """Sex and age as a line of the table has them; None where the table has no such column."""
-    sex_columns = [column for column in SEX_COLUMNS if column in row]
-    if not sex_columns and AGE_COLUMN not in row:
-        return None
-    sex = (row[sex_columns[0]] or "").strip() if sex_columns else ""
-    return Demographics(sex if sex in ("F", "M") else "", age_in_years(row.get(AGE_COLUMN) or ""))
-
-
-def age_in_years(text: str) -> int | None:
-    """58, or DICOM's 058Y, 007M, 003W, 020D, in whole years; None for what is neither, or above `MAX_AGE`."""
-    match = re.fullmatch(r"(\d+)([YMWD]?)", text.strip())
-    if match is None:
-        return None
-    number, unit = int(match[1]), match[2] or "Y"
-    years = int(number / {"Y": 1, "M": 12, "W": 365.25 / 7, "D": 365.25}[unit])
-    return years if years <= MAX_AGE else None
+def sex_and_age(row: dict[str, str]) -> dict[str, Any]:
+    """The columns `sex` and `age`, as a line of the table has them."""
+    sex = next((row[column] for column in SEX_COLUMNS if column in row), "")
+    return {"sex": known_sex(sex or ""), "age": age_in_years(row.get(AGE_COLUMN) or "")}
 
 
 def find_images(data_dir: str) -> dict[str, str]:
@@ -217,7 +196,7 @@ def find_images(data_dir: str) -> dict[str, str]:
     return paths
 
 
-def in_pixels_of(path: str | None, findings: list[Finding]) -> tuple[Finding, ...]:
+def in_file_pixels(path: str | None, findings: list[Finding]) -> tuple[Finding, ...]:
     """Findings with boxes of 1024 x 1024 in pixels of the file, which may be a resized copy; only its header is read.
 
     Where there is no file or it is unreadable they stay: its decoding will say so and leave the image out.
@@ -268,6 +247,7 @@ def read_release(data_dir: str | os.PathLike) -> Release:
     annotations: dict[str, list[ImageAnnotation]] = {split: [] for split in splits}
     images: dict[str, dict[str, str]] = {split: {} for split in splits}
     seen: set[str] = set()
+    columns = ("sex", "age") if {*SEX_COLUMNS, AGE_COLUMN} & set(header(entries[0])) else ()
 
     for where, row in read_csv(entries[0], ENTRY_COLUMNS):
         image_id = image_id_of(row["Image Index"])
@@ -298,11 +278,11 @@ def read_release(data_dir: str | os.PathLike) -> Release:
         annotations[split].append(
             ImageAnnotation(
                 image_id,
-                findings=in_pixels_of(path, findings),
+                findings=in_file_pixels(path, findings),
                 diagnoses=tuple(label for label in DIAGNOSIS_LABELS if label in labels),
                 patient_id=row["Patient ID"].strip(),
                 view=row["View Position"].strip(),
-                demographics=demographics_of(row),
+                optional=sex_and_age(row) if columns else {},
             )
         )
 
@@ -314,16 +294,13 @@ def read_release(data_dir: str | os.PathLike) -> Release:
         else:
             counts["none"]["boxes"] += len(findings_of[image_id])
     return Release(
-        name="chestx_ray14",
-        pretty_name="ChestX-ray14",
-        homepage="https://nihcc.app.box.com/v/ChestXray-NIHCC",
-        licence="NIH Clinical Center, unrestricted use with attribution",
+        facts=FACTS,
         finding_labels=FINDING_LABELS,
         diagnosis_labels=DIAGNOSIS_LABELS,
         annotations=annotations,
         images=images,
         counts=counts,
-        citation=CITATION,
+        columns=columns,
     )
 
 
@@ -339,7 +316,7 @@ def load_chestx_ray14(
 
     Args:
         data_dir: folder of the release.
-        split, cache_dir, num_proc, streaming: see `radiograph_dataset.load_release`.
+        split, cache_dir, num_proc, streaming: see `preparation.prepare.load_release`.
         **options: fields of `PreparationOptions`.
 
     Returns:
@@ -352,24 +329,12 @@ def load_chestx_ray14(
     return load_release(read_release(data_dir), split, cache_dir, num_proc, streaming, PreparationOptions(**options))
 
 
-@dataclass
-class ChestXRay14Arguments:
-    data_dir: str = field(metadata={"help": "The folder of the release."})
-    output_dir: str = field(metadata={"help": "The prepared folder."})
-    num_proc: int = field(default=1, metadata={"help": "Processes that read radiographs."})
-
-
-def main() -> None:
-    from trl import TrlParser  # seconds, which those who only import this file need not wait
-
-    try:
-        arguments, options = TrlParser((ChestXRay14Arguments, PreparationOptions)).parse_args_and_config()
+@program
+def main(arguments: PreparationArguments, options: PreparationOptions) -> None:
+    """Prepares a release."""
+    with refuse_bad_input():
         prepare(read_release(arguments.data_dir), arguments.output_dir, options, arguments.num_proc)
-    except (OSError, ValueError) as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("Interrupted. The same command goes on from the last whole shard.")
 
 
 if __name__ == "__main__":
-    main()
+    main(*parse([PreparationArguments, PreparationOptions], None, "chestx_ray14.py", __doc__))

@@ -3,19 +3,12 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS as VINDR_CXR_DIAGNOSES
-from processing.answers import NO_FINDING, Finding, diagnoses_to_text, findings_to_text
+from litegpt.datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS as VINDR_CXR_DIAGNOSES
+from litegpt.processing.answers import NO_FINDING, Finding, diagnoses_to_text, findings_to_text
+from litegpt.processing.tasks import DIAGNOSES, TASKS
 
 BoxOrder = Literal["label", "position"]
 
-FINDINGS_INSTRUCTION = (
-    "Please describe the critical findings along with their localized bounding boxes in the radiological image of a "
-    "chest as much detail as possible. If there are no findings, state that the chest radiograph shows no findings."
-)
-DIAGNOSES_INSTRUCTION = (
-    "Given the provided chest X-ray image, which of the following diagnoses are present (select all that apply): "
-    "{diagnoses}?"
-)
 # How the paper asks for VinDr-CXR's labels: in its own order and capitals.
 PAPER_DIAGNOSES = "COPD, Lung Tumor, Pneumonia, Tuberculosis, Other Disease, or No Finding"
 
@@ -23,18 +16,13 @@ PAPER_DIAGNOSES = "COPD, Lung Tumor, Pneumonia, Tuberculosis, Other Disease, or 
 def instructions_for(diagnosis_labels: Sequence[str]) -> dict[str, str]:
     """Task (the identifier without its brackets) -> instruction, for a data set's diagnoses.
 
-    VinDr-CXR's diagnoses are asked for in the paper's own words, those of other data sets by their labels. `grounding`
-    is `identify` by another name (section 4.6).
+    VinDr-CXR's diagnoses are asked for in the paper's own words, those of other data sets by their labels.
     """
     if set(diagnosis_labels) == set(VINDR_CXR_DIAGNOSES):
         diagnoses = PAPER_DIAGNOSES
     else:
         diagnoses = ", ".join([*diagnosis_labels[:-1], f"or {diagnosis_labels[-1]}"])
-    return {
-        "identify": FINDINGS_INSTRUCTION,
-        "vqa": DIAGNOSES_INSTRUCTION.format(diagnoses=diagnoses),
-        "grounding": FINDINGS_INSTRUCTION,
-    }
+    return {task.name: task.instruction.format(diagnoses=diagnoses) for task in TASKS.values()}
 
 
 INSTRUCTIONS = instructions_for(VINDR_CXR_DIAGNOSES)  # the paper's
@@ -58,15 +46,15 @@ def answer(
     Args:
         findings: the row's findings, `{"label": index, "box": xyxy in [0, 1]}`.
         diagnoses: the row's diagnoses, indices.
-        task: a key of `instructions_for`.
+        task: one of `TASKS`.
 
     Raises:
         ValueError: another task.
     """
-    if task not in INSTRUCTIONS:
-        raise ValueError(f"a row tells no answer to [{task}], only to {', '.join(INSTRUCTIONS)}")
+    if task not in TASKS:
+        raise ValueError(f"a row tells no answer to [{task}], only to {', '.join(TASKS)}")
     names = [diagnosis_labels[index] for index in sorted(diagnoses)]
-    if task == "vqa":
+    if TASKS[task].kind is DIAGNOSES:
         return diagnoses_to_text(names) if names else None
     if not findings and names != [NO_FINDING]:
         return None

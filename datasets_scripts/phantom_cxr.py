@@ -1,7 +1,7 @@
 """A synthetic release in VinDr-CXR's layout: phantom radiographs as DICOM, annotated by readers who disagree.
 
-    python datasets_scripts/phantom_cxr.py --output_dir phantoms --num_train 2400 --num_test 300 --num_proc 2
-    python datasets_scripts/phantom_cxr.py --output_dir full_size --num_train 15000 --num_test 3000 --size 2500x3000
+    litegpt prepare phantom --output_dir phantoms --num_train 2400 --num_test 300 --num_proc 2
+    litegpt prepare phantom --output_dir full_size --num_train 15000 --num_test 3000 --size 2500x3000
 
 It writes what PhysioNet's release has:
 
@@ -14,7 +14,7 @@ It writes what PhysioNet's release has:
 
 Three readers annotate each training image: their boxes differ, and now and then one misses a finding, names it
 otherwise or sees one too many. The test set has the truth. The same seed gives the same bytes, whatever the number of
-processes. An interrupted run goes on where it stopped when it is started again; the tables are written last.
+processes. An interrupted run continues where it stopped when it is started again; the tables are written last.
 The 18,000 images of the second command take about 225 GB.
 """
 
@@ -22,9 +22,8 @@ import csv
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
@@ -45,20 +44,15 @@ from pydicom.uid import (
     generate_uid,
 )
 from tqdm import tqdm
-from trl import TrlParser
 
-from datasets_scripts.files import replacing
-from datasets_scripts.phantom_pictures import (
-    BAND,
-    PICTURE_VERSION,
-    Box,
-    Finding,
-    check_size,
-    diagnosis_of,
-    draw_findings,
-    draw_phantom,
-)
-from datasets_scripts.vindr_cxr import LABEL_COLUMNS, SPELLINGS
+from litegpt.common.arguments import parse
+from litegpt.common.files import replacing
+from litegpt.common.programs import program, refuse_bad_input
+from litegpt.datasets_scripts.arguments import PhantomArguments
+from litegpt.datasets_scripts.phantoms.anatomy import Box, Finding
+from litegpt.datasets_scripts.phantoms.findings import diagnosis_of
+from litegpt.datasets_scripts.phantoms.picture import BAND, PICTURE_VERSION, check_size, draw_findings, draw_phantom
+from litegpt.datasets_scripts.vindr_cxr import LABEL_COLUMNS, SPELLINGS
 
 READERS = tuple(f"R{number}" for number in range(1, 18))
 READERS_PER_IMAGE = 3
@@ -93,18 +87,6 @@ AP_SHARE = 0.2  # of the images; VinDr-CXR's are PA, but an evaluation by view n
 BOX_COLUMNS = ("class_name", "x_min", "y_min", "x_max", "y_max")
 
 Reading = tuple[str, Box, str]  # a finding, its box, and the diagnosis it stands for
-
-
-@dataclass
-class PhantomArguments:
-    """What the program is asked for, by flags or a YAML file."""
-
-    output_dir: str
-    num_train: int = 2400
-    num_test: int = 300
-    size: str = "256"  # pixels of a side, or WIDTHxHEIGHT
-    seed: int = 0
-    num_proc: int = 1
 
 
 def write_release(
@@ -163,13 +145,16 @@ def _claim(output_dir: Path, settings: dict[str, int]) -> None:
     settings_file = output_dir / "phantom.json"
     if settings_file.exists():
         found = json.loads(settings_file.read_text(encoding="utf-8"))
-        if found != settings:
+        # A run that failed before its first picture does not stand in the way of the corrected one.
+        if found != settings and any(output_dir.glob("*/*.dicom")):
             other = ", ".join(
                 f"{name} {found.get(name)}, not {value}"
                 for name, value in settings.items()
                 if found.get(name) != value
             )
-            raise ValueError(f"{output_dir} holds phantoms of other settings ({other}): choose another folder.")
+            raise ValueError(
+                f"{output_dir} holds phantoms of other settings ({other}): choose another folder, or remove it."
+            )
     elif output_dir.exists() and any(output_dir.iterdir()):
         raise ValueError(f"{output_dir} is not empty and has no phantom.json: choose another folder.")
     for folder in ("train", "test", "annotations"):
@@ -179,6 +164,7 @@ def _claim(output_dir: Path, settings: dict[str, int]) -> None:
 
 
 def _map(function: Callable, tasks: list, num_proc: int) -> Iterator:
+    """The results in the tasks' order."""
     if num_proc == 1:
         yield from map(function, tasks)
         return
@@ -364,13 +350,12 @@ def _size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2] or match[1])
 
 
-def main() -> None:
-    (arguments,) = TrlParser(PhantomArguments).parse_args_and_config()
-    try:
+@program
+def main(arguments: PhantomArguments) -> None:
+    """Draws a release."""
+    with refuse_bad_input():
         write_release(**{**asdict(arguments), "size": _size(arguments.size)})
-    except (OSError, ValueError) as error:
-        sys.exit(str(error))
 
 
 if __name__ == "__main__":
-    main()
+    main(*parse([PhantomArguments], None, "phantom_cxr.py", __doc__))

@@ -1,10 +1,10 @@
 """VinDr-CXR, as PhysioNet or Kaggle release it, to rows of this project's schema.
 
-    python datasets_scripts/vindr_cxr.py --data_dir path/to/vindr-cxr --output_dir prepared --num_proc 8
+    litegpt prepare vindr-cxr --data_dir path/to/vindr-cxr --output_dir prepared --num_proc 8
 
-writes a folder that `datasets.load_dataset("prepared")` reads; the same command goes on where it was interrupted. Or
+writes a folder that `datasets.load_dataset("prepared")` reads; the same command continues where it was interrupted. Or
 
-    from datasets_scripts.vindr_cxr import load_vindr_cxr
+    from litegpt.datasets_scripts.vindr_cxr import load_vindr_cxr
 
     dataset = load_vindr_cxr("path/to/vindr-cxr", split="train", num_proc=8)
     dataset[0]["findings"]  # [{"label": 3, "box": [0.38, 0.52, 0.81, 0.74], "readers": 2}, ...]
@@ -23,21 +23,27 @@ The images may be .dicom, .dcm, .png, .jpg or .jpeg. What a row says about "noth
     findings, diagnoses without "No finding"   boxes were drawn
     no findings, diagnoses ["No finding"]      a negative: the merged readers said so
     no findings, any other diagnoses           unknown to a localiser: a label without a box, or nothing was said
+
+Rows have the columns `sex` and `age`: the publisher's de-identification leaves Patient's Sex and Patient's Age in the
+DICOM files (github.com/vinbigdata-medical/vindr-cxr, de-identification/tags.csv), where many have no value. Of PNG and
+JPEG copies both are unknown.
 """
 
-import csv
-import math
 import os
-import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import datasets
 
-from datasets_scripts.annotations import Box, Finding, ImageAnnotation, Reading
-from datasets_scripts.merge_readers import MERGES, check_merge, merge_diagnoses, merge_readers
-from datasets_scripts.radiograph_dataset import PreparationOptions, Release, load_release, prepare
-from processing.answers import NO_FINDING
+from litegpt.common.arguments import parse
+from litegpt.common.programs import program, refuse_bad_input
+from litegpt.datasets_scripts.annotations import Finding, ImageAnnotation, Reading
+from litegpt.datasets_scripts.arguments import VinDrCXRArguments
+from litegpt.datasets_scripts.preparation.merge_readers import check_merge, merge_diagnoses, merge_readers
+from litegpt.datasets_scripts.preparation.prepare import load_release, prepare
+from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
+from litegpt.datasets_scripts.tables import box_numbers, flag, header, read_csv
+from litegpt.processing.answers import NO_FINDING
 
 FINDING_LABELS: tuple[str, ...] = (
     "Aortic enlargement",
@@ -68,13 +74,12 @@ DIAGNOSIS_LABELS: tuple[str, ...] = ("Lung tumor", "Pneumonia", "Tuberculosis", 
 LABEL_COLUMNS = (*FINDING_LABELS, "COPD", "Lung tumor", "Pneumonia", "Tuberculosis", "Other disease", NO_FINDING)
 SPELLINGS = {"Other disease": "Other diseases"}  # PhysioNet's test file writes the singular
 
+LAYOUT = "annotations/annotations_train.csv, or train.csv with a column class_name (VinDr-CXR)"
+SPLITS = ("train", "test")
+KAGGLE_TABLE = "train.csv"
 IMAGE_SUFFIXES = (".dicom", ".dcm", ".png", ".jpg", ".jpeg")
 BOX_COLUMNS = ("x_min", "y_min", "x_max", "y_max")
 
-PERSONAL_INFORMATION = (
-    "The radiographs are of patients of two hospitals in Hanoi; their publisher removed what identifies them. Whoever "
-    "got them from PhysioNet has signed not to pass them on and not to look for the people."
-)
 CITATION = """@article{nguyen2022vindr,
   title = {{VinDr-CXR}: An open dataset of chest {X}-rays with radiologist's annotations},
   author = {Nguyen, Ha Q. and Lam, Khanh and Le, Linh T. and others},
@@ -84,64 +89,53 @@ CITATION = """@article{nguyen2022vindr,
   year = {2022},
   doi = {10.1038/s41597-022-01498-w}
 }"""
+FACTS = DataSetFacts(
+    name="vindr_cxr",
+    pretty_name="VinDr-CXR",
+    homepage="https://physionet.org/content/vindr-cxr/1.0.0/",
+    licence="PhysioNet Credentialed Health Data License 1.5.0",
+    licence_link="https://physionet.org/content/vindr-cxr/view-license/1.0.0/",
+    personal_information=(
+        "The radiographs are of patients of two hospitals in Hanoi; their publisher removed what identifies them, and "
+        "left their sex and age. Whoever got them from PhysioNet has signed not to pass them on and not to look for "
+        "the people."
+    ),
+    citation=CITATION,
+)
+PHANTOM_FACTS = replace(
+    FACTS,
+    pretty_name="Phantoms in VinDr-CXR's layout",
+    licence="Apache License 2.0",
+    licence_link="https://www.apache.org/licenses/LICENSE-2.0",
+    personal_information=(
+        "The radiographs are drawn by a program (`phantom_cxr.py`): they are of nobody, and sex and age are drawn too."
+    ),
+    citation="",
+)
 
 
-def read_csv(path: str, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
-    """(line number, row) of a CSV that must have `columns`, with "Other disease" renamed to "Other diseases".
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a column is missing or the file is not CSV text.
-    """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path} is missing.")
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            reader.fieldnames = [SPELLINGS.get(name, name) for name in reader.fieldnames or ()]
-            missing = [column for column in columns if column not in reader.fieldnames]
-            if missing:
-                raise ValueError(f"{path} has no column {', '.join(missing)}.")
-            rows = [(reader.line_num, row) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is not a CSV file in UTF-8: {error}.") from error
-    for line, row in rows:
-        if None in row or None in row.values():  # DictReader's mark for surplus and for missing cells
-            raise ValueError(f"{path}, line {line}: the number of cells is not that of the header.")
-    return rows
+def recognise(data_dir: str) -> bool:
+    """Whether a folder is a release, in PhysioNet's layout or Kaggle's; whose train.csv is told by its header."""
+    tables = [path for split in SPLITS for path in _physionet_tables(data_dir, split)]
+    return any(map(os.path.isfile, tables)) or "class_name" in header(os.path.join(data_dir, KAGGLE_TABLE))
 
 
-def parse_box(row: dict[str, str], where: str) -> Box | None:
-    """The row's box in pixels, or None where its four cells are empty (or NaN, as pandas writes)."""
-    try:
-        x_min, y_min, x_max, y_max = (float(row[column] or "nan") for column in BOX_COLUMNS)
-    except ValueError as error:
-        raise ValueError(f"{where}: a box coordinate is no number ({error}).") from error
-    box = (x_min, y_min, x_max, y_max)
-    if all(math.isnan(value) for value in box):
-        return None
-    if not all(math.isfinite(value) for value in box):
-        raise ValueError(f"{where}: a box has only some of its coordinates.")
-    return box
+def facts(data_dir: str) -> DataSetFacts:
+    """What cards say of a release; of one that `phantom_cxr.py` drew, that it shows nobody."""
+    return PHANTOM_FACTS if os.path.isfile(os.path.join(data_dir, "phantom.json")) else FACTS
 
 
-def parse_flag(cell: str, where: str) -> bool:
-    """Whether an image-label cell marks its label. An empty cell does not."""
-    if cell not in ("", "0", "1", "0.0", "1.0"):
-        raise ValueError(f"{where}: an image label is {cell!r}, not 0 or 1.")
-    return cell.startswith("1")
+def _physionet_tables(data_dir: str, split: str) -> tuple[str, str]:
+    folder = os.path.join(data_dir, "annotations")
+    return os.path.join(folder, f"annotations_{split}.csv"), os.path.join(folder, f"image_labels_{split}.csv")
 
 
 def annotation_files(data_dir: str, split: str) -> tuple[str, str | None]:
     """Paths of the boxes' CSV and the image labels' CSV; the second is None in Kaggle's layout."""
-    kaggle = os.path.join(data_dir, "train.csv")
-    annotations = os.path.join(data_dir, "annotations")
-    if split == "train" and os.path.isfile(kaggle) and not os.path.isdir(annotations):
+    kaggle = os.path.join(data_dir, KAGGLE_TABLE)
+    if split == "train" and os.path.isfile(kaggle) and not os.path.isdir(os.path.join(data_dir, "annotations")):
         return kaggle, None
-    return (
-        os.path.join(annotations, f"annotations_{split}.csv"),
-        os.path.join(annotations, f"image_labels_{split}.csv"),
-    )
+    return _physionet_tables(data_dir, split)
 
 
 def available_splits(data_dir: str) -> list[str]:
@@ -153,7 +147,7 @@ def available_splits(data_dir: str) -> list[str]:
     if not os.path.isdir(data_dir):
         raise FileNotFoundError(f"{data_dir} is no folder: data_dir must be the folder of a VinDr-CXR release.")
     splits = []
-    for split in ("train", "test"):
+    for split in SPLITS:
         if any(path and os.path.isfile(path) for path in annotation_files(data_dir, split)):
             splits.append(split)
     if not splits:
@@ -177,7 +171,7 @@ def read_annotations(data_dir: str, split: str, merge: str = "paper") -> tuple[l
         merge: one of `merge_readers.MERGES`.
 
     Returns:
-        The annotations, in the order in which images first appear in the CSV files, and the counts behind them:
+        The annotations, in the order in which images first appear in the CSV files, and their counts:
         images, images_in_conflict (said by some reader to have no finding and to have one), images_dropped (for that),
         images_with_boxes, images_no_finding, images_unknown (neither), boxes_without_area (skipped), boxes (pooled, of
         the images not dropped), boxes_kept.
@@ -199,19 +193,17 @@ def read_annotations(data_dir: str, split: str, merge: str = "paper") -> tuple[l
     counts = dict.fromkeys((*image_counts, "boxes_without_area", "boxes", "boxes_kept"), 0)
 
     if labels_path is not None:
-        for line, row in read_csv(labels_path, (*id_columns, *all_labels)):
-            where = f"{labels_path}, line {line}"
+        for where, row in read_csv(labels_path, (*id_columns, *all_labels), SPELLINGS, whole_lines=True):
             stated = labels.setdefault(row["image_id"], {}).setdefault(_reader_of(row, split), set())
-            stated.update(label for label in all_labels if parse_flag(row[label], where))
+            stated.update(label for label in all_labels if flag(row[label], where))
 
-    for line, row in read_csv(boxes_path, (*id_columns, "class_name", *BOX_COLUMNS)):
-        where = f"{boxes_path}, line {line}"
+    for where, row in read_csv(boxes_path, (*id_columns, "class_name", *BOX_COLUMNS), whole_lines=True):
         label = SPELLINGS.get(row["class_name"], row["class_name"])
         if label not in all_labels:
             raise ValueError(f"{where}: unknown label {label!r}.")
         reader = _reader_of(row, split)
         labels.setdefault(row["image_id"], {}).setdefault(reader, set()).add(label)
-        box = parse_box(row, where)
+        box = box_numbers(row, BOX_COLUMNS, where)
         if box is None:
             continue
         if label not in FINDING_LABELS:
@@ -310,31 +302,16 @@ def read_release(data_dir: str | os.PathLike, merge: str = "paper") -> Release:
         if not any(annotation.image_id in images[split] for annotation in annotations[split]):
             folder = os.path.join(data_dir, split)
             raise FileNotFoundError(f"{folder} holds none of the radiographs that the annotations name.")
-    release = Release(
-        name="vindr_cxr",
-        pretty_name="VinDr-CXR",
-        homepage="https://physionet.org/content/vindr-cxr/1.0.0/",
-        licence="PhysioNet Credentialed Health Data License 1.5.0",
-        licence_link="https://physionet.org/content/vindr-cxr/view-license/1.0.0/",
+    return Release(
+        facts=facts(data_dir),
         finding_labels=FINDING_LABELS,
         diagnosis_labels=DIAGNOSIS_LABELS,
         annotations=annotations,
         images=images,
         counts=counts,
+        columns=("sex", "age"),
         merge=merge,
-        personal_information=PERSONAL_INFORMATION,
-        citation=CITATION,
     )
-    if os.path.isfile(os.path.join(data_dir, "phantom.json")):
-        return replace(
-            release,
-            pretty_name="Phantoms in VinDr-CXR's layout",
-            licence="Apache License 2.0",
-            licence_link="https://www.apache.org/licenses/LICENSE-2.0",
-            personal_information="The radiographs are drawn by a program (`phantom_cxr.py`): they are of nobody.",
-            citation="",
-        )
-    return release
 
 
 def load_vindr_cxr(
@@ -350,7 +327,7 @@ def load_vindr_cxr(
 
     Args:
         data_dir, merge: see `read_release`.
-        split, cache_dir, num_proc, streaming: see `radiograph_dataset.load_release`.
+        split, cache_dir, num_proc, streaming: see `preparation.prepare.load_release`.
         **options: fields of `PreparationOptions`.
 
     Returns:
@@ -364,26 +341,12 @@ def load_vindr_cxr(
     return load_release(release, split, cache_dir, num_proc, streaming, PreparationOptions(**options))
 
 
-@dataclass
-class VinDrCXRArguments:
-    data_dir: str = field(metadata={"help": "A release in PhysioNet's or Kaggle's layout."})
-    output_dir: str = field(metadata={"help": "The prepared folder."})
-    merge: str = field(default="paper", metadata={"help": f"How train's readers are merged: {', '.join(MERGES)}."})
-    num_proc: int = field(default=1, metadata={"help": "Processes that read radiographs."})
-
-
-def main() -> None:
-    from trl import TrlParser  # seconds, which those who only import this file need not wait
-
-    try:
-        arguments, options = TrlParser((VinDrCXRArguments, PreparationOptions)).parse_args_and_config()
-        release = read_release(arguments.data_dir, arguments.merge)
-        prepare(release, arguments.output_dir, options, arguments.num_proc)
-    except (OSError, ValueError, ImportError) as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("Interrupted. The same command goes on from the last whole shard.")
+@program
+def main(arguments: VinDrCXRArguments, options: PreparationOptions) -> None:
+    """Prepares a release."""
+    with refuse_bad_input():
+        prepare(read_release(arguments.data_dir, arguments.merge), arguments.output_dir, options, arguments.num_proc)
 
 
 if __name__ == "__main__":
-    main()
+    main(*parse([VinDrCXRArguments, PreparationOptions], None, "vindr_cxr.py", __doc__))

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets_scripts.annotations import Demographics, row_features
-from datasets_scripts.chestx_ray14 import (
+from litegpt.command import main
+from litegpt.datasets_scripts.annotations import row_features
+from litegpt.datasets_scripts.chestx_ray14 import (
     DIAGNOSIS_LABELS,
     FINDING_LABELS,
-    age_in_years,
     load_chestx_ray14,
-    main,
     read_release,
 )
-from datasets_scripts.radiograph_dataset import prepare
-from train_scripts.rows import load_rows
+from litegpt.datasets_scripts.preparation.demographics import age_in_years
+from litegpt.datasets_scripts.preparation.prepare import prepare
+from litegpt.datasets_scripts.rows import load_rows
 
 # The headers as published; the rows of Data_Entry_2017.csv end in a comma, some copies' rows do not.
 ENTRY_2017 = (
@@ -129,23 +129,26 @@ def test_sex_and_age_are_the_tables(release):
     edit(release / "Data_Entry_2017_v2020.csv", ",58,M,AP", ",413,F,AP")
     edit(release / "Data_Entry_2017_v2020.csv", "2,58,M,PA", "2,,,PA")
     read = read_release(release)
-    assert [image.demographics for image in read.annotations["train"]] == [Demographics("M", 58), Demographics("F")]
-    assert read.annotations["test"][0].demographics == Demographics("", None)
+    assert [image.optional for image in read.annotations["train"]] == [
+        {"sex": "M", "age": 58},
+        {"sex": "F", "age": None},
+    ]
+    assert read.annotations["test"][0].optional == {"sex": "", "age": None}
 
 
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("Patient Age,Patient Sex", "Years,Patient Sex", Demographics("M")),
-        ("Patient Age,Patient Sex", "Patient Age,S", Demographics("", 58)),
-        ("Patient Age,Patient Sex", "Years,S", None),
+        ("Patient Age,Patient Sex", "Years,Patient Sex", {"sex": "M", "age": None}),
+        ("Patient Age,Patient Sex", "Patient Age,S", {"sex": "", "age": 58}),
+        ("Patient Age,Patient Sex", "Years,S", {}),
     ],
 )
 def test_a_copy_of_the_table_without_sex_or_age_reads_as_unknown(release, old, new, expected):
     edit(release / "Data_Entry_2017_v2020.csv", old, new)
     read = read_release(release)
-    assert {image.demographics for image in read.annotations["test"]} == {expected}
-    assert read.has_demographics == (expected is not None)
+    assert all(image.optional == expected for image in read.annotations["test"])
+    assert read.columns == (("sex", "age") if expected else ())
 
 
 def test_rows_of_a_table_without_sex_and_age_have_no_such_columns(release, tmp_path):
@@ -317,7 +320,7 @@ def test_rows_have_sex_and_age_and_are_trained_on_as_any_others(release, tmp_pat
     edit(release / "Data_Entry_2017_v2020.csv", "2,58,M,PA", "2,413,F,PA")
     prepare(read_release(release), tmp_path / "out")
     rows = load_rows(str(tmp_path / "out"), "test", str(tmp_path / "cache"), 1)
-    assert rows.features == row_features(FINDING_LABELS, DIAGNOSIS_LABELS, demographics=True)
+    assert rows.features == row_features(FINDING_LABELS, DIAGNOSIS_LABELS, ("sex", "age"))
     assert (rows["sex"][:], rows["age"][:]) == (["F", "M"], [None, 58])
     train = load_rows(str(tmp_path / "out"), "train", str(tmp_path / "cache"), 1)
     assert datasets.concatenate_datasets([train, rows])["age"][:] == [58, 58, None, 58]
@@ -342,12 +345,11 @@ def test_the_program_prepares_a_folder(release, tmp_path):
     assert summary["test", "images_with_boxes"] == "1" and summary["none", "images"] == "0"
 
 
-def test_the_program_refuses_a_bad_release_with_one_sentence(release, tmp_path, monkeypatch):
+def test_the_program_refuses_a_bad_release_with_one_sentence(release, tmp_path):
     os.remove(release / "BBox_List_2017.csv")
     arguments = ["--data_dir", str(release), "--output_dir", str(tmp_path / "out")]
-    monkeypatch.setattr(sys, "argv", ["chestx_ray14.py", *arguments])
     with pytest.raises(SystemExit, match=r"BBox_List_2017.csv is missing\.$"):
-        main()
+        main(["prepare", "chestx-ray14", *arguments])
     assert not (tmp_path / "out").exists()
 
 

@@ -1,7 +1,7 @@
 import pytest
 
-from datasets_scripts.instructions import INSTRUCTIONS, answer, instructions_for
-from datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
+from litegpt.datasets_scripts.instructions import INSTRUCTIONS, answer, instructions_for
+from litegpt.datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
 
 CARDIOMEGALY, AORTA = FINDING_LABELS.index("Cardiomegaly"), FINDING_LABELS.index("Aortic enlargement")
 PNEUMONIA, COPD, NO_FINDING = (DIAGNOSIS_LABELS.index(name) for name in ("Pneumonia", "COPD", "No finding"))

@@ -1,18 +1,19 @@
 import csv
 import os
 import random
-import sys
 
 import numpy as np
 import PIL.Image
 import pytest
 
-from datasets_scripts.annotations import row_features
-from datasets_scripts.vindr_cxr import (
+from litegpt.command import main
+from litegpt.datasets_scripts.annotations import row_features
+from litegpt.datasets_scripts.preparation.prepare import prepare
+from litegpt.datasets_scripts.rows import load_rows
+from litegpt.datasets_scripts.vindr_cxr import (
     DIAGNOSIS_LABELS,
     FINDING_LABELS,
     load_vindr_cxr,
-    main,
     read_annotations,
     read_release,
 )
@@ -261,7 +262,7 @@ def test_a_missing_folder_csv_or_image_folder_is_named(release, tmp_path):
 
 def test_rows_have_the_schema_and_boxes_in_the_unit_square(release, tmp_path):
     dataset = load_vindr_cxr(release, cache_dir=tmp_path / "cache")
-    features = row_features(FINDING_LABELS, DIAGNOSIS_LABELS)
+    features = row_features(FINDING_LABELS, DIAGNOSIS_LABELS, ("sex", "age"))
     assert dataset["train"].features == features and dataset["test"].features == features
     assert dataset["train"]["image_id"][:] == ["both", "negative", "boxless"]
     row = dataset["train"][0]
@@ -297,10 +298,9 @@ def test_a_folder_with_none_of_the_radiographs_is_refused(release, tmp_path):
         load_vindr_cxr(release, cache_dir=tmp_path / "cache")
 
 
-def test_the_program_prepares_a_folder_and_refuses_bad_input_in_one_sentence(release, tmp_path, monkeypatch):
+def test_the_program_prepares_a_folder_and_refuses_bad_input_in_one_sentence(release, tmp_path, capsys):
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["vindr_cxr.py", "--data_dir", *map(str, arguments)])
-        main()
+        main(["prepare", "vindr-cxr", "--data_dir", *map(str, arguments)])
 
     run(release, "--output_dir", tmp_path / "out", "--merge", "union", "--shortest_edge", "50")
     counts = (tmp_path / "out" / "summary.csv").read_text()
@@ -311,8 +311,9 @@ def test_the_program_prepares_a_folder_and_refuses_bad_input_in_one_sentence(rel
         run(release, "--output_dir", release)
     with pytest.raises(SystemExit, match="nowhere is no folder"):
         run(tmp_path / "nowhere", "--output_dir", tmp_path / "new")
-    with pytest.raises(SystemExit, match='windowing must be "dicom" or "paper"'):
+    with pytest.raises(SystemExit):
         run(release, "--output_dir", tmp_path / "new", "--windowing", "lung")
+    assert 'windowing must be "dicom" or "paper"' in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 
@@ -323,6 +324,31 @@ def test_dicom_files_are_read_in_place_of_png(real_cxr, tmp_path):
     (root / "train" / "a.dicom").symlink_to(source)  # stands before a.png
     row = load_vindr_cxr(root, split="train", cache_dir=tmp_path / "cache", shortest_edge=64)[0]
     assert row["view"] == "PA" and min(row["width"], row["height"]) > 1000 and min(row["image"].size) == 64
+
+
+def test_rows_have_sex_and_age_of_the_dicom_files_and_nothing_else_of_the_person(phantom_release, tmp_path):
+    import pydicom
+
+    prepare(read_release(phantom_release), tmp_path / "out")
+    rows = load_rows(str(tmp_path / "out"), "train", str(tmp_path / "cache"), 1)
+    tags = [pydicom.dcmread(phantom_release / "train" / f"{name}.dicom") for name in rows["image_id"]]
+    assert rows["age"][:] == [int(header.PatientAge[:3]) for header in tags] and len(set(rows["age"][:])) > 10
+    assert rows["sex"][:] == [header.PatientSex.replace("O", "") for header in tags]
+    assert set(rows["sex"][:]) == {"F", "M", ""} and "patient_id" not in rows.column_names
+    for path in (tmp_path / "out").iterdir():
+        assert path.is_dir() or not any(f"{header.PatientAge}" in path.read_text() for header in tags)
+
+
+def test_kaggles_layout_has_sex_and_age_too_and_png_copies_tell_neither(phantom_release, tmp_path):
+    source = next((phantom_release / "train").iterdir())
+    header = ["image_id", "class_name", "class_id", "rad_id", "x_min", "y_min", "x_max", "y_max"]
+    rows = [[name, "No finding", 14, "R1", "", "", "", ""] for name in (source.stem, "copy")]
+    write_rows(tmp_path / "release" / "train.csv", header, rows)
+    (tmp_path / "release" / "train").mkdir()
+    (tmp_path / "release" / "train" / source.name).symlink_to(source)
+    PIL.Image.new("L", (64, 64)).save(tmp_path / "release" / "train" / "copy.png")
+    dicom, copy = load_vindr_cxr(tmp_path / "release", "train", tmp_path / "cache")
+    assert 18 <= dicom["age"] < 90 and (copy["sex"], copy["age"]) == ("", None)
 
 
 @pytest.mark.parametrize("split, rows, dropped", [("train", 598, 72), ("test", 165, 0)])
@@ -361,4 +387,4 @@ def test_real_radiographs_build_from_the_release_layout(real_cxr, tmp_path):
 
 def test_the_card_of_phantoms_does_not_say_that_they_are_of_people(phantom_release):
     release = read_release(phantom_release)
-    assert release.pretty_name.startswith("Phantoms") and "nobody" in release.personal_information
+    assert release.facts.pretty_name.startswith("Phantoms") and "nobody" in release.facts.personal_information

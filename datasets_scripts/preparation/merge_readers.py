@@ -6,8 +6,13 @@
     majority              their median, where most readers drew one      most readers'; they beat "No finding"
     weighted_box_fusion   their mean                                     as in paper
 
+In: for each reader a `Reading`, boxes in any unit. Out: `Finding`s with `readers`, how many drew the box, and labels.
+
+    merge_readers([Reading("R1", (Finding("ILD", (20, 40, 60, 80)),), ()),
+                   Reading("R2", (Finding("ILD", (22, 40, 62, 80)),), ())], "paper")
+    -> (Finding("ILD", (20, 40, 60, 80), readers=2),)
+
 A box belongs to the first of a group, in the order of the table, that it overlaps: see `keep_one_of_overlapping`.
-Boxes may be in any unit.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:  # they come with `datasets`, which takes a second to import
-    from datasets_scripts.annotations import Finding, Reading
+    from litegpt.datasets_scripts.annotations import Finding, Reading
 
 MERGES = ("paper", "union", "majority", "weighted_box_fusion")
 IOU_THRESHOLD = 0.5  # the paper's; two boxes belong together above it
@@ -150,11 +155,11 @@ def fuse_boxes(pooled: Sequence[tuple[Finding, str]]) -> tuple[Finding, ...]:
     rad_ids = list(dict.fromkeys(rad_id for _, rad_id in pooled))
     # The package sorts by score, equal ones in no fixed order. These keep ours, and its float32 sees them as equal.
     scores = 1 - 1e-9 * np.arange(len(pooled))
-    of_reader = [[i for i, (_, rad_id) in enumerate(pooled) if rad_id == reader] for reader in rad_ids]
+    positions = [[i for i, (_, rad_id) in enumerate(pooled) if rad_id == reader] for reader in rad_ids]
     fused, fused_scores, fused_labels = weighted_boxes_fusion(
-        [unit_boxes[indices] for indices in of_reader],
-        [scores[indices] for indices in of_reader],
-        [[labels.index(pooled[i][0].label) for i in indices] for indices in of_reader],
+        [unit_boxes[indices] for indices in positions],
+        [scores[indices] for indices in positions],
+        [[labels.index(pooled[i][0].label) for i in indices] for indices in positions],
         iou_thr=IOU_THRESHOLD,
         conf_type="box_and_model_avg",  # with scores of 1: the share of the readers that took part
     )
@@ -198,6 +203,6 @@ def merge_diagnoses(label_sets: Sequence[Collection[str]], merge: str, no_findin
 
 
 def check_merge(merge: str) -> None:
-    """Raises ValueError where `merge` is none of `MERGES`."""
+    """Refuses, with a ValueError, a `merge` that is none of `MERGES`."""
     if merge not in MERGES:
         raise ValueError(f"merge must be one of {', '.join(MERGES)}, not {merge!r}.")

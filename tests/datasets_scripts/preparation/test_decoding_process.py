@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets_scripts import decoding_process
-from datasets_scripts.decoding_process import DecodingProcess, decode, read_view, shrink
-from datasets_scripts.splits import perceptual_hash, pixel_hash
-from processing.dicom import RadiographError
+from litegpt.datasets_scripts.preparation import decoding_process
+from litegpt.datasets_scripts.preparation.decoding_process import DecodingProcess, decode, read_view, shrink
+from litegpt.datasets_scripts.preparation.splits import perceptual_hash, pixel_hash
+from litegpt.processing.dicom import RadiographError
 
 # A child in which reading a file called crash.png and the like does what a bad codec might.
 BAD_CODECS = """
 import ctypes, os, sys, time, warnings
 import numpy as np
-from datasets_scripts import decoding_process
-from processing.radiograph import load_radiograph
+from litegpt.datasets_scripts.preparation import decoding_process
+from litegpt.processing.radiograph import load_radiograph
 
 def load(path, windowing):
     name = os.path.basename(path)
@@ -80,6 +80,7 @@ def test_a_child_reads_what_this_process_would_read(picture):
         decoded = decoder.read(picture)
     assert asdict(decoded) == asdict(decode(str(picture), "dicom", 30))
     assert (decoded.width, decoded.height, decoded.view, decoded.warnings) == (100, 60, "", ())
+    assert (decoded.sex, decoded.age) == ("", None)
     stored = Image.open(BytesIO(decoded.png))
     assert decoded.pixel_hash == pixel_hash(stored) and decoded.perceptual_hash == perceptual_hash(stored)
     assert stored.mode == "L" and stored.size == (50, 30)
@@ -122,12 +123,37 @@ def test_the_view_comes_from_a_valid_view_position_only(tmp_path, view, expected
 
 
 def test_the_view_of_a_dicom_file_does_not_depend_on_its_suffix(tmp_path):
-    from datasets_scripts.phantom_cxr import encode_dicom
+    from litegpt.datasets_scripts.phantom_cxr import encode_dicom
 
     pixels = np.linspace(0, 1, 64 * 64).reshape(64, 64)
     dataset = encode_dicom(pixels, "0" * 32, np.random.default_rng(0))
     dataset.save_as(tmp_path / "radiograph", enforce_file_format=True)
     assert read_view(str(tmp_path / "radiograph")) == "PA"
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ({"PatientSex": "F", "PatientAge": "058Y"}, ("F", 58)),
+        ({"PatientSex": "O", "PatientAge": "000Y"}, ("", None)),
+        ({"PatientSex": "Nobody", "PatientAge": "238Y"}, ("", None)),
+        ({"PatientSex": "", "PatientAge": ""}, ("", None)),
+        ({}, ("", None)),
+    ],
+)
+def test_sex_and_age_of_a_dicom_file_are_values_that_can_be_or_unknown(tmp_path, tags, expected):
+    import pydicom
+
+    from litegpt.datasets_scripts.phantom_cxr import encode_dicom
+
+    dataset = encode_dicom(np.linspace(0, 1, 64 * 64).reshape(64, 64), "0" * 32, np.random.default_rng(0))
+    del dataset.PatientSex, dataset.PatientAge
+    with pydicom.config.disable_value_validation():
+        dataset.update(tags)
+        dataset.save_as(tmp_path / "a.dicom", enforce_file_format=True)
+    with DecodingProcess("dicom", None) as decoder:
+        decoded = decoder.read(tmp_path / "a.dicom")
+    assert (decoded.sex, decoded.age) == expected and decoded.view == "PA"
 
 
 # What goes wrong
@@ -230,7 +256,7 @@ def test_the_child_ends_with_the_block(picture):
 def test_the_child_ends_when_its_parent_is_killed(picture):
     program = (
         "import sys, time\n"
-        "from datasets_scripts.decoding_process import DecodingProcess\n"
+        "from litegpt.datasets_scripts.preparation.decoding_process import DecodingProcess\n"
         "decoder = DecodingProcess('dicom', None)\n"
         "decoder.read(sys.argv[1])\n"
         "print('ready', flush=True)\n"
@@ -246,7 +272,7 @@ def test_the_child_ends_when_its_parent_is_killed(picture):
 
 
 def test_the_child_imports_nothing_heavy():
-    program = "import sys, datasets_scripts.decoding_process; print(*sys.modules)"
+    program = "import sys, litegpt.datasets_scripts.preparation.decoding_process; print(*sys.modules)"
     modules = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     ).stdout.split()

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets_scripts import splits
-from datasets_scripts.splits import (
+from litegpt.datasets_scripts.preparation import splits
+from litegpt.datasets_scripts.preparation.splits import (
     NEAR_DISTANCE,
     duplicates_across_splits,
     in_validation,
@@ -186,7 +186,10 @@ def test_the_limit_itself_is_near_and_one_bit_more_is_not():
 
 
 def test_the_child_process_gets_neither_datasets_nor_torch():
-    code = "import sys, datasets_scripts.splits; print(*{'datasets', 'torch', 'pandas'} & set(sys.modules))"
+    code = (
+        "import sys, litegpt.datasets_scripts.preparation.splits;"
+        "print(*{'datasets', 'torch', 'pandas'} & set(sys.modules))"
+    )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
     )

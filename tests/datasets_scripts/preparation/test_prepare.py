@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import datetime
 
 import datasets
 import numpy as np
@@ -13,18 +14,20 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from datasets_scripts import decoding_process, radiograph_dataset
-from datasets_scripts.annotations import Demographics, Finding, ImageAnnotation, Reading, row_features
-from datasets_scripts.decoding_process import DecodingProcess
-from datasets_scripts.radiograph_dataset import PreparationOptions, Release, load, load_release, prepare, shards_of
-from datasets_scripts.splits import in_validation
-from processing.dicom import RadiographError
+from litegpt.datasets_scripts.annotations import Finding, ImageAnnotation, Reading, row_features
+from litegpt.datasets_scripts.preparation import decoding_process
+from litegpt.datasets_scripts.preparation import prepare as radiograph_dataset
+from litegpt.datasets_scripts.preparation.decoding_process import DecodingProcess
+from litegpt.datasets_scripts.preparation.prepare import load, load_release, prepare, shards_of
+from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
+from litegpt.datasets_scripts.preparation.splits import in_validation
+from litegpt.processing.dicom import RadiographError
 
 FINDING_LABELS, DIAGNOSIS_LABELS = ("Mass", "Effusion"), ("Pneumonia", "No finding")
 CRASH_AT_NAME = """
 import ctypes, os, sys
-from datasets_scripts import decoding_process
-from processing.radiograph import load_radiograph
+from litegpt.datasets_scripts.preparation import decoding_process
+from litegpt.processing.radiograph import load_radiograph
 
 def load(path, windowing):
     if os.path.basename(path) == "train2.png":
@@ -78,10 +81,7 @@ def release(tmp_path, monkeypatch):
     reading = Reading("R1", (mass, outside), ("Pneumonia",))
     annotations["train"][0] = ImageAnnotation("train0", (mass, outside), ("Pneumonia",), (reading,), "p", "AP")
     return Release(
-        name="tiny",
-        pretty_name="Tiny",
-        homepage="https://example.org",
-        licence="None",
+        facts=DataSetFacts("tiny", "Tiny", "https://example.org", "None", "https://example.org"),
         finding_labels=FINDING_LABELS,
         diagnosis_labels=DIAGNOSIS_LABELS,
         annotations=annotations,
@@ -102,6 +102,12 @@ def summary_of(folder):
 def rows_of(dataset):
     """Rows with the pictures' pixels, so that they can be compared."""
     return [{**row, "image": (row["image"].mode, row["image"].size, row["image"].tobytes())} for row in dataset]
+
+
+def names_of_files(folder):
+    """Of all but the log, which tells the time."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "preparation.log"]
+    return [path.relative_to(folder) for path in paths]
 
 
 # Rows
@@ -142,18 +148,18 @@ def test_readings_are_kept_where_asked_for(release, tmp_path):
 
 @pytest.fixture
 def release_with_demographics(release):
-    told = [Demographics("F", 58), Demographics("M"), Demographics(age=0)]
+    told = [{"sex": "F", "age": 58}, {"sex": "M"}, {"age": 0}]
     images = {
-        split: [replace(image, demographics=told[index % 3]) for index, image in enumerate(of_split)]
-        for split, of_split in release.annotations.items()
+        split: [replace(image, optional=told[index % 3]) for index, image in enumerate(annotations)]
+        for split, annotations in release.annotations.items()
     }
-    return replace(release, annotations=images)
+    return replace(release, annotations=images, columns=("sex", "age"))
 
 
 def test_sex_and_age_are_columns_where_the_data_set_tells_them(release_with_demographics, tmp_path):
     prepare(release_with_demographics, tmp_path / "out")
     rows = load(tmp_path / "out", "train", tmp_path / "cache")
-    assert rows.features == row_features(FINDING_LABELS, DIAGNOSIS_LABELS, demographics=True)
+    assert rows.features == row_features(FINDING_LABELS, DIAGNOSIS_LABELS, ("sex", "age"))
     assert (rows["sex"][:], rows["age"][:]) == (["F", "M", "", "F", "M"], [58, None, 0, 58, None])
     assert rows.features["age"].dtype == "int32"
     streamed = load_release(release_with_demographics, "train", streaming=True)
@@ -184,7 +190,7 @@ def test_an_interrupted_preparation_with_sex_and_age_goes_on(release_with_demogr
 def test_a_change_of_age_is_noticed_by_the_cache(release_with_demographics, tmp_path):
     load_release(release_with_demographics, "test", tmp_path / "cache")
     older = [
-        replace(image, demographics=Demographics("F", 59)) for image in release_with_demographics.annotations["test"]
+        replace(image, optional={"sex": "F", "age": 59}) for image in release_with_demographics.annotations["test"]
     ]
     changed = replace(release_with_demographics, annotations={**release_with_demographics.annotations, "test": older})
     assert load_release(changed, "test", tmp_path / "cache")["age"][:] == [59, 59]
@@ -202,7 +208,7 @@ def test_two_child_processes_write_the_bytes_of_none(release, tmp_path, request)
     children = request.getfixturevalue("children")
     prepare(release, tmp_path / "two", num_proc=2)
     assert len(children) == 2
-    names = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file()]
+    names = names_of_files(tmp_path / "one")
     assert len(names) == 10
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
@@ -225,7 +231,7 @@ def test_slices_and_fingerprints_are_the_same_in_another_process(release, tmp_pa
     assert here["image_id"][:] == ["train1", "train2"]
     (folder,) = tmp_path.glob("cache/tiny-*")
     program = (
-        "import sys; from datasets_scripts.radiograph_dataset import load;"
+        "import sys; from litegpt.datasets_scripts.preparation.prepare import load;"
         "print(load(sys.argv[1], 'train[1:3]', sys.argv[2])._fingerprint)"
     )
     there = subprocess.run(
@@ -336,11 +342,8 @@ def test_ctrl_c_leaves_whole_shards_and_no_process_and_the_next_run_goes_on(rele
     monkeypatch.setattr(radiograph_dataset, "row_of", row_of)
     prepare(release, tmp_path / "out", num_proc=2)
     prepare(release, tmp_path / "never_interrupted")
-    for path in (tmp_path / "never_interrupted").rglob("*"):
-        assert (
-            path.is_dir()
-            or path.read_bytes() == (tmp_path / "out" / path.relative_to(tmp_path / "never_interrupted")).read_bytes()
-        )
+    for name in names_of_files(tmp_path / "never_interrupted"):
+        assert (tmp_path / "never_interrupted" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
 
 
 def test_a_finished_folder_is_not_touched_again(release, tmp_path, monkeypatch):
@@ -349,6 +352,99 @@ def test_a_finished_folder_is_not_touched_again(release, tmp_path, monkeypatch):
     monkeypatch.setattr(radiograph_dataset, "DecodingProcess", None)
     prepare(release, tmp_path / "out")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
+
+
+def test_a_radiograph_that_was_repaired_after_a_failed_run_costs_its_shard_alone(release, tmp_path):
+    """`raise` ends at train4, which is alone in the third shard; the first two are not written again."""
+    (tmp_path / "release" / "train" / "train4.png").write_bytes(b"not an image")
+    with pytest.raises(RadiographError):
+        prepare(release, tmp_path / "out", PreparationOptions(on_error="raise"))
+    whole = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "data").glob("*.parquet")}
+    assert len(whole) == 2
+    Image.new("L", (100, 60)).save(tmp_path / "release" / "train" / "train4.png")
+    prepare(release, tmp_path / "out", PreparationOptions(on_error="raise"))
+    assert all(path.stat().st_mtime_ns == time for path, time in whole.items())
+    assert load(tmp_path / "out", "train", tmp_path / "cache").num_rows == 5
+
+
+def test_a_whole_shard_whose_radiograph_changed_is_written_again(release, tmp_path):
+    (tmp_path / "release" / "train" / "train4.png").write_bytes(b"not an image")
+    with pytest.raises(RadiographError):
+        prepare(release, tmp_path / "out", PreparationOptions(on_error="raise"))
+    Image.new("L", (100, 60)).save(release.images["train"]["train4"])
+    Image.new("L", (80, 70)).save(release.images["train"]["train2"])
+    prepare(release, tmp_path / "out", PreparationOptions(on_error="raise"))
+    assert load(tmp_path / "out", "train", tmp_path / "cache")["width"][:] == [100, 100, 80, 100, 100]
+
+
+def test_a_run_that_could_read_nothing_of_a_split_does_not_block_the_one_after_its_repair(release, tmp_path):
+    for path in release.images["test"].values():
+        with open(path, "wb") as file:
+            file.write(b"not an image")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="None of the test radiographs of Tiny could be read"):
+            prepare(release, tmp_path / "out")
+    for path in release.images["test"].values():
+        Image.new("L", (100, 60)).save(path)
+    prepare(release, tmp_path / "out")
+    assert load(tmp_path / "out", cache_dir=tmp_path / "cache").num_rows == {"train": 5, "test": 2}
+
+
+def test_a_run_that_wrote_no_whole_shard_leaves_the_folder_to_other_options(release, tmp_path, monkeypatch):
+    for images in release.images.values():
+        for path in images.values():
+            os.rename(path, f"{path}.away")
+    with pytest.raises(ValueError, match="None of the train radiographs"):
+        prepare(release, tmp_path / "out", PreparationOptions(shortest_edge=20))
+    for images in release.images.values():
+        for path in images.values():
+            os.rename(f"{path}.away", path)
+    (tmp_path / "out" / "data" / "train-00000-of-00009.parquet.incomplete").write_text("half a shard")
+    prepare(release, tmp_path / "out", PreparationOptions(shortest_edge=30))
+    prepare(release, tmp_path / "never_failed", PreparationOptions(shortest_edge=30))
+    assert sorted(names_of_files(tmp_path / "out")) == sorted(names_of_files(tmp_path / "never_failed"))
+    assert rows_of(load(tmp_path / "out", "test", tmp_path / "cache"))[0]["image"][1] == (50, 30)
+    assert (tmp_path / "out" / "preparation.log").read_text().count("Tiny: 7 images") == 1
+
+
+def test_whole_shards_of_other_options_or_files_are_refused_with_what_to_do(release, tmp_path, monkeypatch):
+    (tmp_path / "release" / "train" / "train4.png").write_bytes(b"not an image")
+    with pytest.raises(RadiographError):
+        prepare(release, tmp_path / "out", PreparationOptions(on_error="raise"))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    with pytest.raises(
+        ValueError, match=r"\(shortest_edge 512, not 30\): choose another folder, or delete this one\.$"
+    ):
+        prepare(release, tmp_path / "out", PreparationOptions(shortest_edge=30))
+    others = {split: [replace(image, view="LL") for image in images] for split, images in release.annotations.items()}
+    with pytest.raises(ValueError, match="of other files, or by another version of this code"):
+        prepare(replace(release, annotations=others), tmp_path / "out")
+    with pytest.raises(ValueError, match="of other files"), monkeypatch.context() as patch:
+        patch.setattr(radiograph_dataset, "ROWS_VERSION", 1_000)
+        prepare(release, tmp_path / "out")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
+
+
+def test_a_merge_that_differs_is_named(release, tmp_path):
+    prepare(replace(release, merge="paper"), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"prepared otherwise \(merge paper, not union\)"):
+        prepare(replace(release, merge="union"), tmp_path / "out")
+
+
+def test_a_validation_share_that_is_refused_leaves_a_folder_that_can_be_used(release, tmp_path):
+    with pytest.raises(ValueError, match="leaves train or validation empty"):
+        prepare(release, tmp_path / "out", PreparationOptions(validation_share=0.999999))
+    prepare(release, tmp_path / "out")
+
+
+def test_another_version_of_the_rows_prepares_anew_and_changed_code_alone_does_not(release, tmp_path, monkeypatch):
+    load_release(release, "test", tmp_path / "cache")
+    monkeypatch.setattr(radiograph_dataset, "__file__", __file__)
+    load_release(release, "test", tmp_path / "cache")
+    assert len(list(tmp_path.glob("cache/tiny-*"))) == 1
+    monkeypatch.setattr(radiograph_dataset, "ROWS_VERSION", 1_000)
+    load_release(release, "test", tmp_path / "cache")
+    assert len(list(tmp_path.glob("cache/tiny-*"))) == 2
 
 
 def test_a_folder_of_something_else_is_refused_and_not_touched(release, tmp_path):
@@ -386,6 +482,54 @@ def test_the_cache_notices_changed_annotations_images_and_options_and_nothing_el
     for images in moved.values():
         images.update({name: path.replace("/release/", "/elsewhere/") for name, path in images.items()})
     assert folders(replace(release, images=moved)) == 4
+
+
+# The summary and the log
+
+
+def test_the_summary_is_printed_at_the_end_and_logged_by_what_loads(release, tmp_path, capsys, caplog):
+    del release.images["train"]["train3"]
+    (tmp_path / "release" / "train" / "train4.png").write_bytes(b"not an image")
+    lines = [
+        "train: 3 rows; 1 finding left out whose box lies outside the image",
+        "train: 2 of 5 radiographs left out: 1 (there is none), "
+        "1 (it is neither a DICOM file nor a picture (PNG, JPEG, ...))",
+        "test: 2 rows",
+    ]
+    for _ in range(2):  # also when the folder is there already
+        prepare(release, tmp_path / "out")
+        assert capsys.readouterr().out.splitlines() == [f"{tmp_path / 'out'}:", *(f"  {line}" for line in lines)]
+    with caplog.at_level(logging.INFO, logger=radiograph_dataset.__name__):
+        load_release(release, "train", tmp_path / "cache")
+    assert [f"Tiny: {line}" for line in lines] == caplog.messages[-3:] and capsys.readouterr().out == ""
+
+
+def test_the_log_tells_when_each_shard_was_written_and_the_summary(release, tmp_path, monkeypatch):
+    write_shard = radiograph_dataset._write_shard
+
+    def interrupted(shard, *args):
+        if shard.name.startswith("train-00001"):
+            raise KeyboardInterrupt
+        write_shard(shard, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(radiograph_dataset, "_write_shard", interrupted)
+        prepare(release, tmp_path / "out")
+    prepare(release, tmp_path / "out")
+    log = (tmp_path / "out" / "preparation.log").read_text()
+    times, texts = zip(*(line.split("  ", 1) for line in log.splitlines()), strict=True)
+    assert all(datetime.fromisoformat(time) for time in times) and list(times) == sorted(times)
+    assert texts == (
+        "Tiny: 7 images, of which 0 were prepared before",
+        "2 of 7 images: train-00000-of-00003 is written",
+        "Tiny: 7 images, of which 2 were prepared before",
+        "4 of 7 images: train-00001-of-00003 is written",
+        "5 of 7 images: train-00002-of-00003 is written",
+        "7 of 7 images: test-00000-of-00001 is written",
+        "train: 5 rows; 1 finding left out whose box lies outside the image",
+        "test: 2 rows",
+    )
+    assert str(tmp_path) not in log and "ptrain" not in log  # neither where the release lies nor a patient's number
 
 
 # Splits

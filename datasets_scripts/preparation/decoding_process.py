@@ -3,9 +3,12 @@
     with DecodingProcess("dicom", shortest_edge=512) as decoder:
         decoder.read("radiograph.dicom").png
 
+In: the path of a DICOM file or a picture. Out: a `DecodedRadiograph`, the picture to store as PNG and what the file's
+header tells, or a RadiographError with the reason why there is none.
+
 The child does all of the work on pixels, so that several of them use several cores. It is this file run as a program:
-`multiprocessing` would import the main program once more in every child. Over its standard input it gets the path of a
-file; over its standard output it gives a JSON header and a PNG, or a header with the reason why there is none.
+`multiprocessing` would import the main program once more in every child. Over its standard input it gets paths; over
+its standard output it gives for each a JSON header and a PNG.
 """
 
 import io
@@ -26,11 +29,13 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from datasets_scripts.splits import perceptual_hash, pixel_hash
-from processing.dicom import RadiographError
-from processing.radiograph import load_radiograph
+import litegpt
+from litegpt.datasets_scripts.preparation.demographics import dicom_age, known_sex
+from litegpt.datasets_scripts.preparation.splits import perceptual_hash, pixel_hash
+from litegpt.processing.dicom import RadiographError
+from litegpt.processing.radiograph import load_radiograph
 
-COMMAND = (sys.executable, "-m", "datasets_scripts.decoding_process")
+COMMAND = (sys.executable, "-m", "litegpt.datasets_scripts.preparation.decoding_process")
 MEMORY_LIMIT = 3 << 30  # bytes of the child's; the largest file and picture that `load_radiograph` takes need less
 
 
@@ -42,6 +47,8 @@ class DecodedRadiograph:
         png: the picture to store, 8-bit grey.
         width, height: pixels of the source.
         view: a DICOM's View Position (0018,5101), such as "PA"; "" where it has no valid one or is no DICOM.
+        sex: a DICOM's Patient's Sex (0010,0040), "F" or "M"; "" where it is another or none.
+        age: a DICOM's Patient's Age (0010,1010) in whole years; None where it has none that can be.
         pixel_hash, perceptual_hash: of the picture to store, see `splits.py`.
         warnings: what `load_radiograph` warned of, without the file's name.
     """
@@ -50,6 +57,8 @@ class DecodedRadiograph:
     width: int
     height: int
     view: str
+    sex: str
+    age: int | None
     pixel_hash: str
     perceptual_hash: str
     warnings: tuple[str, ...]
@@ -124,6 +133,7 @@ class DecodingProcess:
             self._child.kill()
 
     def close(self) -> None:
+        """Ends the child; the next `read` would start another."""
         if self._child is not None:
             self._stop()
 
@@ -136,7 +146,7 @@ class DecodingProcess:
                 [*COMMAND, *self._arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                cwd=Path(__file__).resolve().parents[1],
+                cwd=Path(litegpt.__file__).resolve().parents[1],  # from where `litegpt` is imported in any case
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
                 start_new_session=True,
             )
@@ -191,7 +201,7 @@ def decode(path: str, windowing: str, shortest_edge: int | None) -> DecodedRadio
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         image = load_radiograph(path, windowing=windowing)
-        view = read_view(path)
+        tags = _read_tags(path, "ViewPosition", "PatientSex", "PatientAge")
     # Ours alone: a library's own warnings may quote a patient's tags.
     texts = [str(warning.message) for warning in caught]
     stored, png = shrink(image, shortest_edge), io.BytesIO()
@@ -202,7 +212,9 @@ def decode(path: str, windowing: str, shortest_edge: int | None) -> DecodedRadio
         png=png.getvalue(),
         width=image.width,
         height=image.height,
-        view=view,
+        view=_valid_view(tags["ViewPosition"]),
+        sex=known_sex(tags["PatientSex"]),
+        age=dicom_age(tags["PatientAge"]),
         pixel_hash=pixel_hash(stored),
         perceptual_hash=perceptual_hash(stored),
         warnings=tuple(text.removeprefix(f"{path}: ") for text in texts if text.startswith(f"{path}: ")),
@@ -211,26 +223,30 @@ def decode(path: str, windowing: str, shortest_edge: int | None) -> DecodedRadio
 
 def read_view(path: str) -> str:
     """A DICOM's View Position (0018,5101), such as "PA" or "AP"; "" where it has no valid one or is no DICOM."""
-    view = _read_tag(path, "ViewPosition")
+    return _valid_view(_read_tags(path, "ViewPosition")["ViewPosition"])
+
+
+def _valid_view(view: str) -> str:
     return view if re.fullmatch(r"[A-Z0-9_ ]{1,16}", view) else ""  # what PS3.5 allows in a code string
 
 
 def read_patient_id(path: str) -> str:
     """A DICOM's Patient ID (0010,0020), never to be written anywhere; "" where it has none or cannot be read."""
     try:
-        return _read_tag(path, "PatientID")
+        return _read_tags(path, "PatientID")["PatientID"]
     except Exception:  # a damaged file: reading its radiograph will say so
         return ""
 
 
-def _read_tag(path: str, keyword: str) -> str:
+def _read_tags(path: str, *keywords: str) -> dict[str, str]:
+    """{keyword: a DICOM's value as text}; "" where the file has none or is no DICOM."""
     with open(path, "rb") as file:
         if file.read(132)[128:] != b"DICM" and not path.lower().endswith((".dicom", ".dcm")):
-            return ""
+            return dict.fromkeys(keywords, "")
     import pydicom
 
-    header = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=[keyword])
-    return str(header.get(keyword) or "").strip()
+    header = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(keywords))
+    return {keyword: str(header.get(keyword) or "").strip() for keyword in keywords}
 
 
 def shrink(image: Image.Image, shortest_edge: int | None) -> Image.Image:

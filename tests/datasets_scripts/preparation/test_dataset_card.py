@@ -8,8 +8,9 @@ import yaml
 from datasets import load_dataset
 from PIL import Image
 
-from datasets_scripts.annotations import row_features
-from datasets_scripts.dataset_card import card_text, count_split
+from litegpt.datasets_scripts.annotations import optional_columns, row_features
+from litegpt.datasets_scripts.preparation.dataset_card import card_text, count_split
+from litegpt.datasets_scripts.preparation.release import DataSetFacts, Release
 
 FINDINGS = ["Nodule/Mass", "ILD", "odd: {name}"]  # a colon and braces would break YAML or a template
 DIAGNOSES = ["Pneumonia", "No finding"]
@@ -19,29 +20,32 @@ ROWS = {
 }
 
 
-def write_card(folder, keep_readings=False, **facts):
+FACTS = {
+    "name": "some_cxr",
+    "pretty_name": "Some-CXR",
+    "homepage": "https://example.org/cxr/1.0/",
+    "licence": "Some Health Data License 1.5.0",
+    "licence_link": "https://example.org/cxr/1.0/",
+}
+OPTIONS = {"merge": "paper", "shortest_edge": 512, "windowing": "dicom"}
+
+
+def write_card(folder, columns=(), splits=None, options=OPTIONS, **facts):
     """A card as a preparation would write it; returns its text."""
     text = card_text(
-        **{
-            "name": "some_cxr",
-            "pretty_name": "Some-CXR",
-            "homepage": "https://example.org/cxr/1.0/",
-            "licence": "Some Health Data License 1.5.0",
-            "splits": {split: count_split(rows) for split, rows in ROWS.items()},
-            "finding_labels": FINDINGS,
-            "diagnosis_labels": DIAGNOSES,
-            "options": {"merge": "paper", "shortest_edge": 512, "windowing": "dicom", "keep_readings": keep_readings},
-            "summary": [("train", "images", 15_000), ("train", "either | or", 3)],
-            **facts,
-        }
+        Release(DataSetFacts(**{**FACTS, **facts}), FINDINGS, DIAGNOSES, annotations={}, images={}, counts={}),
+        columns,
+        splits or {split: count_split(rows) for split, rows in ROWS.items()},
+        options,
+        summary=[("train", "images", 15_000), ("train", "either | or", 3)],
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
     return text
 
 
-def write_rows(folder, keep_readings=False):
+def write_rows(folder, columns=()):
     """Two shards of train and one of test, beside a CSV that is no data."""
-    features = row_features(FINDINGS, DIAGNOSES, keep_readings)
+    features = row_features(FINDINGS, DIAGNOSES, columns)
     png = io.BytesIO()
     Image.new("L", (4, 3), 7).save(png, "PNG")
     (folder / "data").mkdir()
@@ -58,7 +62,7 @@ def write_rows(folder, keep_readings=False):
                     "findings": [{"label": label, "box": [0, 0, 0.5, 1], "readers": 2} for label in findings],
                     "diagnoses": diagnoses,
                     "view": "PA",
-                    **({"readings": []} if keep_readings else {}),
+                    **({"readings": []} if "readings" in columns else {}),
                 }
             )
             for i, (findings, diagnoses) in enumerate(rows)
@@ -68,16 +72,16 @@ def write_rows(folder, keep_readings=False):
         pq.write_table(table.replace_schema_metadata(None), folder / "data" / f"{name}.parquet")
 
 
-@pytest.mark.parametrize("keep_readings", [False, True])
+@pytest.mark.parametrize("columns", [(), ("readings",)])
 @pytest.mark.parametrize("streaming", [False, True])
-def test_load_dataset_takes_splits_and_label_names_from_the_card(tmp_path, streaming, keep_readings):
+def test_load_dataset_takes_splits_and_label_names_from_the_card(tmp_path, streaming, columns):
     (tmp_path / "folder").mkdir()
-    write_card(tmp_path / "folder", keep_readings)
-    write_rows(tmp_path / "folder", keep_readings)
+    write_card(tmp_path / "folder", columns)
+    write_rows(tmp_path / "folder", columns)
     loaded = load_dataset(str(tmp_path / "folder"), streaming=streaming, cache_dir=str(tmp_path / "cache"))
     assert list(loaded) == ["train", "test"]
     for split, rows in ROWS.items():
-        assert loaded[split].features == row_features(FINDINGS, DIAGNOSES, keep_readings)
+        assert loaded[split].features == row_features(FINDINGS, DIAGNOSES, columns)
         names = loaded[split].features["findings"].feature["label"].names
         assert [[names[f["label"]] for f in row["findings"]] for row in loaded[split]] == [f for f, _ in rows]
     row = next(iter(loaded["train"]))
@@ -143,20 +147,38 @@ def test_what_the_preparation_was_told_is_said(tmp_path):
     assert "512 pixels on the shorter side" in text and "the first is kept" in text
     assert "Modality LUT" in text and "`readings`" not in text and "## Citation" not in text
     options = {"shortest_edge": None, "windowing": "paper", "validation_share": 0.05, "keep_readings": True}
-    text = write_card(tmp_path, options=options, citation="@article{some}")
+    text = write_card(tmp_path, ("readings",), options=options, citation="@article{some}")
     assert "stored in full" in text and "5% of the patients" in text and "appendix A" in text
     assert "`readings`" in text and "```bibtex\n@article{some}\n```" in text
     assert "several readers" not in text
 
 
-@pytest.mark.parametrize("keep_readings", [False, True])
-def test_the_card_names_sex_and_age_where_the_rows_have_them(tmp_path, keep_readings):
-    without, told = write_card(tmp_path, keep_readings), write_card(tmp_path, keep_readings, demographics=True)
+@pytest.mark.parametrize("readings", [(), ("readings",)])
+def test_the_card_names_sex_and_age_where_the_rows_have_them(tmp_path, readings):
+    without, told = write_card(tmp_path, readings), write_card(tmp_path, ("sex", "age", *readings))
     assert "`sex`" not in without and "Sex and age" not in without
     assert "empty where unknown |\n| `sex`, `age` | F, M or empty" in told
     assert "Sex and age are what the release's public tables say of each image" in told
     names = [feature["name"] for feature in yaml.safe_load(told.split("---\n")[1])["dataset_info"]["features"]]
-    assert names[-3:] == (["sex", "age", "readings"] if keep_readings else ["view", "sex", "age"])
+    assert names[-3:] == (["sex", "age", "readings"] if readings else ["view", "sex", "age"])
+
+
+def test_every_optional_column_has_its_line_in_the_card_that_has_it_and_in_no_other(tmp_path):
+    columns = list(optional_columns(FINDINGS, DIAGNOSES))
+    plain, full = write_card(tmp_path).partition("\n# ")[2], write_card(tmp_path, columns).partition("\n# ")[2]
+    rows = full[full.index("## Rows") : full.index("## How it was made")]
+    for column in columns:
+        assert f"`{column}`" in rows and f"`{column}`" not in plain
+
+
+def test_the_card_says_which_tags_of_a_person_the_folder_holds(tmp_path):
+    plain = " ".join(write_card(tmp_path).split())
+    assert "only the pixels and the View Position were read" in plain and "no date, age or sex." in plain
+    assert "that number served to keep a patient in one split and is not written" in plain
+    told = " ".join(write_card(tmp_path, ("patient_id", "sex", "age")).split())
+    assert "only the pixels, the View Position and the person's sex and age in years were read" in told
+    assert "age or sex" not in told and "is not written" not in told
+    assert "`patient_id` is the number that the tables give a patient" in told
 
 
 def test_the_licence_and_the_people_are_named(tmp_path):

@@ -5,8 +5,8 @@ import warnings
 import numpy as np
 import pytest
 
-from datasets_scripts.annotations import Finding, Reading
-from datasets_scripts.merge_readers import (
+from litegpt.datasets_scripts.annotations import Finding, Reading
+from litegpt.datasets_scripts.preparation.merge_readers import (
     MERGES,
     keep_one_of_overlapping,
     merge_diagnoses,
@@ -261,7 +261,10 @@ def test_a_box_without_area_is_refused(merge, box):
 
 
 def test_merging_needs_neither_datasets_nor_torch():
-    code = "import sys, datasets_scripts.merge_readers; print(*{'datasets', 'torch', 'numba'} & set(sys.modules))"
+    code = (
+        "import sys, litegpt.datasets_scripts.preparation.merge_readers;"
+        "print(*{'datasets', 'torch', 'numba'} & set(sys.modules))"
+    )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
     )

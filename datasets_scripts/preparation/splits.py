@@ -1,4 +1,9 @@
-"""What keeps the splits of a data set apart: a fixed validation share, and the search for images in two splits."""
+"""What keeps the splits of a data set apart: a fixed validation share, and the search for images in two splits.
+
+in_validation("patient 22", share=0.1)     # always the same answer
+pixel_hash(image), perceptual_hash(image)  # of an 8-bit grey picture, as hexadecimal digits
+duplicates_across_splits(manifest)         # [("train", "a3", "test", "b7", "identical", 0), ...]
+"""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -94,20 +99,18 @@ def duplicates_across_splits(rows: Iterable[Mapping[str, str]]) -> list[tuple[st
         are, else "near". `distance` is the number of bits, at most `NEAR_DISTANCE`, in which the perceptual hashes of
         the one and of the other or its negative differ.
     """
-    of_split: dict[str, list[Mapping[str, str]]] = {}
+    images: dict[str, list[Mapping[str, str]]] = {}
     for row in rows:
-        of_split.setdefault(row["split"], []).append(row)
+        images.setdefault(row["split"], []).append(row)
     hashes = {
-        split: np.frombuffer(
-            bytes.fromhex("".join(row["perceptual_hash"] for row in of_split[split])), dtype=np.uint64
-        )
-        for split in of_split
+        split: np.frombuffer(bytes.fromhex("".join(row["perceptual_hash"] for row in images[split])), dtype=np.uint64)
+        for split in images
     }
-    hashes = {split: words.reshape(len(of_split[split]), HASH_BITS // 64) for split, words in hashes.items()}
+    hashes = {split: words.reshape(len(images[split]), HASH_BITS // 64) for split, words in hashes.items()}
     pairs = []
-    for split_a, split_b in combinations(of_split, 2):
+    for split_a, split_b in combinations(images, 2):
         for index_a, index_b, distance in near_pairs(hashes[split_a], hashes[split_b]):
-            a, b = of_split[split_a][index_a], of_split[split_b][index_b]
+            a, b = images[split_a][index_a], images[split_b][index_b]
             kind = "identical" if a["pixel_hash"] == b["pixel_hash"] else "near"
             pairs.append((split_a, a["image_id"], split_b, b["image_id"], kind, distance))
     return sorted(pairs, key=lambda pair: (pair[5], pair[4]))

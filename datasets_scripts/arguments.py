@@ -1,0 +1,35 @@
+"""What the programs of this folder take, and what every program that reads a data set says of it."""
+
+from dataclasses import dataclass
+
+from litegpt.common.arguments import Count, WholeNumber, argument
+from litegpt.datasets_scripts.preparation.merge_readers import MERGES
+from litegpt.datasets_scripts.preparation.release import PreparationOptions
+
+__all__ = ["PhantomArguments", "PreparationArguments", "PreparationOptions", "VinDrCXRArguments"]
+
+DATA_DIR = "A release in a layout that `litegpt prepare` knows, or a prepared data set."
+CACHE_DIR = "Prepared data; the library's own cache by default."
+NUM_PROC = "Processes that read radiographs."
+
+
+@dataclass
+class PreparationArguments:
+    data_dir: str = argument("The folder of the release.")
+    output_dir: str = argument("The prepared folder: new, empty, or one of an interrupted preparation.")
+    num_proc: Count = argument(NUM_PROC, default=1)
+
+
+@dataclass
+class VinDrCXRArguments(PreparationArguments):
+    merge: str = argument("How train's readers are merged.", default="paper", choices=list(MERGES))
+
+
+@dataclass
+class PhantomArguments:
+    output_dir: str = argument("A new folder, or one of an interrupted run with the same settings.")
+    num_train: WholeNumber = argument("Training images, each with three readers.", default=2400)
+    num_test: WholeNumber = argument("Test images, each with the true findings.", default=300)
+    size: str = argument("Pixels of a side, or WIDTHxHEIGHT.", default="256")
+    seed: WholeNumber = argument("The same seed gives the same files.", default=0)
+    num_proc: Count = argument("Processes that draw.", default=1)

@@ -3,19 +3,19 @@
 To start training as the paper does, with the towers of BiomedCLIP and PubMedCLIP, Llama 2-Chat, and LoRA and the
 projector's last layer of MiniGPT-v2 (stage 3):
 
-    python modeling_litegpt/convert_weights_to_hf.py --architecture litegpt \\
+    litegpt convert --architecture litegpt \\
         --biomedclip open_clip_pytorch_model.bin --pubmedclip pubmed-clip-vit-base-patch32 \\
         --llama Llama-2-7b-chat-hf --minigpt_v2 checkpoint_stage3.pth --output_dir outputs/litegpt
 
 LiteGPT's own release takes MiniGPT-v2's place:
 
-    python modeling_litegpt/convert_weights_to_hf.py --architecture litegpt \\
+    litegpt convert --architecture litegpt \\
         --biomedclip open_clip_pytorch_model.bin --pubmedclip pubmed-clip-vit-base-patch32 \\
         --llama Llama-2-7b-chat-hf --litegpt release.pth --output_dir outputs/litegpt
 
 MiniGPT-v2 itself, a baseline of the paper:
 
-    python modeling_litegpt/convert_weights_to_hf.py --architecture minigpt_v2 --eva_clip eva_vit_g.pth \\
+    litegpt convert --architecture minigpt_v2 --eva_clip eva_vit_g.pth \\
         --llama Llama-2-7b-chat-hf --minigpt_v2 checkpoint_stage3.pth --output_dir outputs/minigpt_v2
 
 Nothing is downloaded. Tensors go from the published files to the checkpoint's shards one by one; the model is never
@@ -24,28 +24,27 @@ built in memory. What was loaded, left out and freshly initialised is printed an
 
 import json
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-
-if __package__ is None:
-    # Run as a file: Python looks into this folder first, where `modeling_litegpt.py` hides the package of that name.
-    sys.path.pop(0)
 
 import torch
 from peft import LoraConfig
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
-from transformers.core_model_loading import revert_weight_conversion
-from trl import TrlParser
 
-from datasets_scripts.files import give_usual_permissions
-from datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
-from modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
-from modeling_litegpt.published_weights import (
+from litegpt.common.arguments import parse
+from litegpt.common.files import give_usual_permissions, refuse_filled_folder, replacing_folder
+from litegpt.common.programs import program, refuse_bad_input
+from litegpt.datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
+from litegpt.modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
+from litegpt.modeling_litegpt.adapters import LORA_TARGET_MODULES
+from litegpt.modeling_litegpt.arguments import ConversionArguments
+from litegpt.modeling_litegpt.checkpoints import new_processor, prepare_for_hub, save_processor_and_card
+from litegpt.modeling_litegpt.model_card import adapter_card
+from litegpt.modeling_litegpt.published_weights import (
     LANGUAGE_MODEL,
     PROJECTOR,
     PublishedTensor,
@@ -55,65 +54,15 @@ from modeling_litegpt.published_weights import (
     llama,
     lora_and_projector,
 )
-from processing.processing_litegpt import LITEGPT_TOKENS, VISUAL_TOKEN, add_litegpt_tokens
-from train_scripts.checkpoint import (
-    LORA_TARGET_MODULES,
-    new_processor,
-    prepare_for_hub,
-    replacing_folder,
-    save_processor_and_card,
-)
-from train_scripts.files import refuse_bad_input
-from train_scripts.model_card import adapter_card
+from litegpt.modeling_litegpt.shard_writer import EMBEDDINGS, ShardWriter, bytes_of
+from litegpt.processing.processing_litegpt import LITEGPT_TOKENS, VISUAL_TOKEN, add_litegpt_tokens
 
-EMBEDDINGS = f"{LANGUAGE_MODEL}embed_tokens.weight"
 CONFIGS = Path(__file__).with_name("configs")
 LORA_ALPHA = 16  # of MiniGPT-v2 and of LiteGPT; the files do not say it
 # What MiniGPT-v2 and LiteGPT's release wrote where ours has a token of its own.
 PUBLISHED_TEXTS = {"<image>": "<Img>", "</image>": "</Img>"}
 LORA_OPTIONS = ("minigpt_v2", "litegpt")
 TOWER_OPTIONS = {"vit": "biomedclip", "clip_vision_model": "pubmedclip", "blip_2_vision_model": "eva_clip"}
-
-
-@dataclass
-class ConversionArguments:
-    llama: str = field(metadata={"help": "Folder of Llama 2-Chat in transformers' format, with its tokenizer."})
-    output_dir: str = field(metadata={"help": "Where the checkpoint is written; must not exist or be empty."})
-    architecture: str = field(
-        default="litegpt",
-        metadata={"help": "litegpt, biomedclip, pubmedclip, minigpt_v2, or a JSON file like those of configs/."},
-    )
-    biomedclip: str | None = field(default=None, metadata={"help": "BiomedCLIP: open_clip_pytorch_model.bin."})
-    pubmedclip: str | None = field(default=None, metadata={"help": "PubMedCLIP: folder or file of a CLIPModel."})
-    eva_clip: str | None = field(default=None, metadata={"help": "EVA-CLIP-g: eva_vit_g.pth."})
-    minigpt_v2: str | None = field(
-        default=None, metadata={"help": "MiniGPT-v2: checkpoint_stage3.pth, for LoRA and the projector's last layer."}
-    )
-    litegpt: str | None = field(
-        default=None, metadata={"help": "LiteGPT's own release, for LoRA and the whole projector."}
-    )
-    merge_lora: bool = field(
-        default=True,
-        metadata={
-            "help": "Merge LoRA into the language model, so that nobody can forget it. False keeps it apart in "
-            "OUTPUT_DIR/adapter, as PEFT saves it, to be trained further."
-        },
-    )
-    skip_keys: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Published keys to leave out instead of refusing them, with wildcards: 'audio.*'."},
-    )
-    dtype: str | None = field(
-        default=None,
-        metadata={
-            "help": "Of all weights; by default each tensor keeps the one that it was published in.",
-            "choices": ["float32", "bfloat16", "float16"],
-        },
-    )
-    max_shard_size: str = field(default="2GB", metadata={"help": "Of one file of weights, such as 500MB or 2GB."})
-    seed: int = field(
-        default=0, metadata={"help": "Of weights that no file has, such as the projector's first layer."}
-    )
 
 
 @dataclass
@@ -126,6 +75,7 @@ class Source:
     tensors: Iterator[PublishedTensor]
 
 
+@program
 def main(arguments: ConversionArguments) -> None:
     with refuse_bad_input():
         report = convert(arguments)
@@ -139,8 +89,7 @@ def convert(arguments: ConversionArguments) -> dict:
         OSError, ValueError: a file is missing or damaged, or has a tensor too many, too few or of another shape.
     """
     output_dir, llama_dir = Path(arguments.output_dir), Path(arguments.llama)
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise ValueError(f"{output_dir}: exists already; choose another output_dir")
+    refuse_filled_folder(output_dir)
     if not llama_dir.is_dir():
         raise FileNotFoundError(f"{llama_dir}: there is no such folder")
     text_config = AutoConfig.from_pretrained(llama_dir)
@@ -287,7 +236,7 @@ def sources_of(arguments: ConversionArguments, config: LiteGPTConfig) -> list[So
         else:
             num_patches = (tower.image_size // tower.patch_size) ** 2
             tensors = eva_clip_tower(path, prefix, tower.num_hidden_layers, num_patches)
-            # MiniGPT-v2 never trained the norm behind the tower: it has no weights in any file.
+            # MiniGPT-v2 never trained the norm after the tower: it has no weights in any file.
             prefixes = (prefix + "embeddings.", prefix + "encoder.")
         sources.append(Source(option, path, prefixes, tensors))
     unused = {option for option in TOWER_OPTIONS.values() if getattr(arguments, option) is not None}
@@ -396,72 +345,6 @@ def fresh_tensors(
                 yield name, tensor
 
 
-class ShardWriter:
-    """Collects tensors and writes a safetensors file whenever one is full, then the index, as transformers does."""
-
-    def __init__(
-        self,
-        folder: Path,
-        model: LiteGPTForConditionalGeneration,
-        max_shard_bytes: int,
-        dtype: torch.dtype | None,
-    ):
-        self.folder, self.max_shard_bytes, self.dtype = folder, max_shard_bytes, dtype
-        # Names in files: for some towers the library's names in memory are others.
-        weights = revert_weight_conversion(model, model.state_dict())
-        self.expected = {name: tensor.shape for name, tensor in weights.items()}
-        self.tensors: dict[str, torch.Tensor] = {}
-        self.shard_of: dict[str, int] = {}
-        self.language_model_dtype: torch.dtype | None = None
-        self.shards = self.size = self.total_size = self.total_parameters = 0
-
-    def add(self, name: str, tensor: torch.Tensor) -> None:
-        if name in self.shard_of:
-            raise ValueError(f"{name}: two published tensors are this one")
-        if self.dtype is not None and tensor.is_floating_point():
-            tensor = tensor.to(self.dtype)
-        if self.tensors and self.size + tensor.nbytes > self.max_shard_bytes:
-            self._write()
-        self.tensors[name] = tensor.contiguous()
-        self.size += tensor.nbytes
-        self.shard_of[name] = self.shards
-        if name == EMBEDDINGS:
-            self.language_model_dtype = tensor.dtype
-        self.total_parameters += tensor.numel()
-
-    def finish(self) -> None:
-        """Gives the files their names, which tell how many there are, and writes the index."""
-        self._write()
-        if self.shards == 1:
-            (self.folder / "0.shard").rename(self.folder / "model.safetensors")
-            return
-        names = [f"model-{shard + 1:05}-of-{self.shards:05}.safetensors" for shard in range(self.shards)]
-        for shard, name in enumerate(names):
-            (self.folder / f"{shard}.shard").rename(self.folder / name)
-        index = {
-            "metadata": {"total_parameters": self.total_parameters, "total_size": self.total_size},
-            "weight_map": {name: names[shard] for name, shard in self.shard_of.items()},
-        }
-        text = json.dumps(index, indent=2, sort_keys=True) + "\n"
-        (self.folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
-
-    def _write(self) -> None:
-        shard = self.folder / f"{self.shards}.shard"
-        save_file(self.tensors, shard, metadata={"format": "pt"})
-        give_usual_permissions(shard)
-        self.total_size += self.size
-        print(f"{len(self.shard_of)} of {len(self.expected)} tensors, {self.total_size / 1e9:.1f} GB", flush=True)
-        self.shards, self.size, self.tensors = self.shards + 1, 0, {}
-
-
-def bytes_of(size: str) -> int:
-    """Bytes of a size such as "500MB" or "2GB" (decimal units, as transformers counts)."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(KB|MB|GB)", size.upper())
-    if match is None:
-        raise ValueError(f"--max_shard_size {size}: is no size such as 500MB or 2GB")
-    return int(float(match[1]) * {"KB": 10**3, "MB": 10**6, "GB": 10**9}[match[2]])
-
-
 def print_report(report: dict, output_dir: str) -> None:
     for source in report["sources"]:
         print(f"{source['option']} ({source['name']}): {len(source['loaded'])} tensors loaded")
@@ -478,4 +361,4 @@ def print_report(report: dict, output_dir: str) -> None:
 
 
 if __name__ == "__main__":
-    main(TrlParser(ConversionArguments).parse_args_and_config()[0])
+    main(*parse([ConversionArguments], None, "convert_weights_to_hf.py", __doc__))

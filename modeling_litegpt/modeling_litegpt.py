@@ -228,7 +228,7 @@ class LiteGPTModel(LiteGPTPreTrainedModel):
         return [pixel_values[:, :3, : sides[0], : sides[0]], pixel_values[:, 3:, : sides[1], : sides[1]]]
 
     def _patch_features(self, outputs: list[BaseModelOutputWithPooling]) -> torch.FloatTensor:
-        # The patch tokens stand last, behind a class token (ViT, CLIP), registers or nothing (SigLIP).
+        # The patch tokens stand last, after a class token (ViT, CLIP), registers or nothing (SigLIP).
         counts = [(tower.config.image_size // tower.config.patch_size) ** 2 for tower in self.towers]
         tokens = [output.last_hidden_state[:, -count:] for output, count in zip(outputs, counts, strict=True)]
         return torch.cat([t.to(tokens[0].device) for t in tokens], dim=1)  # a device map may part the towers

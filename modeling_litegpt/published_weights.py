@@ -80,7 +80,7 @@ def clip_tower(path: Path, prefix: str) -> Iterator[PublishedTensor]:
 def eva_clip_tower(path: Path, prefix: str, num_layers: int, num_patches: int) -> Iterator[PublishedTensor]:
     """EVA-CLIP-g as BLIP-2 publishes it (`eva_vit_g.pth`), for transformers' `Blip2VisionModel`.
 
-    The last block and the norm behind it are not used, position embeddings are resized: as in BLIP-2 and MiniGPT-v2.
+    The last block and the norm after it are not used, position embeddings are resized: as in BLIP-2 and MiniGPT-v2.
 
     Args:
         path: the file.

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import modeling_litegpt
-from modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
+from litegpt import modeling_litegpt
+from litegpt.modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
 
 CONFIGS = Path(modeling_litegpt.__file__).parent / "configs"
 SMALL_TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}

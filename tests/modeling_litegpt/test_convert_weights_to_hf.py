@@ -20,8 +20,10 @@ from transformers import (
     LlamaTokenizer,
 )
 
-from modeling_litegpt import convert_weights_to_hf
-from modeling_litegpt.convert_weights_to_hf import ConversionArguments, bytes_of, convert, main
+from litegpt.modeling_litegpt import convert_weights_to_hf
+from litegpt.modeling_litegpt.arguments import ConversionArguments
+from litegpt.modeling_litegpt.convert_weights_to_hf import convert, main
+from litegpt.modeling_litegpt.shard_writer import bytes_of
 from tests.vit_weights import vit_weights
 
 WIDTH, LAYERS, RANK, TEXT_WIDTH, PROJECTOR_WIDTH = 32, 2, 4, 48, 40

@@ -15,9 +15,9 @@ from transformers import (
 )
 from transformers.cache_utils import DynamicCache
 
-from modeling_litegpt import LiteGPTForConditionalGeneration
-from processing.diagnosis_probabilities import CACHE
-from processing.processing_litegpt import LiteGPTProcessor
+from litegpt.modeling_litegpt import LiteGPTForConditionalGeneration
+from litegpt.processing.diagnosis_probabilities import CACHE
+from litegpt.processing.processing_litegpt import LiteGPTProcessor
 
 NEW_TOKENS = 8
 encodes_images_first = pytest.mark.skipif(

@@ -17,10 +17,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForImageTextToText, BitsAndBytesConfig
 
-from modeling_litegpt import LiteGPTForConditionalGeneration, LiteGPTModel, modeling_litegpt
-from processing.processing_litegpt import LiteGPTProcessor
-from train_scripts.checkpoint import LORA_TARGET_MODULES
-from train_scripts.new_checkpoint import main as new_checkpoint
+from litegpt.modeling_litegpt import LiteGPTForConditionalGeneration, LiteGPTModel, modeling_litegpt
+from litegpt.modeling_litegpt.adapters import LORA_TARGET_MODULES
+from litegpt.modeling_litegpt.new_checkpoint import main as new_checkpoint
+from litegpt.processing.processing_litegpt import LiteGPTProcessor
 
 ROOT = Path(__file__).resolve().parents[2]
 

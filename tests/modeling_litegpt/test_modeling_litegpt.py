@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, ViTConfig
 
-from modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration, LiteGPTModel
+from litegpt.modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration, LiteGPTModel
 
 TOWER = {
     "hidden_size": 32,

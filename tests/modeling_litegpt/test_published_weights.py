@@ -10,8 +10,8 @@ from torch import nn
 from transformers import Blip2VisionConfig, Blip2VisionModel, CLIPConfig, CLIPModel, CLIPVisionModel, ViTModel
 from transformers.models.blip_2.modeling_blip_2 import Blip2VisionEmbeddings
 
-from modeling_litegpt import LiteGPTConfig
-from modeling_litegpt.published_weights import (
+from litegpt.modeling_litegpt import LiteGPTConfig
+from litegpt.modeling_litegpt.published_weights import (
     PublishedTensor,
     biomedclip_tower,
     clip_tower,

@@ -5,8 +5,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import CLIPVisionConfig, LlamaConfig, ViTConfig
 
-from modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
-from modeling_litegpt.modeling_litegpt import LOSS_CHUNK_SIZE
+from litegpt.modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
+from litegpt.modeling_litegpt.modeling_litegpt import LOSS_CHUNK_SIZE
 
 TOWER = {
     "hidden_size": 32,

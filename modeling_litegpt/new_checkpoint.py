@@ -1,0 +1,88 @@
+"""A fresh, untrained LiteGPT checkpoint from a YAML of sizes, with a tokenizer trained on the answers' own language.
+
+    litegpt new --config tiny --output_dir outputs/tiny/new
+
+The labels, and with them the tokenizer and the instructions, are VinDr-CXR's, or those of a prepared folder:
+
+    litegpt new --config tiny --output_dir outputs/tiny/new \\
+        --data_dir path/to/prepared
+
+For sizes that a CPU can train. Real runs start from published weights instead.
+"""
+
+import litegpt.common.startup  # noqa: F401
+
+# isort: split
+import math
+
+import torch
+from transformers import PreTrainedModel, set_seed
+
+from litegpt.common.arguments import parse
+from litegpt.common.files import refuse_filled_folder
+from litegpt.common.programs import program, refuse_bad_input
+from litegpt.datasets_scripts.preparation.prepare import load
+from litegpt.datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
+from litegpt.modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
+from litegpt.modeling_litegpt.answer_tokenizer import train_tokenizer
+from litegpt.modeling_litegpt.arguments import NewCheckpointArguments
+from litegpt.modeling_litegpt.checkpoints import new_processor, save_checkpoint
+from litegpt.processing.processing_litegpt import VISUAL_TOKEN, add_litegpt_tokens
+
+
+@program
+def main(arguments: NewCheckpointArguments) -> None:
+    with refuse_bad_input():
+        refuse_filled_folder(arguments.output_dir)
+        finding_labels, diagnosis_labels = labels_of(arguments.data_dir)
+    set_seed(arguments.seed)
+    tokenizer = train_tokenizer(finding_labels, diagnosis_labels)
+    add_litegpt_tokens(tokenizer)
+    config = LiteGPTConfig(
+        vision_config=arguments.vision_config,
+        aux_vision_config=arguments.aux_vision_config,
+        text_config={
+            **arguments.text_config,
+            "vocab_size": len(tokenizer),
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        image_token_id=tokenizer.convert_tokens_to_ids(VISUAL_TOKEN),
+        visual_token_group_size=arguments.visual_token_group_size,
+        projector_hidden_size=arguments.projector_hidden_size,
+    )
+    config.base_models = []  # for the model card: the weights start fresh
+    model = LiteGPTForConditionalGeneration(config)
+    for tower in model.model.towers:
+        start_positions_from_sinusoids(tower)
+    processor = new_processor(config, tokenizer, finding_labels, diagnosis_labels)
+    save_checkpoint(model, processor, arguments.output_dir)
+    print(f"{arguments.output_dir}: {model.num_parameters():,} parameters, {len(tokenizer)} tokens")
+
+
+def labels_of(data_dir: str | None) -> tuple[list[str], list[str]]:
+    """The finding and the diagnosis labels of a prepared folder, in its order; VinDr-CXR's if None."""
+    if data_dir is None:
+        return list(FINDING_LABELS), list(DIAGNOSIS_LABELS)
+    splits = load(data_dir, streaming=True)
+    features = next(iter(splits.values())).features
+    return features["findings"].feature["label"].names, features["diagnoses"].feature.names
+
+
+def start_positions_from_sinusoids(tower: PreTrainedModel) -> None:
+    """Starts a fresh tower's learned patch positions from 2-D sinusoids, so that it need not learn where left is."""
+    table = next(parameter for name, parameter in tower.named_parameters() if "position_embedding" in name)
+    side = tower.config.image_size // tower.config.patch_size
+    quarter = tower.config.hidden_size // 4
+    frequencies = math.pi * 2.0 ** (4 * torch.arange(quarter) / quarter - 1)
+    centres = (torch.arange(side) + 0.5) / side
+    y, x = torch.meshgrid(centres, centres, indexing="ij")
+    angles = [axis.reshape(-1, 1) * frequencies for axis in (x, y)]
+    positions = 0.5 * torch.cat([function(angle) for angle in angles for function in (torch.sin, torch.cos)], dim=1)
+    with torch.no_grad():
+        table.view(-1, tower.config.hidden_size)[-side * side :] = positions
+
+
+if __name__ == "__main__":
+    main(*parse([NewCheckpointArguments], None, "new_checkpoint.py", __doc__))

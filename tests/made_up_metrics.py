@@ -1,6 +1,15 @@
-"""`metrics.json` as `evaluate_litegpt.py` writes it, every score of a task the same: for tests of what reads it."""
+"""`metrics.json` as `evaluate_litegpt.py` writes it, every score of a task the same: for tests of what reads it.
+
+    made_up_metrics(value=0.5, tasks=("identify",))["identify"]["detection"]["map"]["0.4"]  # 0.5
+
+In: the score, that of the controls, and the names of tasks in `TASKS`. Out: the figures that tasks of
+their kinds have.
+"""
 
 from typing import Any
+
+from litegpt.processing.tasks import DIAGNOSES as DIAGNOSES_KIND
+from litegpt.processing.tasks import TASKS
 
 DIAGNOSES = ("Pneumonia", "Tuberculosis", "No finding")
 FINDINGS = ("Cardiomegaly", "ILD", "Edema")  # no image has the last one
@@ -33,7 +42,7 @@ def made_up_metrics(
             "groups_left_out": {"sex": 3},
             "reliability": {"before": _bins(), "after": _bins()},
         }
-        if task != "vqa":
+        if TASKS[task].kind.has_boxes:
             points = [[0.0, 1.0], [0.5, 0.75], [1.0, 0.5]]
             curves = {"0.4": {"pooled": points, "per_class": {label: points for label in FINDINGS[:2]}}}
             metrics[task]["curves"] = {"precision_recall": curves, "froc": [[0.25, 0.25], [2.0, 0.75]]}
@@ -46,7 +55,8 @@ def made_up_metrics(
 
 
 def _headline(tasks: tuple[str, ...], value: float) -> dict[str, Any]:
-    boxes, diagnoses = any(task != "vqa" for task in tasks), "vqa" in tasks
+    kinds = [TASKS[task].kind for task in tasks]
+    boxes, diagnoses = any(kind.has_boxes for kind in kinds), DIAGNOSES_KIND in kinds
     sensitivity = dict.fromkeys(("0.125", "0.25", "0.5", "1", "2", "4", "8"), value)
     ece = {"before": value, "after": value}
     return {
@@ -65,17 +75,18 @@ def _headline(tasks: tuple[str, ...], value: float) -> dict[str, Any]:
 
 def _intervals(figures: Any) -> Any:
     if isinstance(figures, dict):
-        return {key: _intervals(of_key) for key, of_key in figures.items()}
+        return {key: _intervals(value) for key, value in figures.items()}
     return None if figures is None else [figures - 0.0625, figures + 0.0625]
 
 
 def _scores(task: str, value: float) -> dict[str, Any]:
-    labels = DIAGNOSES if task == "vqa" else FINDINGS
+    boxes = TASKS[task].kind.has_boxes
+    labels = FINDINGS if boxes else DIAGNOSES
     scores = {"precision": value, "recall": value, "f1": value, "support": 10}
     averages = ("finding", "no_finding", "micro", "macro", "weighted", "samples")
     classification = {**dict.fromkeys(averages, scores), "per_class": dict.fromkeys(labels, scores), "num_images": 93}
     text = {**dict.fromkeys(TEXT, value), "meteor": None, "meteor_without_synonyms": value, "num_images": 93}
-    if task == "vqa":
+    if not boxes:
         per_label = dict.fromkeys(labels, value)
         probabilities = {"auroc": per_label, "macro_auroc": value, "average_precision": per_label}
         return {"classification": classification, "text": text, "probabilities": probabilities}

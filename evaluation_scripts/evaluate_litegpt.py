@@ -1,0 +1,96 @@
+"""Answers of a checkpoint over a split, and their scores beside those of a model that is blind to the image.
+
+    litegpt evaluate --model_name_or_path outputs/demo/checkpoint --data_dir outputs/demo/phantoms \\
+        --output_dir outputs/demo
+
+Writes `predictions.jsonl` (one line an image and task; an interrupted run resumes after the last one),
+`metrics.json`, `report.md` and `report.html`. Decoding is greedy, and constrained to answers with the checkpoint's own
+labels (`--constrained false`: plain). There are three controls: every image is given the answer to another one, drawn
+at random; the answer to a black image; and those to images of noise (`controls.jsonl` has them).
+"""
+
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from PIL import Image
+
+from litegpt.common.arguments import parse
+from litegpt.common.files import weights_sha256, write_text
+from litegpt.common.programs import program, refuse_bad_input
+from litegpt.datasets_scripts.rows import data_set_facts, load_rows
+from litegpt.evaluation_scripts.arguments import EvaluationArguments
+from litegpt.evaluation_scripts.predictions import load_pipeline, predict
+from litegpt.evaluation_scripts.questions import label_names
+from litegpt.evaluation_scripts.reports.html import html_report
+from litegpt.evaluation_scripts.reports.sections import write_report
+from litegpt.evaluation_scripts.scoring import Calibration, score_predictions
+from litegpt.modeling_litegpt.checkpoints import load_processor
+from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
+from litegpt.processing.processing_litegpt import LiteGPTProcessor
+
+NUM_NOISE_IMAGES = 8
+
+
+@program
+def main(args: EvaluationArguments) -> None:
+    with refuse_bad_input():
+        rows = load_rows(args.data_dir, args.split, args.cache_dir, args.num_proc)
+        data_set = data_set_facts(args.data_dir)
+        processor = load_processor(args.model_name_or_path)
+    split = args.split
+    if args.with_findings_only:
+        rows = rows.select([index for index, findings in enumerate(rows["findings"]) if findings])
+        split = f"{args.split}, with findings"
+    output_dir = Path(args.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+
+    @functools.cache
+    def pipe() -> ChestXrayFindingsPipeline:
+        with refuse_bad_input():
+            return load_pipeline(args, rows)
+
+    predictions = predict(args, rows, output_dir / "predictions.jsonl", pipe)
+    control_lines = predict(args, control_images(processor), output_dir / "controls.jsonl", pipe)
+    controls = {
+        name: [line for line in control_lines if line["image_id"].startswith(name)] for name in ("noise", "black")
+    }
+    calibration = Calibration(processor.score_temperatures, processor.score_thresholds)
+    metrics = score_predictions(
+        predictions,
+        rows.remove_columns("image"),
+        args.tasks,
+        label_names(rows),
+        controls,
+        calibration,
+    )
+    metrics |= calibration._asdict()
+    # For the model card: what was measured on what, and that the figures are of these weights.
+    metrics["data_set"] = {**data_set, "split": split, "radiographs": len(rows)}
+    metrics["weights"] = weights_sha256(args.model_name_or_path)
+    write_text(output_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    names = (args.model_name_or_path, args.data_dir)
+    write_text(output_dir / "report.md", write_report(metrics, *names))
+    write_text(output_dir / "report.html", html_report(metrics, predictions, rows, *names))
+    print(f"{output_dir / 'report.md'}: Finding F1 {metrics['finding_f1']}, Acc@IoU {metrics['accuracy_at_iou']}")
+
+
+def control_images(processor: LiteGPTProcessor) -> Dataset:
+    """Rows of images that are no radiographs: one all black, eight of uniform noise, the same in every run.
+
+    They have the size of the towers' input: squashed to it, noise of a larger image would become an even grey.
+    """
+    side = max(tower.size["height"] for tower in processor.tower_image_processors)
+    noise = np.random.default_rng(0).integers(0, 256, (NUM_NOISE_IMAGES, side, side), dtype=np.uint8)
+    return Dataset.from_dict(
+        {
+            "image_id": ["black", *(f"noise-{number}" for number in range(NUM_NOISE_IMAGES))],
+            "image": [Image.fromarray(pixels) for pixels in (np.zeros_like(noise[0]), *noise)],
+        }
+    )
+
+
+if __name__ == "__main__":
+    main(*parse([EvaluationArguments], None, "evaluate_litegpt.py", __doc__))

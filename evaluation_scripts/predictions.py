@@ -1,0 +1,141 @@
+"""The answers of a checkpoint to the radiographs of a split, as lines of a predictions file.
+
+In: a split's rows and what is asked of them (`EvaluationArguments`). Out: a line an image and task, in `path` and as a
+list; those that `path` already has are not asked for again.
+
+    predict(args, rows, Path("outputs/demo/predictions.jsonl"))
+    # [{"image_id": "c0ffee", "task": "vqa", "answer": "Global ...", "diagnoses": [{"label": "COPD", "score": 0.9}],
+    #   "probabilities": {"COPD": 0.9, ...}, "malformed": None}, ...]
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from tqdm.auto import tqdm
+from transformers.pipelines.pt_utils import KeyDataset
+
+from litegpt.common.files import complete_lines, write_text
+from litegpt.common.programs import Refusal
+from litegpt.datasets_scripts.rows import check_labels
+from litegpt.evaluation_scripts.arguments import EvaluationArguments
+from litegpt.modeling_litegpt.checkpoints import load_checkpoint, load_processor
+from litegpt.processing.answers import text_to_findings
+from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
+from litegpt.processing.tasks import TASKS
+
+
+def load_pipeline(args: EvaluationArguments, rows: Dataset) -> ChestXrayFindingsPipeline:
+    """The pipeline of the checkpoint that is evaluated.
+
+    Raises:
+        OSError, ValueError: the checkpoint cannot be loaded, or the rows have other labels.
+    """
+    model, processor = load_checkpoint(args.model_name_or_path, dtype=args.dtype)
+    check_labels(rows, processor)
+    for task in args.tasks:
+        processor.prompt(task)  # a ValueError where the checkpoint does not know it
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return ChestXrayFindingsPipeline(model=model.eval(), processor=processor, device=device)
+
+
+def predict(
+    args: EvaluationArguments,
+    rows: Dataset,
+    path: Path,
+    pipe: Callable[[], ChestXrayFindingsPipeline] | None = None,
+) -> list[dict[str, Any]]:
+    """The predictions of all rows and tasks, those that `path` already has and the missing ones, which are appended.
+
+    Args:
+        pipe: gives the pipeline, where an answer is missing; by default it is loaded then.
+
+    Raises:
+        Refusal: `path` holds predictions of another checkpoint, of other data or of another way of decoding.
+        OSError: the checkpoint cannot be loaded.
+    """
+    _check_settings(args, path)
+    done = {(line["image_id"], line["task"]): line for line in complete_lines(path)}
+    image_ids = rows["image_id"][:]
+    pending = {
+        task: [index for index, image_id in enumerate(image_ids) if (image_id, task) not in done]
+        for task in args.tasks
+    }
+    if any(pending.values()):
+        asked = load_pipeline(args, rows) if pipe is None else pipe()
+    with path.open("a", encoding="utf-8") as file:
+        # A task at a time: the answers of one are of similar length, so a batch waits less for its longest.
+        for task in (task for task in args.tasks if pending[task]):
+            lines = answer_lines(
+                asked, rows.select(pending[task]), task, args.batch_size, args.max_new_tokens, args.constrained
+            )
+            for line in tqdm(lines, total=len(pending[task]), desc=f"Answers [{task}]", mininterval=1):
+                done[line["image_id"], line["task"]] = line
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+    return [done[image_id, task] for image_id in image_ids for task in args.tasks]
+
+
+def answer_lines(
+    pipe: ChestXrayFindingsPipeline,
+    rows: Dataset,
+    task: str,
+    batch_size: int,
+    max_new_tokens: int,
+    constrained: bool = True,
+) -> Iterator[dict[str, Any]]:
+    """The answers to `task` as lines of the predictions file, one a row."""
+    outputs = pipe(
+        KeyDataset(rows, "image"),
+        batch_size=batch_size,
+        tasks=[task],
+        max_new_tokens=max_new_tokens,
+        constrained=constrained,
+    )
+    for image_id, output in zip(rows["image_id"][:], outputs, strict=True):
+        yield prediction_line(image_id, task, output, pipe.processor.finding_labels)
+
+
+def prediction_line(image_id: str, task: str, output: dict[str, Any], finding_labels: list[str]) -> dict[str, Any]:
+    """The pipeline's output for one task; boxes are xyxy in [0, 1], exactly as the answer states them."""
+    text, malformed = output["answers"][task], output["malformed"][task]
+    kind = TASKS[task].kind
+    named = output[kind.output]
+    if kind.has_boxes:
+        findings = text_to_findings(text, finding_labels) if malformed is None else []
+        named = [
+            {"label": finding.label, "box": list(finding.box), "score": scored["score"]}
+            for finding, scored in zip(findings, named, strict=True)
+        ]
+    return {
+        "image_id": image_id,
+        "task": task,
+        "answer": text,
+        kind.output: named,
+        "probabilities": output["probabilities"][task],
+        "malformed": malformed,
+    }
+
+
+def _check_settings(args: EvaluationArguments, path: Path) -> None:
+    weights = sorted(Path(args.model_name_or_path).glob("*.safetensors"))
+    settings = {
+        "model": args.model_name_or_path,
+        "weights": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in weights],
+        "data": str(Path(args.data_dir).resolve()),
+        "split": args.split,
+        "max_new_tokens": args.max_new_tokens,
+        "constrained": args.constrained,
+        "temperatures": load_processor(args.model_name_or_path).score_temperatures,
+    }
+    settings_path = path.with_suffix(".settings.json")
+    # A run that failed before its first answer does not stand in the way of the corrected one.
+    if settings_path.exists() and json.loads(settings_path.read_text()) != settings and complete_lines(path):
+        raise Refusal(
+            f"{path} holds predictions of another checkpoint, split or data set, or decoded or calibrated in another "
+            "way; remove it or choose another output_dir."
+        )
+    write_text(settings_path, json.dumps(settings, indent=2) + "\n")

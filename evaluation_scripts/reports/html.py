@@ -1,0 +1,146 @@
+"""`metrics.json` and the answers -> one HTML file: the sections of `sections.py`, plots, and radiographs with boxes.
+
+    html_report(metrics, predictions, rows, "outputs/demo/checkpoint", "outputs/demo/phantoms")
+
+In: what `evaluate_litegpt.py` computed, and the rows it asked about. Out: the page's text, which `report.html.jinja`
+lays out. It needs nothing else: no network, no scripts. It reads on light and dark, and prints.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from datasets import Dataset
+from markupsafe import Markup, escape
+
+from litegpt.common.templates import template
+from litegpt.evaluation_scripts.figures import RIGHT
+from litegpt.evaluation_scripts.questions import label_names
+from litegpt.evaluation_scripts.reports.gallery import IOU, Group, gallery
+from litegpt.evaluation_scripts.reports.sections import (
+    CONTROLS,
+    Section,
+    Table,
+    asked_tasks,
+    at,
+    headlines,
+    introduction,
+    report_sections,
+    top_figures,
+)
+
+LABELS_WITH_CURVES = 8
+
+
+class Plot(NamedTuple):
+    """`svg` is an element of SVG, `caption` what it shows."""
+
+    svg: str
+    caption: str
+
+
+class PageSection(NamedTuple):
+    """A section as the page has it: its blocks, then its plots, then the gallery's groups."""
+
+    name: str
+    title: str
+    blocks: Sequence[str | Table] = ()
+    plots: Sequence[Plot] = ()
+    groups: Sequence[Group] = ()
+
+
+def html_report(
+    metrics: dict[str, Any], predictions: list[dict[str, Any]], rows: Dataset, model: str, data: str
+) -> str:
+    """The report as one HTML file, whatever stands in labels and names.
+
+    Args:
+        metrics: `metrics.json`.
+        predictions: lines of the predictions file, for each task one a row, in the rows' order.
+        rows: of the contract's schema; pictures are read for those shown alone.
+        model, data: what was evaluated on what, as the program was told.
+
+    Raises:
+        ValueError: the metrics are of an older `evaluate_litegpt.py`.
+    """
+    sections = []
+    for section in report_sections(metrics):
+        plots = list(_plots(metrics, section))
+        sections.append(PageSection(section.name, section.title, section.blocks, plots))
+        task = section.task
+        if section.topic == "labels" and task.kind.has_boxes:
+            task_lines = [line for line in predictions if line["task"] == task.name]
+            groups = list(gallery(task_lines, rows, label_names(rows)))
+            sections.append(PageSection(f"{task.name}-gallery", f"{task.identifier}: some boxes", groups=groups))
+    return template(__file__, "report.html.jinja").render(
+        introduction=introduction(metrics, model, data),
+        sections=sections,
+        right_above=IOU,
+        inline=inline,
+        word_columns=word_columns,
+    )
+
+
+def inline(text: str) -> Markup:
+    """A paragraph's Markdown, which is `code` and **bold** alone, as HTML."""
+    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)))
+    return Markup(re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", text))
+
+
+def word_columns(table: Table) -> list[bool]:
+    """For each column whether it has anything but numbers, intervals and dashes."""
+    numbers = re.compile(r"-|[\d.,]+( to [\d.]+)?")
+    return [any(numbers.fullmatch(row[place]) is None for row in table.rows) for place in range(len(table.head))]
+
+
+# --- Plots -----------------------------------------------------------------------------------------------------------
+
+
+def _plots(metrics: dict[str, Any], section: Section) -> Iterator[Plot]:
+    """The plots that belong to a section of the report."""
+    from litegpt.evaluation_scripts.reports import plots  # matplotlib takes a second that other programs need not wait
+
+    if section.topic == "headlines":
+        figures = headlines(metrics)
+        svg = plots.headline_figures(
+            [figure.name for figure in figures],
+            [figure.value for figure in figures],
+            [figure.interval for figure in figures],
+            {control: [figure.controls[control] for figure in figures] for control in CONTROLS},
+        )
+        yield Plot(svg, "The headline figures with their 95 % intervals, and what the controls reach.")
+    elif section.topic == "boxes":
+        yield from _box_plots(metrics[section.task.name])
+    elif section.topic == "labels" and not section.task.kind.has_boxes:
+        top = top_figures(metrics, section.task)
+        labels = metrics[section.task.name]["classification"]["per_class"]
+        values = {label: at(top, "auroc", label) for label in labels if at(top, "auroc", label) is not None}
+        if values:
+            svg = plots.auroc(values, {label: at(top, "intervals", "auroc", label) for label in values})
+            yield Plot(svg, "AUROC of each label with its 95 % interval; 0.5 is chance.")
+    elif section.topic == "calibration":
+        for task in asked_tasks(metrics):
+            bins = metrics[task.name]["reliability"]
+            if bins is not None:
+                what = "Boxes" if task.kind.has_boxes else task.kind.output.capitalize()
+                words = f"{what}, {task.identifier}: how often is true what a probability says."
+                yield Plot(plots.reliability(bins["before"], bins["after"]), f"{words} Grey: the share of each bin.")
+
+
+def _box_plots(scores: dict[str, Any]) -> Iterator[Plot]:
+    from litegpt.evaluation_scripts.reports import plots
+
+    curves = at(scores, "curves", "precision_recall", RIGHT)
+    if curves is not None:
+        boxes = {label: values["num_boxes"] for label, values in scores["localization"]["per_class"].items()}
+        frequent = sorted((label for label in boxes if label in curves["per_class"]), key=boxes.get, reverse=True)
+        label_curves = {
+            label: (curves["per_class"][label], at(scores, "detection", "average_precision", label, RIGHT))
+            for label in frequent[:LABELS_WITH_CURVES]
+        }
+        caption = f"Precision and recall of the boxes at IoU {IOU}, by falling score; right: the most frequent labels."
+        yield Plot(plots.precision_recall(curves["pooled"], label_curves), caption)
+    curve = at(scores, "curves", "froc")
+    if curve is not None:
+        svg = plots.froc(curve, at(scores, "detection", "froc", RIGHT, "sensitivity") or {})
+        yield Plot(svg, f"FROC at IoU {IOU}: the share of true boxes found against false boxes an image.")

@@ -1,0 +1,138 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from markupsafe import Markup
+from PIL import Image
+
+from litegpt.common.templates import template
+from litegpt.evaluation_scripts.questions import label_names
+from litegpt.evaluation_scripts.reports import gallery as module
+from litegpt.evaluation_scripts.reports.gallery import (
+    IOU,
+    SHOWN,
+    SHOWN_PER_LABEL,
+    SIDE,
+    Case,
+    chosen,
+    gallery,
+    iou,
+    picture,
+    row_cases,
+)
+from litegpt.metrics.boxes import match
+
+
+def as_html(macro: str, *arguments: Any) -> Markup:
+    return getattr(template(module.__file__, "gallery.html.jinja").module, macro)(*arguments)
+
+
+@pytest.fixture(scope="module")
+def lines(rows) -> list[dict]:
+    """To each radiograph one box that is nowhere."""
+    box = {"label": "Edema", "box": [0.0, 0.0, 0.125, 0.25], "score": 0.875}
+    return [
+        {"image_id": image_id, "task": "identify", "findings": [box], "malformed": None}
+        for image_id in rows["image_id"]
+    ]
+
+
+def test_boxes_are_drawn_where_they_are():
+    """On a radiograph that is twice as wide as high, so that x and y are not taken for each other."""
+    row = {"image_id": "wide", "image": Image.new("L", (2 * SIDE, SIDE))}
+    true = {"label": "ILD", "box": [0.5, 0.5, 1.0, 0.75]}
+    answered = {"label": "ILD", "box": [0.25, 0.5, 1.0, 0.75], "score": 0.875}
+    (case,) = row_cases(0, [true], [answered])
+    shown = picture(case, row, [true, {"label": "Edema", "box": [0.0, 0.0, 0.125, 0.25]}], [answered])
+    figure = as_html("figure", shown)
+    assert f'viewBox="0 0 {SIDE} {SIDE // 2}"' in figure
+    assert '<rect class="true" x="240.0" y="120.0" width="240.0" height="60.0"><title>ILD</title>' in figure
+    assert '<rect class="answered" x="120.0" y="120.0" width="360.0" height="60.0"><title>ILD</title>' in figure
+    assert '<rect class="true other" x="0.0" y="0.0" width="60.0" height="60.0"><title>Edema</title>' in figure
+    assert "<b>ILD</b><br>score 0.875, IoU 0.67<br><small>wide</small>" in figure
+
+
+def test_a_boxs_words_are_escaped():
+    row = {"image_id": "<i>&", "image": Image.new("L", (8, 8))}
+    label = "\"a\" < 'b' & <c>"
+    (case,) = row_cases(0, [], [{"label": label, "box": [0.0, 0.0, 1.0, 1.0], "score": 0.5}])
+    figure = as_html("figure", picture(case, row, [], [{"label": label, "box": [0.0, 0.0, 1.0, 1.0]}]))
+    escaped = "&#34;a&#34; &lt; &#39;b&#39; &amp; &lt;c&gt;"
+    assert f'aria-label="{escaped}, score 0.500, IoU 0.00"' in figure and f"<title>{escaped}</title>" in figure
+    assert f"<b>{escaped}</b>" in figure and "<small>&lt;i&gt;&amp;</small>" in figure
+
+
+def test_a_radiograph_is_shown_whole_and_small():
+    row = {"image_id": "a", "image": Image.new("I;16", (2 * SIDE, 4 * SIDE))}
+    shown = picture(case("missed", 0, "ILD"), row, [], [])
+    assert (shown.width, shown.height) == (SIDE // 2, SIDE) and shown.data_url.startswith("data:image/jpeg;base64,/9j")
+
+
+def test_where_the_data_tells_no_boxes_none_is_invented(rows, lines):
+    """Diagnoses without findings, as most of ChestX-ray14: the scores leave such radiographs out, too."""
+    table = rows.select([0]).remove_columns("image").to_dict()
+    table["findings"], table["diagnoses"] = [[]], [[0]]
+    unknown = type(rows).from_dict(table, features=rows.remove_columns("image").features)
+    groups = list(gallery(lines[:1], unknown, label_names(rows)))
+    assert as_html("gallery", groups, IOU).count("There are none.") == 3
+    assert [group.count for group in groups] == [0, 0, 0]
+
+
+def test_only_the_pictures_that_are_shown_are_read(rows, lines):
+    read = []
+
+    class Rows:
+        def __getitem__(self, key):
+            if key not in ("findings", "diagnoses"):
+                read.append(key)
+            return rows[key]
+
+    groups = list(gallery(lines, Rows(), label_names(rows)))
+    shown = as_html("gallery", groups, IOU).count("<image ")
+    assert len(read) == shown <= 3 * SHOWN
+    assert 0 < shown < sum(group.count for group in groups)
+
+
+def random_boxes(rng, count, with_scores):
+    for _ in range(count):
+        x, y, width, height = rng.choice(np.arange(1, 9) / 16, 4)
+        box = {"label": str(rng.choice(["Edema", "ILD"])), "box": [x, y, x + width, y + height]}
+        yield {**box, "score": float(rng.random())} if with_scores else box
+
+
+def test_right_and_invented_boxes_are_those_of_the_metric():
+    rng = np.random.default_rng(0)
+    truths = [list(random_boxes(rng, rng.integers(4), False)) for _ in range(200)]
+    answers = [list(random_boxes(rng, rng.integers(5), True)) for _ in range(200)]
+    cases = [case for row in range(200) for case in row_cases(row, truths[row], answers[row])]
+    matches = match(answers, truths, IOU)
+    expected = sorted(zip(matches.image.tolist(), matches.score.tolist(), matches.is_true.tolist(), strict=True))
+    assert expected == sorted((case.row, case.score, case.kind == "right") for case in cases if case.kind != "missed")
+    assert sum(case.kind == "missed" for case in cases) == len(matches.true_image) - matches.is_true.sum() > 0
+    for case in cases:
+        assert case.iou == (iou(case.true_box, case.answered_box) if case.true_box and case.answered_box else 0.0)
+        assert (case.iou > IOU) == (case.kind == "right") or case.kind != "right"
+
+
+def test_the_overlap_of_two_boxes():
+    assert iou([0, 0, 0.5, 0.5], [0.25, 0, 0.75, 0.5]) == pytest.approx(1 / 3)
+    assert iou([0, 0, 0.5, 0.5], [0.5, 0, 1, 1]) == 0 and iou([0.5, 0.5, 0, 0], [0, 0, 1, 1]) == 0
+
+
+def case(kind, row, label, score=None) -> Case:
+    return Case(kind, row, label, score, 0.0, None, None)
+
+
+def test_the_highest_scores_are_shown_but_not_one_label_alone():
+    often = [case("right", row, "Cardiomegaly", 0.9 - row / 100) for row in range(20)]
+    rare = [case("right", 20 + row, label, 0.1) for row, label in enumerate(("ILD", "Edema", "ILD"))]
+    shown = chosen(often + rare)
+    assert len(shown) == SHOWN and shown == chosen(rare[::-1] + often[::-1])
+    assert {one.label for one in shown} == {"Cardiomegaly", "ILD", "Edema"}
+    assert [one.row for one in shown[:SHOWN_PER_LABEL]] == [0, 1]
+    assert len(chosen(often)) == SHOWN
+
+
+def test_missed_boxes_are_shown_of_as_many_labels_as_there_are():
+    cases = [case("missed", row, label) for row, label in enumerate(["ILD"] * 10 + ["Edema"] * 3 + ["Emphysema"])]
+    assert [one.label for one in chosen(cases)] == ["ILD", "Edema", "Emphysema", "ILD", "Edema", "ILD", "Edema", "ILD"]

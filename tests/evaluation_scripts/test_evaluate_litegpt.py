@@ -1,0 +1,173 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from litegpt.common.programs import Refusal
+from litegpt.datasets_scripts.vindr_cxr import load_vindr_cxr
+from litegpt.evaluation_scripts import evaluate_litegpt, predictions
+from litegpt.evaluation_scripts.arguments import EvaluationArguments
+from litegpt.evaluation_scripts.evaluate_litegpt import control_images, load_processor, main
+from litegpt.evaluation_scripts.predictions import predict, prediction_line
+from litegpt.processing.answers import Finding, diagnoses_to_text, findings_to_text
+
+
+def test_a_prediction_line_has_the_boxes_that_the_answer_states():
+    text = findings_to_text([Finding("ILD", (0.1, 0.5, 0.38, 1))])
+    output = {
+        "findings": [{"label": "ILD", "score": 0.5, "box": {"xmin": 32, "ymin": 50, "xmax": 122, "ymax": 100}}],
+        "diagnoses": [],
+        "probabilities": {"identify": {"No finding": 0.1}, "vqa": {}},
+        "answers": {"identify": text, "vqa": diagnoses_to_text([])[:-1]},
+        "malformed": {"identify": None, "vqa": "it does not end with a full stop"},
+    }
+    identify = prediction_line("an_id", "identify", output, ["ILD"])
+    assert identify == {
+        "image_id": "an_id",
+        "task": "identify",
+        "answer": text,
+        "findings": [{"label": "ILD", "box": [0.1, 0.5, 0.38, 1.0], "score": 0.5}],
+        "probabilities": {"No finding": 0.1},
+        "malformed": None,
+    }
+    vqa = prediction_line("an_id", "vqa", output, ["ILD"])
+    assert vqa["diagnoses"] == [] and vqa["malformed"] == "it does not end with a full stop"
+
+
+def test_the_control_images_are_one_black_and_eight_of_noise_the_same_in_every_run(processor):
+    rows, again = control_images(processor), control_images(processor)
+    assert rows["image_id"][:] == ["black", *(f"noise-{number}" for number in range(8))]
+    pixels = [np.asarray(image) for image in rows["image"]]
+    assert not pixels[0].any() and all(image.dtype == np.uint8 and image.ndim == 2 for image in pixels)
+    for image, same in zip(pixels[1:], again["image"][1:], strict=True):
+        assert (image == np.asarray(same)).all()
+        # The towers see noise, too, not the grey that it has on average.
+        for seen in processor.squash(Image.fromarray(image)).pictures.values():
+            assert len(np.unique(np.asarray(seen))) == 256
+    assert len({image.tobytes() for image in pixels}) == 9
+
+
+def arguments(checkpoint, release, cache_dir, output_dir, **changes) -> EvaluationArguments:
+    values = {"split": "test", "batch_size": 4, "max_new_tokens": 40, "cache_dir": cache_dir, **changes}
+    return EvaluationArguments(str(checkpoint), str(release), str(output_dir), **values)
+
+
+def test_an_interrupted_run_goes_on_after_the_last_line(
+    tiny_checkpoint, phantom_release, cache_dir, tmp_path, monkeypatch
+):
+    args = arguments(tiny_checkpoint, phantom_release, cache_dir, tmp_path)
+    main(args)
+    path, controls = tmp_path / "predictions.jsonl", tmp_path / "controls.jsonl"
+    lines, of_controls = path.read_text().splitlines(keepends=True), controls.read_text().splitlines(keepends=True)
+    assert len(lines) == 16 and json.loads(lines[0])["task"] == "identify"
+    assert len(of_controls) == 18
+    metrics = (tmp_path / "metrics.json").read_text()
+    assert {"finding_f1", "map", "intervals", "temperatures", "thresholds", "weights"} <= set(json.loads(metrics))
+    assert json.loads(metrics)["controls"].keys() == {"shuffled", "noise", "black"}
+    report = (tmp_path / "report.md").read_text()
+    assert "black" in report and "noise" in report and "ROUGE-1" in report and "CIDEr" in report
+    assert (tmp_path / "report.html").read_text().startswith("<!DOCTYPE html>")
+
+    path.write_text("".join(lines[:5]) + lines[5][:20])  # the sixth line was being written
+    controls.write_text("".join(of_controls[:7]))
+    asked, loaded = [], []
+    line_of, load = predictions.prediction_line, evaluate_litegpt.load_pipeline
+    monkeypatch.setattr(predictions, "prediction_line", lambda *a: asked.append(a[0]) or line_of(*a))
+    monkeypatch.setattr(evaluate_litegpt, "load_pipeline", lambda *a: loaded.append(a) or load(*a))
+    main(args)
+    assert len(asked) == 11 + 11 and len(loaded) == 1
+    for file, before in ((path, lines), (controls, of_controls)):
+        by_key = {(line["image_id"], line["task"]): line for line in map(json.loads, file.read_text().splitlines())}
+        for line in map(json.loads, before):
+            again = by_key.pop((line["image_id"], line["task"]))
+            assert again["answer"] == line["answer"]
+            assert again["probabilities"] == pytest.approx(line["probabilities"], abs=1e-5)
+        assert not by_key
+    # All is answered: no model is needed.
+    assert len(predict(args, control_images(load_processor(tiny_checkpoint)), controls)) == 18 and len(loaded) == 1
+
+
+def test_constrained_answers_are_never_malformed_and_have_probabilities(
+    tiny_checkpoint, phantom_release, cache_dir, tmp_path
+):
+    """The checkpoint is not trained: what it writes by itself is nonsense."""
+    rows = load_vindr_cxr(phantom_release, split="test[:2]", cache_dir=cache_dir)
+    lines = {}
+    for constrained in (True, False):
+        folder = tmp_path / str(constrained)
+        folder.mkdir()
+        args = arguments(tiny_checkpoint, phantom_release, cache_dir, folder, constrained=constrained)
+        lines[constrained] = predict(args, rows, folder / "predictions.jsonl")
+    assert {line["malformed"] for line in lines[True]} == {None}
+    assert all(line["malformed"] is not None and line["probabilities"] == {} for line in lines[False])
+    for line in lines[True]:
+        names = {"identify": {"No finding"}, "vqa": set(rows.features["diagnoses"].feature.names)}[line["task"]]
+        assert line["probabilities"].keys() == names and all(0 <= p <= 1 for p in line["probabilities"].values())
+
+
+def test_radiographs_with_findings_alone_are_scored_where_asked(tiny_checkpoint, phantom_release, cache_dir, tmp_path):
+    test_rows = load_vindr_cxr(phantom_release, split="test", cache_dir=cache_dir)
+    expected = {row["image_id"] for row in test_rows.remove_columns("image") if row["findings"]}
+    assert 0 < len(expected) < len(test_rows)
+    main(arguments(tiny_checkpoint, phantom_release, cache_dir, tmp_path, tasks=["identify"], with_findings_only=True))
+    lines = (tmp_path / "predictions.jsonl").read_text().splitlines()
+    assert {json.loads(line)["image_id"] for line in lines} == expected
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["identify"]["classification"]["num_images"] == len(expected)
+    assert metrics["finding_auroc"] is None  # there is no radiograph without findings
+    assert metrics["data_set"]["split"] == "test, with findings"
+    assert "split `test, with findings`" in (tmp_path / "report.md").read_text()
+
+
+def test_predictions_made_in_another_way_are_not_taken_for_this_runs(
+    tiny_checkpoint, phantom_release, cache_dir, tmp_path, monkeypatch
+):
+    rows = load_vindr_cxr(phantom_release, split="test[:1]", cache_dir=cache_dir)
+    path = tmp_path / "predictions.jsonl"
+    args = arguments(tiny_checkpoint, phantom_release, cache_dir, tmp_path)
+    predict(args, rows, path)
+    for changes in ({"max_new_tokens": 41}, {"constrained": False}, {"split": "test[:2]"}):
+        with pytest.raises(Refusal, match="another checkpoint, split or data set, or decoded or calibrated"):
+            predict(arguments(tiny_checkpoint, phantom_release, cache_dir, tmp_path, **changes), rows, path)
+    processor = load_processor(tiny_checkpoint)
+    processor.score_temperatures = {"finding": 1.3, "diagnosis": 1.0}
+    monkeypatch.setattr(predictions, "load_processor", lambda folder: processor)
+    with pytest.raises(Refusal, match="calibrated in another way"):
+        predict(args, rows, path)
+
+
+def test_a_folder_that_is_no_release_is_refused_in_one_sentence(tiny_checkpoint, tmp_path):
+    with pytest.raises(SystemExit, match="no folder: data_dir is a prepared folder or a release of a data set"):
+        main(arguments(tiny_checkpoint, tmp_path / "nothing", str(tmp_path), tmp_path / "out"))
+
+
+def test_a_folder_that_is_no_checkpoint_is_refused_before_anything_is_written(phantom_release, cache_dir, tmp_path):
+    with pytest.raises(SystemExit, match="nothing"):
+        main(arguments(tmp_path / "nothing", phantom_release, cache_dir, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_failed_before_its_first_answer_does_not_stand_in_the_way(
+    tiny_checkpoint, phantom_release, cache_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(predictions, "answer_lines", lambda *args: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(MemoryError):
+        main(arguments(tiny_checkpoint, phantom_release, cache_dir, tmp_path, max_new_tokens=41))
+    monkeypatch.undo()
+    main(arguments(tiny_checkpoint, phantom_release, cache_dir, tmp_path))
+    assert (tmp_path / "report.html").is_file()
+
+
+def test_a_task_that_the_checkpoint_does_not_know_is_refused_in_one_sentence(
+    tiny_checkpoint, phantom_release, cache_dir, tmp_path
+):
+    older = tmp_path / "older"
+    shutil.copytree(tiny_checkpoint, older)
+    config = json.loads((older / "processor_config.json").read_text())
+    del config["instructions"]["grounding"]
+    (older / "processor_config.json").write_text(json.dumps(config))
+    known = "this checkpoint knows: identify, vqa"
+    with pytest.raises(SystemExit, match=f"no instruction for the task 'grounding'; {known}"):
+        main(arguments(older, phantom_release, cache_dir, tmp_path / "out", tasks=["grounding"]))

@@ -1,7 +1,7 @@
 """Findings, boxes and diagnoses of radiographs from a server that has the checkpoint, as JSON lines.
 
     make serve CHECKPOINT=outputs/demo/checkpoint PORT=8000
-    python inference_scripts/ask_server.py --base_url http://127.0.0.1:8000/v1 \\
+    litegpt ask --base_url http://127.0.0.1:8000/v1 \\
         --model_name_or_path outputs/demo/checkpoint --output_dir outputs/predictions \\
         radiograph.dicom more.png folder_of_radiographs
 
@@ -10,18 +10,17 @@ here, and their pixels alone are sent, as PNG: no tag of a DICOM file leaves thi
 or a Hub repository, only the processor is read: labels, instructions, window.
 
 Each request has the grammar of the answers, as vLLM takes it (`structured_outputs`), so that no answer is malformed
-unless it exceeds `--max_new_tokens`. Other servers may refuse it (`--no-constrained` leaves it out) or pass over it:
+unless it exceeds `--max_new_tokens`. Other servers may refuse it (`--constrained false` leaves it out) or ignore it:
 answers that cannot be parsed are reported as ever. Scores are made of the server's probabilities, which are among what
 the grammar allows if vLLM is started with `--logprobs-mode processed_logprobs`, as `make serve` does. A box's score
 differs from the pipeline's by some hundredths, as a server tells 20 tokens in a coordinate's place; a diagnosis's is
 the probability of its words, not the sum over all answers.
 
 Writes `predictions.jsonl`, a line for each radiograph as `predict.py` writes it. A file that cannot be used is named
-with the reason, the others are answered; the status is 1. The same command again goes on where an interrupted run
+with the reason, the others are answered; the status is 1. The same command resumes where an interrupted run
 stopped.
 """
 
-import argparse
 import base64
 import json
 import math
@@ -29,7 +28,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from http.client import HTTPException
 from io import BytesIO
@@ -39,39 +38,27 @@ from typing import Any
 from PIL import Image
 from tqdm.auto import tqdm
 
-from inference_scripts.predict import answered_and_pending, readable
-from processing.pipeline_litegpt import Answer, structured_answers
-from processing.processing_litegpt import LiteGPTProcessor
-from train_scripts.files import refuse_bad_input
+from litegpt.common.arguments import parse
+from litegpt.common.programs import program, refuse_bad_input
+from litegpt.inference_scripts.arguments import AskArguments
+from litegpt.inference_scripts.inbox import answered_and_pending, readable
+from litegpt.modeling_litegpt.checkpoints import load_processor
+from litegpt.processing.box_scores import Answer
+from litegpt.processing.pipeline_litegpt import structured_answers
+from litegpt.processing.processing_litegpt import LiteGPTProcessor
+from litegpt.processing.tasks import DEFAULT_TASKS
 
-TASKS = ("identify", "vqa")
 TIMEOUT = 600  # seconds that a server may take for one answer, waiting in its queue included
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("radiographs", nargs="+", type=Path, help="DICOM, PNG or JPEG files, or folders of them")
-    parser.add_argument("--base_url", required=True, help="of the server's API, such as http://127.0.0.1:8000/v1")
-    parser.add_argument("--model_name_or_path", required=True, help="the checkpoint served: folder or Hub repository")
-    parser.add_argument("--output_dir", required=True, type=Path)
-    parser.add_argument(
-        "--concurrency", type=int, default=8, help="radiographs that the server is asked about at once"
-    )
-    parser.add_argument("--max_new_tokens", type=int, default=512, help="the longest answer")
-    parser.add_argument(
-        "--constrained",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="send the grammar of the answers with each request",
-    )
-    args = parser.parse_args(arguments)
-
-    predictions = args.output_dir / "predictions.jsonl"
-    answered, pending = answered_and_pending(parser, args, predictions)
+@program
+def main(args: AskArguments) -> int:
     with refuse_bad_input():
-        processor = LiteGPTProcessor.from_pretrained(args.model_name_or_path)
+        processor = load_processor(args.model_name_or_path)
         client = Client(args.base_url, processor, args.max_new_tokens, args.constrained)
     settings = {"model": args.model_name_or_path, "constrained": args.constrained}
+    predictions = Path(args.output_dir) / "predictions.jsonl"
+    answered, pending = answered_and_pending(args.radiographs, settings, predictions)
     new = 0
     progress = tqdm(readable(pending, processor.windowing), total=len(pending), desc="Radiographs", unit="image")
     with refuse_bad_input(), predictions.open("a", encoding="utf-8") as file:
@@ -107,7 +94,7 @@ class Client:
         self.base_url, self.processor, self.max_new_tokens = base_url.rstrip("/"), processor, max_new_tokens
         self.grammars = {}
         if constrained:
-            self.grammars = {task: processor.answer_grammar.ebnf(task, max_new_tokens) for task in TASKS}
+            self.grammars = {task: processor.answer_grammar.ebnf(task, max_new_tokens) for task in DEFAULT_TASKS}
         models = fetch_json(f"{self.base_url}/models")
         try:
             self.model = models["data"][0]["id"]
@@ -123,7 +110,7 @@ class Client:
             ConnectionError: the server does not answer, or refuses to.
         """
         url = data_url(radiograph)
-        answers = {task: self.ask(url, task) for task in TASKS}
+        answers = {task: self.ask(url, task) for task in DEFAULT_TASKS}
         return structured_answers(answers, radiograph.size, self.processor)
 
     def ask(self, image_url: str, task: str) -> Answer:
@@ -247,4 +234,4 @@ def _located(text: str, tokens: list[tuple[str, float]]) -> tuple[list[int], lis
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*parse([AskArguments], None, "ask_server.py", __doc__)))

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inference_scripts.ask_server import main
-from processing.pipeline_litegpt import BoxProbabilities, box_score
-from processing.processing_litegpt import LiteGPTProcessor
-from processing.radiograph import load_radiograph
-from train_scripts.files import complete_lines
+from litegpt.command import main
+from litegpt.common.files import complete_lines
+from litegpt.processing.box_scores import BoxProbabilities, box_score
+from litegpt.processing.processing_litegpt import LiteGPTProcessor
+from litegpt.processing.radiograph import load_radiograph
 
 FINDINGS = [
     "Local diseases of this chest radiograph are ",
@@ -116,7 +116,7 @@ def ask(tiny_checkpoint, tmp_path):
         flags = ["--constrained" if options.pop("constrained", True) else "--no-constrained"]
         flags += [text for name, value in options.items() for text in (f"--{name}", str(value))]
         fixed = ["--base_url", base_url, "--model_name_or_path", str(tiny_checkpoint), "--output_dir", str(tmp_path)]
-        status = main([*fixed, *flags, *map(str, radiographs)])
+        status = main(["ask", *fixed, *flags, *map(str, radiographs)])
         return status, complete_lines(tmp_path / "predictions.jsonl")
 
     return run

@@ -1,8 +1,9 @@
 import pytest
 from PIL import Image
 
-from inference_scripts.predict import main, overlay
-from train_scripts.files import complete_lines
+from litegpt.command import main
+from litegpt.common.files import complete_lines
+from litegpt.common.overlay import overlay
 
 OUTPUT = {
     "findings": [{"label": "ILD", "score": 0.5, "box": {"xmin": 20, "ymin": 50, "xmax": 100, "ymax": 90}}],
@@ -36,7 +37,7 @@ def test_folders_and_files_are_answered_and_unusable_ones_named(tiny_checkpoint,
         "2",
     ]
 
-    assert main([*options, str(folder), str(dicom)]) == 1
+    assert main(["predict", *options, str(folder), str(dicom)]) == 1
     results = complete_lines(tmp_path / "out" / "predictions.jsonl")
     assert [(result["width"], result["height"]) for result in results] == [(60, 60), (80, 60), (128, 128)]
     assert results[2]["file"] == str(dicom) and set(results[0]["answers"]) == {"identify", "vqa"}
@@ -50,7 +51,7 @@ def test_folders_and_files_are_answered_and_unusable_ones_named(tiny_checkpoint,
     path = tmp_path / "out" / "predictions.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:2]) + lines[2][:30])
-    assert main([*options, str(dicom)]) == 0
+    assert main(["predict", *options, str(dicom)]) == 0
     assert complete_lines(path) == results
 
 
@@ -58,7 +59,7 @@ def test_settings_reach_the_answers_and_other_settings_are_answered_anew(tiny_ch
     Image.new("L", (80, 60), 90).save(tmp_path / "a.png")
     options = ["--model_name_or_path", str(tiny_checkpoint), "--output_dir", str(tmp_path / "out")]
     for further in ([], ["--threshold", "1"], ["--no-constrained"], ["--threshold", "1"]):
-        assert main([*options, *further, str(tmp_path / "a.png")]) == 0
+        assert main(["predict", *options, *further, str(tmp_path / "a.png")]) == 0
     plain, high, unconstrained = complete_lines(tmp_path / "out" / "predictions.jsonl")
     assert plain["malformed"] == {"identify": None, "vqa": None} and plain["threshold"] is None
     assert high["findings"] == [] and high["answers"] == plain["answers"] and high["threshold"] == 1
@@ -70,18 +71,27 @@ def test_a_checkpoint_without_operating_points_is_refused_in_one_sentence(tiny_c
     Image.new("L", (80, 60), 90).save(tmp_path / "a.png")
     options = ["--model_name_or_path", str(tiny_checkpoint), "--output_dir", str(tmp_path / "out")]
     with pytest.raises(SystemExit, match="no operating points"):
-        main([*options, "--threshold", "operating_point", str(tmp_path / "a.png")])
+        main(["predict", *options, "--threshold", "operating_point", str(tmp_path / "a.png")])
 
 
 def test_a_missing_file_is_one_sentence_and_a_status(tiny_checkpoint, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["--model_name_or_path", str(tiny_checkpoint), "--output_dir", str(tmp_path), str(tmp_path / "none.dcm")])
+        main(
+            [
+                "predict",
+                "--model_name_or_path",
+                str(tiny_checkpoint),
+                "--output_dir",
+                str(tmp_path),
+                str(tmp_path / "none.dcm"),
+            ]
+        )
     assert stop.value.code == 2
     assert "no such file or folder" in capsys.readouterr().err
 
 
 def test_real_dicoms_are_answered(tiny_checkpoint, real_cxr, tmp_path):
     files = [str(real_cxr / "real_cxr" / "dicom_cxr" / name) for name in ("RG1_J2KI.dcm", "nih_00000001_000.dcm")]
-    assert main(["--model_name_or_path", str(tiny_checkpoint), "--output_dir", str(tmp_path), *files]) == 0
+    assert main(["predict", "--model_name_or_path", str(tiny_checkpoint), "--output_dir", str(tmp_path), *files]) == 0
     results = complete_lines(tmp_path / "predictions.jsonl")
     assert [(result["width"], result["height"]) for result in results] == [(1841, 1955), (1024, 1024)]

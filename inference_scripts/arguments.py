@@ -1,0 +1,61 @@
+"""What the programs of this folder take; their `main`s get instances of these classes."""
+
+from argparse import ArgumentTypeError
+from dataclasses import dataclass
+from pathlib import Path
+
+from litegpt.common.arguments import Count, argument
+
+RADIOGRAPHS = "DICOM, PNG or JPEG files, or folders of them."
+
+
+def threshold(text: str) -> float | str:
+    """A score from 0 to 1, or "operating_point"."""
+    try:
+        value = text if text == "operating_point" else float(text)
+    except ValueError:
+        value = None
+    if value != "operating_point" and not (value is not None and 0 <= value <= 1):
+        raise ArgumentTypeError(f"a score from 0 to 1, or operating_point, not {text}")
+    return value
+
+
+def check_radiographs(radiographs: list[str]) -> None:
+    """Refuses what is not there; raises a ValueError that names it."""
+    missing = [path for path in radiographs if not Path(path).exists()]
+    if missing:
+        raise ValueError(f"no such file or folder: {', '.join(missing)}")
+
+
+@dataclass
+class PredictArguments:
+    radiographs: list[str] = argument(RADIOGRAPHS, positional=True)
+    model_name_or_path: str = argument("A LiteGPT checkpoint or adapter: folder or Hub repository.")
+    output_dir: str = argument("Where predictions and pictures are written.")
+    batch_size: Count = argument("Radiographs read and answered together.", default=8)
+    constrained: bool = argument("Answers in the answer language alone, with the checkpoint's labels.", default=True)
+    threshold: float | str | None = argument(
+        "Leave out findings with a smaller score; operating_point: the checkpoint's own threshold for each label.",
+        default=None,
+        parse=threshold,
+    )
+    contact_sheet: str | None = argument(
+        "A picture of the first eight that have findings, side by side.", default=None
+    )
+
+    def __post_init__(self):
+        check_radiographs(self.radiographs)
+
+
+@dataclass
+class AskArguments:
+    radiographs: list[str] = argument(RADIOGRAPHS, positional=True)
+    base_url: str = argument("Of the server's API, such as http://127.0.0.1:8000/v1.")
+    model_name_or_path: str = argument("The checkpoint served: folder or Hub repository.")
+    output_dir: str = argument("Where predictions are written.")
+    concurrency: Count = argument("Radiographs that the server is asked about at once.", default=8)
+    max_new_tokens: Count = argument("The longest answer.", default=512)
+    constrained: bool = argument("Send the grammar of the answers with each request.", default=True)
+
+    def __post_init__(self):
+        check_radiographs(self.radiographs)

@@ -2,9 +2,8 @@
 
 from trl import ModelConfig, SFTConfig
 
-from train_scripts import sft
-from train_scripts.examples import ExampleArguments
-from train_scripts.trainer import RecipeArguments
+from litegpt.train_scripts import sft
+from litegpt.train_scripts.arguments import ExampleArguments, RecipeArguments
 
 
 def train(output_dir, checkpoint, release, cache_dir, model_options=None, **options):

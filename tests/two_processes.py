@@ -18,7 +18,7 @@ from accelerate.utils import DistributedType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modeling_litegpt import modeling_litegpt
+from litegpt.modeling_litegpt import modeling_litegpt
 from tests.small_training import train
 
 

@@ -1,57 +1,17 @@
 """Rows -> training examples -> the model's tensors."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 
-from datasets_scripts.instructions import BoxOrder, answer
-from processing.processing_litegpt import LiteGPTProcessor
-from train_scripts.radiograph_store import Movement, RadiographStore
-
-
-@dataclass
-class ExampleArguments:
-    tasks: list[str] = field(
-        default_factory=lambda: ["identify"],
-        metadata={"help": "What to ask of every radiograph: identify, grounding, vqa. Several are mixed."},
-    )
-    with_findings_only: bool = field(
-        default=False,
-        metadata={"help": "Leave out radiographs without findings (boxes), as the paper's stage one does."},
-    )
-    box_order: BoxOrder = field(
-        default="label",
-        metadata={
-            "help": "Findings of an answer by label, or by position: from top to bottom, then from left to right. The "
-            "order changes no score of labels and boxes; text scores compare with the order by label."
-        },
-    )
-    augmented_views: int = field(
-        default=0,
-        metadata={
-            "help": "Randomly moved views of a radiograph beside the plain one. With findings all are shown in an "
-            "epoch, without findings one of them: so radiographs with findings are shown more often."
-        },
-    )
-
-
-def views_of(rows: Dataset, augmented_views: int, seed: int) -> list[tuple[int, Movement]]:
-    """Which radiographs an epoch shows and how they are moved: view 0 is the plain radiograph.
-
-    A radiograph without findings is shown in one view, plain as often as the others are, so that being moved tells
-    nothing.
-    """
-    views = []
-    for row, findings in enumerate(rows["findings"]):
-        numbers = range(augmented_views + 1) if findings else [row % (augmented_views + 1)]
-        for view in numbers:
-            rng = np.random.default_rng([seed, row, view])
-            views.append((row, Movement.random(rng) if view else Movement()))
-    return views
+from litegpt.common.programs import Refusal
+from litegpt.datasets_scripts.instructions import answer
+from litegpt.processing.processing_litegpt import LiteGPTProcessor
+from litegpt.train_scripts.arguments import ExampleArguments
+from litegpt.train_scripts.radiograph_store import RadiographStore
+from litegpt.train_scripts.views import Movement
 
 
 def training_examples(
@@ -67,6 +27,9 @@ def training_examples(
 
     Args:
         numbers: which of `views` (the training ones, the validation ones).
+
+    Raises:
+        Refusal: no row tells the answer.
     """
     tasks = arguments.tasks
     all_findings, all_diagnoses = rows["findings"][:], rows["diagnoses"][:]
@@ -103,7 +66,7 @@ def training_examples(
         )
     if not examples["view"]:
         which = "radiograph with findings" if arguments.with_findings_only else "radiograph"
-        raise SystemExit(f"No {which} tells the answer to {' or '.join(tasks)}.")
+        raise Refusal(f"No {which} tells the answer to {' or '.join(tasks)}.")
     prompt_lengths = {task: len(prompt_ids(processor, task)) for task in tasks}
     examples["length"] = [
         prompt_lengths[task] + len(processor.answer_ids(text)) + 1

@@ -1,7 +1,7 @@
 """How much memory training takes on each GPU: LoRA in 8, 4 or 16 bits, or all weights, on one GPU or sharded.
 
-    python train_scripts/memory_per_gpu.py
-    python train_scripts/memory_per_gpu.py --architecture minigpt_v2 --batch_size 1 --answer_tokens 400
+    litegpt memory
+    litegpt memory --architecture minigpt_v2 --batch_size 1 --answer_tokens 400
 
 Nothing is allocated and no GPU is needed: the model stands on the meta device with the frozen towers and the LoRA of
 `sft.py`, and a training step runs forward and backward on tensors without values, whose storages are counted for as
@@ -9,8 +9,6 @@ long as they live. Computed rather than measured are the bytes of quantized weig
 gathers. To the total comes about 1 GB for the GPU itself, and what the allocator cannot use.
 """
 
-import argparse
-import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -27,9 +25,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from trl import ModelConfig
 
-from modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
-from train_scripts.checkpoint import add_adapter
-from train_scripts.sft import lora_config
+from litegpt.common.arguments import parse
+from litegpt.common.programs import Refusal, program
+from litegpt.modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
+from litegpt.modeling_litegpt.adapters import add_adapter
+from litegpt.train_scripts.arguments import MemoryArguments
+from litegpt.train_scripts.sft import lora_config
 
 CONFIGS = Path(__file__).parents[1] / "modeling_litegpt" / "configs"
 FSDP2 = Path(__file__).parent / "accelerate" / "fsdp2.yaml"
@@ -90,24 +91,25 @@ class Memory:
         return sum(asdict(self).values())
 
 
-def main(architecture: str, batch_size: int, prompt_tokens: int, answer_tokens: int, lora_r: int) -> None:
-    file = CONFIGS / f"{architecture}.json"
+@program
+def main(args: MemoryArguments) -> None:
+    file = CONFIGS / f"{args.architecture}.json"
     if not file.is_file():
-        sys.exit(f"--architecture {architecture}: no {file.name} in {CONFIGS}.")
+        raise Refusal(f"--architecture {args.architecture}: no {file.name} in {CONFIGS}.")
     config = LiteGPTConfig.from_json_file(file)
     print(
-        f"{architecture}: {batch_size} radiographs on each GPU, {config.num_visual_tokens} visual tokens, "
-        f"{prompt_tokens} of the prompt and {answer_tokens} of the answer each; GiB on each GPU.\n"
+        f"{args.architecture}: {args.batch_size} radiographs on each GPU, {config.num_visual_tokens} visual tokens, "
+        f"{args.prompt_tokens} of the prompt and {args.answer_tokens} of the answer each; GiB on each GPU.\n"
     )
     columns = [*Memory.__dataclass_fields__, "total"]
     print(f"| trained | GPUs | checkpointing | {' | '.join(columns)} |\n|---|---|---|{'---:|' * len(columns)}")
-    step = (batch_size, prompt_tokens, answer_tokens)
+    step = (args.batch_size, args.prompt_tokens, args.answer_tokens)
     measured = {}
     for setting in SETTINGS:
         for checkpointing in (False, True):
             run = (setting.lora, dtype_of_step(setting), checkpointing)
             if run not in measured:
-                model = model_without_values(config, setting.lora, dtype_of_step(setting), lora_r)
+                model = model_without_values(config, setting.lora, dtype_of_step(setting), args.lora_r)
                 measured[run] = (model, *peaks_of_step(model, *step, checkpointing))
             memory = memory_per_gpu(setting, *measured[run])
             cells = [f"{getattr(memory, column) / GIB:.1f}" for column in columns]
@@ -285,11 +287,4 @@ def _step(
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--architecture", default="litegpt", help="one of modeling_litegpt/configs")
-    parser.add_argument("--batch_size", type=int, default=4, help="radiographs on each GPU at a time")
-    parser.add_argument("--prompt_tokens", type=int, default=64, help="beside the visual tokens")
-    parser.add_argument("--answer_tokens", type=int, default=192, help="of the longest answer in a batch")
-    parser.add_argument("--lora_r", type=int, default=64, help="LoRA's rank")
-    arguments = parser.parse_args()
-    main(**vars(arguments))
+    main(*parse([MemoryArguments], None, "memory_per_gpu.py", __doc__))

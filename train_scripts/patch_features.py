@@ -9,8 +9,9 @@ import torch
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from modeling_litegpt import LiteGPTModel
-from train_scripts.radiograph_store import Movement, RadiographStore, check_free_space
+from litegpt.modeling_litegpt import LiteGPTModel
+from litegpt.train_scripts.radiograph_store import RadiographStore, check_free_space
+from litegpt.train_scripts.views import Movement
 
 BATCH_SIZE = 32
 

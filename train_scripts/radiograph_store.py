@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,41 +14,8 @@ from PIL import Image
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-MAX_SCALE, MAX_SHIFT, MAX_CONTRAST, MAX_BRIGHTNESS = 0.1, 0.05, 0.15, 0.05
-MIN_VISIBLE = 0.3
-
-
-@dataclass
-class Movement:
-    """A random view of a radiograph: scaled and shifted, with other contrast and brightness; never mirrored or turned.
-
-    Left and right carry meaning in a chest radiograph. In [0, 1], `u -> (u - 0.5) * scale + 0.5 + shift`.
-    """
-
-    scale: tuple[float, float] = (1.0, 1.0)
-    shift: tuple[float, float] = (0.0, 0.0)
-    contrast: float = 1.0
-    brightness: float = 0.0
-
-    @classmethod
-    def random(cls, rng: np.random.Generator) -> "Movement":
-        return cls(
-            scale=tuple(1 + rng.uniform(-MAX_SCALE, MAX_SCALE, 2)),
-            shift=tuple(rng.uniform(-MAX_SHIFT, MAX_SHIFT, 2)),
-            contrast=1 + rng.uniform(-MAX_CONTRAST, MAX_CONTRAST),
-            brightness=rng.uniform(-MAX_BRIGHTNESS, MAX_BRIGHTNESS),
-        )
-
-    def findings(self, findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The findings with their boxes moved along and cut at the edge; one mostly moved out of sight is left out."""
-        moved = []
-        for finding in findings:
-            corners = np.asarray(finding["box"], dtype=float).reshape(2, 2)
-            full = (corners - 0.5) * self.scale + 0.5 + self.shift
-            visible = full.clip(0, 1)
-            if np.prod(visible[1] - visible[0]) >= MIN_VISIBLE * np.prod(full[1] - full[0]):
-                moved.append({**finding, "box": visible.reshape(4).tolist()})
-        return moved
+from litegpt.common.programs import Refusal
+from litegpt.train_scripts.views import Movement
 
 
 class RadiographStore:
@@ -138,7 +104,7 @@ def check_free_space(folder: Path, size: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if size > free:
-        raise SystemExit(f"{folder}: {size / 1e9:.1f} GB are needed for training data, {free / 1e9:.1f} GB are free.")
+        raise Refusal(f"{folder}: {size / 1e9:.1f} GB are needed for training data, {free / 1e9:.1f} GB are free.")
 
 
 def _move(grey: torch.Tensor, movements: Sequence[Movement]) -> torch.Tensor:

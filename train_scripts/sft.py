@@ -1,27 +1,24 @@
 """Supervised fine-tuning of a LiteGPT checkpoint on a data set's findings and diagnoses, with TRL's `SFTTrainer`.
 
-Stage one, then stage two continued from it, on a CPU or one GPU:
+Stage one, then stage two continued from it, on a CPU or one GPU, and on several:
 
-    accelerate launch train_scripts/sft.py --config train_scripts/configs/tiny_stage1.yaml \\
-        --model_name_or_path outputs/tiny/towers/checkpoint --data_dir outputs/demo/phantoms \\
-        --output_dir outputs/tiny/stage1
-    accelerate launch train_scripts/sft.py --config train_scripts/configs/tiny_stage2.yaml \\
-        --model_name_or_path outputs/tiny/stage1/checkpoint --data_dir outputs/demo/phantoms \\
-        --output_dir outputs/tiny/stage2
+    litegpt train --config tiny_stage1 --model_name_or_path outputs/tiny/towers/checkpoint \\
+        --data_dir outputs/demo/phantoms --output_dir outputs/tiny/stage1
+    litegpt train --config tiny_stage2 --model_name_or_path outputs/tiny/stage1/checkpoint \\
+        --data_dir outputs/demo/phantoms --output_dir outputs/tiny/stage2
+    accelerate launch train_scripts/sft.py --config tiny_stage2 ...    # installed: -m litegpt.train_scripts.sft
 
 The paper's recipe is `litegpt.yaml` in the same folder; it and its baselines' open with the commands that use them.
 Every option of a YAML is a flag too. `OUTPUT_DIR/checkpoint` is ready for the Hub; with LoRA (`--use_peft`)
 `OUTPUT_DIR/adapter` holds the adapter, and the checkpoint is the merged model. `--model_name_or_path` may be an
 adapter: with `--use_peft` its LoRA is trained further, without it the model that it is merged into. The same command
-again goes on where an interrupted run stopped.
+resumes where an interrupted run stopped.
 """
 
-import train_scripts.startup  # noqa: F401
+import litegpt.common.startup  # noqa: F401
 
 # isort: split
-import argparse
 import gc
-from dataclasses import dataclass, field
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -29,60 +26,27 @@ from datasets import concatenate_datasets
 from peft import LoraConfig, PeftModel
 from transformers import BitsAndBytesConfig, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled, is_fsdp_enabled, unset_hf_deepspeed_config
-from trl import ModelConfig, SFTConfig, TrlParser
+from trl import ModelConfig, SFTConfig
 
-from modeling_litegpt import LiteGPTForConditionalGeneration
-from processing.processing_litegpt import LITEGPT_TOKENS, LiteGPTProcessor
-from train_scripts.checkpoint import (
-    LORA_TARGET_MODULES,
-    add_adapter,
-    base_of_adapter,
-    checkpoint_to_resume,
-    load_checkpoint,
-    save_adapter,
-    save_checkpoint,
-)
-from train_scripts.examples import ChatCollator, ExampleArguments, training_examples, views_of
-from train_scripts.files import parsed_arguments, refuse_bad_input
-from train_scripts.model_card import add_training, training_entry
-from train_scripts.patch_features import map_patch_features, write_patch_features
-from train_scripts.radiograph_store import Movement, RadiographStore
-from train_scripts.rows import check_labels, load_rows
-from train_scripts.trainer import LiteGPTTrainer, RecipeArguments
-from train_scripts.validation import ValidationAnswers
+from litegpt.common.programs import Refusal, program, refuse_bad_input
+from litegpt.datasets_scripts.rows import check_labels, load_rows
+from litegpt.modeling_litegpt import LiteGPTForConditionalGeneration
+from litegpt.modeling_litegpt.adapters import LORA_TARGET_MODULES, add_adapter, save_adapter
+from litegpt.modeling_litegpt.checkpoints import base_of_adapter, load_checkpoint, save_checkpoint
+from litegpt.modeling_litegpt.model_card import add_training, training_entry
+from litegpt.processing.processing_litegpt import LITEGPT_TOKENS, LiteGPTProcessor
+from litegpt.train_scripts.arguments import DataArguments, ExampleArguments, RecipeArguments
+from litegpt.train_scripts.examples import ChatCollator, training_examples
+from litegpt.train_scripts.patch_features import map_patch_features, write_patch_features
+from litegpt.train_scripts.radiograph_store import RadiographStore
+from litegpt.train_scripts.resume import checkpoint_to_resume
+from litegpt.train_scripts.trainer import LiteGPTTrainer
+from litegpt.train_scripts.training_parser import TrainingParser
+from litegpt.train_scripts.validation import ValidationAnswers
+from litegpt.train_scripts.views import Movement, views_of
 
 
-@dataclass
-class DataArguments:
-    data_dir: str = field(metadata={"help": "A release in VinDr-CXR's layout, or a prepared data set."})
-    train_split: str = field(default="train", metadata={"help": "The split to train on, or a slice: train[:-100]."})
-    validation_split: str | None = field(
-        default=None,
-        metadata={
-            "help": "A split or slice that is not trained on, such as validation[:64] or train[-100:]. Its loss and "
-            "the answers to it are shown as --eval_strategy says."
-        },
-    )
-    train_towers: bool = field(default=False, metadata={"help": "Train the towers too; by default they are frozen."})
-    cache_features: bool = field(
-        default=False, metadata={"help": "Compute the frozen towers' features once, before training."}
-    )
-    cache_dir: str | None = field(
-        default=None, metadata={"help": "Prepared data; the library's own cache by default."}
-    )
-    training_cache_dir: str | None = field(
-        default=None, metadata={"help": "Radiographs and features at the towers' size; OUTPUT_DIR/cache by default."}
-    )
-    num_proc: int = field(default=1, metadata={"help": "Processes that read radiographs."})
-    total_batch_size: int | None = field(
-        default=None,
-        metadata={
-            "help": "Examples in an optimizer step, whatever the number of processes: gradient_accumulation_steps "
-            "becomes total_batch_size / (per_device_train_batch_size x processes)."
-        },
-    )
-
-
+@program
 def main(
     data_args: DataArguments,
     example_args: ExampleArguments,
@@ -91,13 +55,13 @@ def main(
     model_args: ModelConfig,
 ) -> None:
     if data_args.cache_features and data_args.train_towers:
-        raise SystemExit("cache_features: the features of towers that are trained change, so they can't be cached.")
+        raise Refusal("cache_features: the features of towers that are trained change, so they can't be cached.")
     if data_args.cache_features and is_deepspeed_zero3_enabled():
-        raise SystemExit("cache_features: under ZeRO-3 no process has the towers' whole weights; use FSDP2.")
+        raise Refusal("cache_features: under ZeRO-3 no process has the towers' whole weights; use FSDP2.")
     if model_args.use_peft and is_deepspeed_zero3_enabled():
-        raise SystemExit("use_peft: LoRA is trained with DDP or FSDP2, not with ZeRO-3.")
+        raise Refusal("use_peft: LoRA is trained with DDP or FSDP2, not with ZeRO-3.")
     if (model_args.load_in_8bit or model_args.load_in_4bit) and is_fsdp_enabled():
-        raise SystemExit("load_in_8bit, load_in_4bit: quantized weights can't be sharded over processes; use DDP.")
+        raise Refusal("load_in_8bit, load_in_4bit: quantized weights can't be sharded over processes; use DDP.")
     if data_args.total_batch_size is not None:
         set_accumulation(data_args.total_batch_size, training_args)
     train(data_args, example_args, recipe_args, training_args, model_args)
@@ -131,6 +95,8 @@ def train(
         # One store, one file of features. A single part as it is: joining would give the same rows a new fingerprint.
         rows = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
         check_labels(rows, processor)
+        for task in example_args.tasks:
+            processor.prompt(task)  # a ValueError where the checkpoint does not know it
         views = views_of(parts[0], example_args.augmented_views, training_args.seed)
         num_training_views = len(views)
         views += [(row, Movement()) for row in range(len(parts[0]), len(rows))]
@@ -182,7 +148,7 @@ def set_accumulation(total_batch_size: int, training_args: SFTConfig) -> None:
     per_device, processes = training_args.per_device_train_batch_size, training_args.world_size
     steps, rest = divmod(total_batch_size, per_device * processes)
     if rest or training_args.gradient_accumulation_steps not in (1, steps):
-        raise SystemExit(
+        raise Refusal(
             f"total_batch_size: {total_batch_size} is not per_device_train_batch_size {per_device} x {processes} "
             "processes x a whole number of gradient_accumulation_steps, or not x the number that was given."
         )
@@ -219,9 +185,9 @@ def quantization_of_language_model(model_args: ModelConfig) -> BitsAndBytesConfi
     if not (model_args.load_in_8bit or model_args.load_in_4bit):
         return None
     if model_args.load_in_4bit and not torch.cuda.is_available():
-        raise SystemExit("load_in_4bit: on a CPU 4-bit layers lose gradients silently; use load_in_8bit or a GPU.")
+        raise Refusal("load_in_4bit: on a CPU 4-bit layers lose gradients silently; use load_in_8bit or a GPU.")
     if not model_args.use_peft:
-        raise SystemExit("load_in_8bit, load_in_4bit: quantized weights can't be trained; --use_peft trains LoRA.")
+        raise Refusal("load_in_8bit, load_in_4bit: quantized weights can't be trained; --use_peft trains LoRA.")
     return BitsAndBytesConfig(
         load_in_8bit=model_args.load_in_8bit,
         load_in_4bit=model_args.load_in_4bit,
@@ -255,18 +221,13 @@ def trained_weights(data_args: DataArguments, model_args: ModelConfig) -> str:
     return f"projector, {rest}{', towers' if data_args.train_towers else ''}"
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps this file's description in lines, and shows what options are by default."""
-
-
-def argument_parser() -> TrlParser:
-    return TrlParser(
+def argument_parser() -> TrainingParser:
+    return TrainingParser(
         (DataArguments, ExampleArguments, RecipeArguments, SFTConfig, ModelConfig),
         usage="accelerate launch train_scripts/sft.py --config FILE.yaml [--OPTION VALUE ...]",
         description=__doc__,
-        formatter_class=HelpFormatter,
     )
 
 
 if __name__ == "__main__":
-    main(*parsed_arguments(argument_parser()))
+    main(*argument_parser().parse())

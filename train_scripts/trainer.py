@@ -3,27 +3,27 @@
 import math
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 from peft import PeftModel
 from safetensors import SafetensorError
 from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from torch.utils.data import Sampler
 from transformers import TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 from trl import SFTConfig, SFTTrainer
 
-from train_scripts.checkpoint import last_complete_checkpoint
+from litegpt.common.programs import Refusal
+from litegpt.train_scripts.arguments import RecipeArguments
+from litegpt.train_scripts.resume import last_complete_checkpoint
+from litegpt.train_scripts.sampler import EpochSampler
 
 # Options of TRL that do nothing here, where the collator makes the labels and the model the loss.
 UNUSED_OPTIONS = (
@@ -39,31 +39,6 @@ UNUSED_OPTIONS = (
     "padding_free",
     "use_liger_kernel",
 )
-# Batches that are sorted by length together; the library's LengthGroupedSampler takes as many.
-BATCHES_SORTED_TOGETHER = 50
-
-
-@dataclass
-class RecipeArguments:
-    linear_warmup_cosine_lr: bool = field(
-        default=False,
-        metadata={
-            "help": "The release's learning rates in place of lr_scheduler_type: from warmup_lr to learning_rate over "
-            "warmup_steps, then a cosine from learning_rate to min_lr that counts the warm-up's steps too."
-        },
-    )
-    warmup_lr: float = field(default=1e-6, metadata={"help": "linear_warmup_cosine_lr: the first step's rate."})
-    min_lr: float = field(default=1e-6, metadata={"help": "linear_warmup_cosine_lr: the rate at the end."})
-    steps_per_epoch: int | None = field(
-        default=None,
-        metadata={
-            "help": "An epoch is so many optimizer steps (the paper: 549); by default it shows every example once."
-        },
-    )
-    sample_with_replacement: bool = field(
-        default=False,
-        metadata={"help": "Draw examples at random, rather than each of them once before any is seen again."},
-    )
 
 
 def linear_warmup_cosine_lr(
@@ -77,79 +52,15 @@ def linear_warmup_cosine_lr(
 
     Source: `LinearWarmupCosineLRScheduler` of MiniGPT-4 (minigpt4/common/optims.py), which the paper's release uses.
     One difference: their code hands the warm-up the step within the epoch, so that it starts over with an epoch that
-    begins before the warm-up ends (after 549 of 1,000 steps, where an epoch has 549). Here the warm-up goes on.
+    begins before the warm-up ends (after 549 of 1,000 steps, where an epoch has 549). Here the warm-up continues.
     """
     if step < warmup_steps:
         return warmup_lr + (learning_rate - warmup_lr) * step / warmup_steps
     return min_lr + (learning_rate - min_lr) * (1 + math.cos(math.pi * step / num_steps)) / 2
 
 
-class EpochSampler(Sampler[int]):
-    """Indices of an epoch's examples, for all processes: batch after batch of the optimizer.
-
-    Without replacement, epochs are consecutive stretches of an endless stream of permutations: the p-th permutation
-    depends on `seed` and p alone, and every example is seen once before any is seen again, also from epoch to epoch.
-    Without a number of steps, an epoch is a permutation and as much of its beginning again as fills the last batch,
-    which is what Accelerate does where several processes share it.
-
-    Args:
-        num_examples: how many there are.
-        batch_size: examples in an optimizer step, over all processes and accumulated batches.
-        steps_per_epoch: optimizer steps in an epoch; None: as many as show every example.
-        current_epoch: asked for the epoch, counted from 0, whenever one begins.
-        lengths: (num_examples,) tokens; where given, an epoch's examples are put into batches of similar length.
-    """
-
-    def __init__(
-        self,
-        num_examples: int,
-        batch_size: int,
-        steps_per_epoch: int | None,
-        seed: int,
-        current_epoch: Callable[[], int],
-        with_replacement: bool = False,
-        lengths: Sequence[int] | None = None,
-    ):
-        self.num_examples, self.batch_size, self.seed = num_examples, batch_size, seed
-        self.whole_permutations = steps_per_epoch is None
-        self.steps_per_epoch = steps_per_epoch or math.ceil(num_examples / batch_size)
-        self.current_epoch, self.with_replacement = current_epoch, with_replacement
-        self.lengths = None if lengths is None else np.asarray(lengths)
-
-    def __len__(self) -> int:
-        return self.steps_per_epoch * self.batch_size
-
-    def __iter__(self) -> Iterator[int]:
-        epoch = self.current_epoch()
-        rng = np.random.default_rng([self.seed, epoch])
-        if self.with_replacement:
-            indices = rng.choice(self.num_examples, len(self))
-        elif self.whole_permutations:
-            indices = np.resize(self._permutation(epoch), len(self))
-        else:
-            start = epoch * len(self)
-            first, last = start // self.num_examples, (start + len(self) - 1) // self.num_examples
-            stream = np.concatenate([self._permutation(number) for number in range(first, last + 1)])
-            indices = stream[start - first * self.num_examples :][: len(self)]
-        if self.lengths is not None:
-            indices = self._grouped_by_length(indices, rng)
-        return iter(indices.tolist())
-
-    def _permutation(self, number: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, number]).permutation(self.num_examples)
-
-    def _grouped_by_length(self, indices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Sorts within stretches of some batches, so that there is still chance in what meets in a batch."""
-        stretches = []
-        for start in range(0, len(indices), BATCHES_SORTED_TOGETHER * self.batch_size):
-            stretch = indices[start : start + BATCHES_SORTED_TOGETHER * self.batch_size]
-            by_length = stretch[np.argsort(self.lengths[stretch], kind="stable")]
-            stretches.append(rng.permutation(by_length.reshape(-1, self.batch_size)).ravel())
-        return np.concatenate(stretches)
-
-
 class LogBeforeSave(TrainerCallback):
-    """Logs with every checkpoint: a run that goes on from it then averages its losses over the same steps."""
+    """Logs with every checkpoint: a run that resumes from it then averages its losses over the same steps."""
 
     def on_step_end(self, args, state, control, **kwargs):
         control.should_log |= control.should_save
@@ -161,8 +72,8 @@ class LogBeforeSave(TrainerCallback):
 class LiteGPTTrainer(SFTTrainer):
     """`SFTTrainer` of a LiteGPT model.
 
-    The model computes the loss of the answers without the logits of all positions. A run that cannot go on ends with
-    `SystemExit` and one sentence that names the last complete checkpoint.
+    The model computes the loss of the answers without the logits of all positions. A run that cannot continue ends
+    with a `Refusal`, one sentence that names the last complete checkpoint.
 
     Args:
         recipe: schedule and sampling.
@@ -175,7 +86,7 @@ class LiteGPTTrainer(SFTTrainer):
         refuse_options_without_effect(arguments, recipe)
         arguments.logging_nan_inf_filter = False  # it would show the mean of earlier losses in place of a NaN
         if arguments.ddp_find_unused_parameters is None:
-            # A tower's last norm can be unused; behind frozen towers every trained weight is used in every step.
+            # A tower's last norm can be unused; after frozen towers every trained weight is used in every step.
             towers = (model.get_base_model() if isinstance(model, PeftModel) else model).model.towers
             arguments.ddp_find_unused_parameters = any(p.requires_grad for t in towers for p in t.parameters())
         # The collator does what SFTTrainer would do with a vision data set, but never cuts: that would cut images.
@@ -214,7 +125,7 @@ class LiteGPTTrainer(SFTTrainer):
             self.get_total_train_batch_size(self.args),
             self.recipe.steps_per_epoch,
             self.args.seed if self.args.data_seed is None else self.args.data_seed,
-            # Not `set_epoch`: Accelerate does not hand it on where a run of several processes goes on within an epoch.
+            # Not `set_epoch`: Accelerate does not hand it on where a run of several processes resumes within an epoch.
             current_epoch=lambda: self.state.global_step // sampler.steps_per_epoch,
             with_replacement=self.recipe.sample_with_replacement,
             lengths=dataset[self.args.length_column_name] if by_length else None,
@@ -251,7 +162,7 @@ class LiteGPTTrainer(SFTTrainer):
             return super().train(*args, **kwargs)
 
     def _run_epoch(self, *args, **kwargs) -> None:
-        # A run that was killed behind its last step would be given one more: the library looks after a step only.
+        # A run that was killed after its last step would be given one more: the library looks after a step only.
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
         else:
@@ -259,7 +170,7 @@ class LiteGPTTrainer(SFTTrainer):
 
     @contextmanager
     def ending_in_one_sentence(self) -> Iterator[None]:
-        """Ends the program with one sentence where the run in this block cannot go on, for reasons that are not bugs.
+        """Raises a `Refusal`, one sentence, where the run in this block cannot continue for reasons that are no bugs.
 
         A full disk, a loss that is no number, a full GPU, a process that died; other errors pass as they are.
         """
@@ -271,8 +182,8 @@ class LiteGPTTrainer(SFTTrainer):
                 raise
             print(file=sys.stderr)  # the progress bar stands in this line
             last = last_complete_checkpoint(self.args.output_dir)
-            going_on = "no checkpoint was saved before" if last is None else f"the same command goes on from {last}"
-            raise SystemExit(f"Ended at step {self.state.global_step}: {reason}; {going_on}.") from error
+            going_on = "no checkpoint was saved before" if last is None else f"the same command resumes from {last}"
+            raise Refusal(f"Ended at step {self.state.global_step}: {reason}; {going_on}.") from error
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """The library's, without SFTTrainer's README.md. A checkpoint is complete when `trainer_state.json` stands."""
@@ -309,11 +220,11 @@ def refuse_options_without_effect(arguments: SFTConfig, recipe: RecipeArguments)
     defaults = SFTConfig(arguments.output_dir, bf16=False, use_cpu=True, report_to="none")
     for name in UNUSED_OPTIONS:
         if getattr(arguments, name) != getattr(defaults, name):
-            raise SystemExit(f"{name}: this option of TRL has no effect here; leave it out.")
+            raise Refusal(f"{name}: this option of TRL has no effect here; leave it out.")
     if arguments.train_sampling_strategy not in ("random", "group_by_length"):
-        raise SystemExit("train_sampling_strategy: random or group_by_length.")
+        raise Refusal("train_sampling_strategy: random or group_by_length.")
     if recipe.linear_warmup_cosine_lr and arguments.lr_scheduler_kwargs:
-        raise SystemExit("lr_scheduler_kwargs: linear_warmup_cosine_lr has warmup_lr and min_lr instead.")
+        raise Refusal("lr_scheduler_kwargs: linear_warmup_cosine_lr has warmup_lr and min_lr instead.")
 
 
 def why_a_run_ended(error: Exception) -> str | None:

@@ -13,23 +13,22 @@ import numpy as np
 from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
 from peft import PeftModel
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
-from datasets_scripts.files import replacing
-from processing.answers import NO_FINDING
-from processing.pipeline_litegpt import FINDING_TASKS, ChestXrayFindingsPipeline
-from processing.processing_litegpt import LiteGPTProcessor
-from train_scripts.evaluate_litegpt import answer_lines
-from train_scripts.files import write_text
-from train_scripts.scoring import label_names, score_diagnoses, score_findings, true_answer
+from litegpt.common.files import replacing, write_text
+from litegpt.common.overlay import contact_sheet, panel
+from litegpt.evaluation_scripts.figures import task_statistics
+from litegpt.evaluation_scripts.predictions import answer_lines
+from litegpt.evaluation_scripts.questions import label_names, question, true_answer
+from litegpt.evaluation_scripts.task_scores import task_scores
+from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
+from litegpt.processing.processing_litegpt import LiteGPTProcessor
+from litegpt.processing.tasks import TASKS
 
 THRESHOLDS = ("0.3", "0.5")
-COLUMNS, SIDE, LINE = 4, 400, 18  # radiographs side by side, and their side and a line of text in pixels
 WITH_FINDINGS, WITHOUT_FINDINGS = 6, 2  # radiographs in the picture
-TRUE, ANSWERED = "#06d6a0", "#ffd166"
-OUTLINE = {"stroke_width": 1, "stroke_fill": "#000000"}  # keeps names legible on a bright radiograph
 
 
 class ValidationAnswers(TrainerCallback):
@@ -120,8 +119,8 @@ class ValidationAnswers(TrainerCallback):
         path = Path(self.trainer.args.output_dir, "validation", f"step-{step}")
         text = "".join(
             json.dumps({**line, "true_answer": self.answers[task][index]}) + "\n"
-            for task, of_task in lines.items()
-            for index, line in sorted(of_task.items())
+            for task, task_lines in lines.items()
+            for index, line in sorted(task_lines.items())
         )
         picture = self._picture(lines)
         try:
@@ -143,17 +142,12 @@ class ValidationAnswers(TrainerCallback):
             panel(
                 self.rows[index]["image"],
                 self.truths[index],
-                {task: of_task[index] for task, of_task in lines.items() if index in of_task},
+                {task: task_lines[index] for task, task_lines in lines.items() if index in task_lines},
                 self.labels,
             )
             for index in chosen
         ]
-        height = max(picture.height for picture in panels)
-        columns, rows = min(COLUMNS, len(panels)), -(-len(panels) // COLUMNS)
-        sheet = Image.new("RGB", (columns * SIDE, rows * height))
-        for place, picture in enumerate(panels):
-            sheet.paste(picture, (place % COLUMNS * SIDE, place // COLUMNS * height))
-        return sheet
+        return contact_sheet(panels)
 
 
 def validation_scores(
@@ -167,66 +161,18 @@ def validation_scores(
         labels: of findings and diagnoses, as `label_names` gives them.
     """
     scores = {}
-    for task, of_task in lines.items():
-        if not of_task:
+    for task, task_lines in lines.items():
+        if not task_lines:
             continue
-        predictions = list(of_task.values())
-        score = score_findings if task in FINDING_TASKS else score_diagnoses
-        result = score(predictions, [truths[index] for index in of_task], labels)
+        predictions = list(task_lines.values())
+        asked = question(task, [truths[index] for index in task_lines], labels)
+        result = task_scores(task_statistics(asked, predictions, labels))
         scores[f"eval_{task}_finding_f1"] = result["classification"]["finding"]["f1"]
         scores[f"eval_{task}_micro_f1"] = result["classification"]["micro"]["f1"]
         malformed = [prediction["malformed"] is not None for prediction in predictions]
         scores[f"eval_{task}_malformed"] = sum(malformed) / len(malformed)
-        if task in FINDING_TASKS and result["localization"]["num_boxes"]:
+        if TASKS[task].kind.has_boxes and result["localization"]["num_boxes"]:
             for threshold in THRESHOLDS:
                 accuracy = result["localization"]["accuracy_at_iou"][threshold]
                 scores[f"eval_{task}_accuracy_at_iou_{threshold}"] = accuracy
     return scores
-
-
-def panel(
-    image: Image.Image, row: dict[str, Any], lines: dict[str, dict[str, Any]], labels: dict[str, list[str]]
-) -> Image.Image:
-    """A radiograph with true boxes in green and answered ones in yellow; below it both in words.
-
-    Args:
-        image: the radiograph, 8-bit grey.
-        row: its findings and diagnoses.
-        lines: by task the line of the predictions file.
-        labels: of findings and diagnoses, as `label_names` gives them.
-
-    Returns:
-        SIDE wide, with two lines of text for each task below the radiograph.
-    """
-    radiograph = ImageOps.contain(image.convert("RGB"), (SIDE, SIDE))
-    canvas = Image.new("RGB", (SIDE, SIDE + 2 * len(lines) * LINE))
-    canvas.paste(radiograph)
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=0.75 * LINE)
-    y = SIDE
-    for task, line in lines.items():
-        kind = "finding" if task in FINDING_TASKS else "diagnosis"
-        if kind == "finding":
-            true = [labels["finding"][finding["label"]] for finding in row["findings"]]
-            answered = [finding["label"] for finding in line["findings"]]
-            for colour, names, findings in ((TRUE, true, row["findings"]), (ANSWERED, answered, line["findings"])):
-                for name, finding in zip(names, findings, strict=True):
-                    x1, y1, x2, y2 = _in_pixels(finding["box"], radiograph)
-                    draw.rectangle([x1, y1, x2, y2], outline=colour, width=2)
-                    # What is true stands above its box, what was answered below: so both can be read.
-                    place, anchor = ((x1, y1), "lb") if colour == TRUE else ((x1, y2), "lt")
-                    draw.text(place, name, fill=colour, font=font, anchor=anchor, **OUTLINE)
-        else:
-            true = [labels["diagnosis"][index] for index in row["diagnoses"]]
-            answered = [diagnosis["label"] for diagnosis in line["diagnoses"]]
-        for colour, words in ((TRUE, _words(true)), (ANSWERED, line["malformed"] or _words(answered))):
-            draw.text((4, y), f"[{task}] {words}", fill=colour, font=font)
-            y += LINE
-    return canvas
-
-
-def _words(names: list[str]) -> str:
-    return ", ".join(dict.fromkeys(names)) or NO_FINDING
-
-
-def _in_pixels(box: Sequence[float], image: Image.Image) -> list[float]:
-    return [value * side for value, side in zip(box, 2 * image.size, strict=True)]

@@ -15,11 +15,11 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
 import tests.two_processes
+from litegpt.modeling_litegpt.checkpoints import load_checkpoint
+from litegpt.train_scripts import sft
+from litegpt.train_scripts.memory_per_gpu import FSDP2
 from tests.small_training import train
 from tests.stranger import NOTHING_OF_OURS
-from train_scripts import sft
-from train_scripts.checkpoint import load_checkpoint
-from train_scripts.memory_per_gpu import FSDP2
 
 CONFIGS = sorted(FSDP2.parent.glob("*.yaml"))
 OPTIONS = {"max_steps": 4, "cache_features": True, "augmented_views": 1}
@@ -99,7 +99,7 @@ def test_sharded_weights_train_as_whole_ones_and_go_on_where_they_stopped(run, t
     sharded = run("two", per_device_train_batch_size=2, **SAVING)
     lost = [str(tmp_path / "two" / name) for name in ("checkpoint", "checkpoint-4")]
     output = launch("fsdp2.yaml", [sharded, {**sharded, "remove": lost}], tmp_path)
-    assert f"Going on from {tmp_path / 'two' / 'checkpoint-2'}" in output
+    assert f"Resuming from {tmp_path / 'two' / 'checkpoint-2'}" in output
     assert (tmp_path / "two" / "checkpoint-2" / "pytorch_model_fsdp_0" / "__1_0.distcp").is_file()
     assert_same_run(tmp_path / "two", tmp_path / "one")
     loads_alone(tmp_path / "two" / "checkpoint")

@@ -1,9 +1,12 @@
 import pytest
 import torch
 
-from processing.answers import text_to_findings
-from train_scripts.examples import ChatCollator, ExampleArguments, training_examples, views_of
-from train_scripts.radiograph_store import Movement, RadiographStore
+from litegpt.common.programs import Refusal
+from litegpt.processing.answers import text_to_findings
+from litegpt.train_scripts.arguments import ExampleArguments
+from litegpt.train_scripts.examples import ChatCollator, training_examples
+from litegpt.train_scripts.radiograph_store import RadiographStore
+from litegpt.train_scripts.views import Movement, views_of
 
 
 def test_loss_falls_on_the_answer_alone_and_prompts_are_the_processors(rows, processor, tmp_path):
@@ -39,7 +42,7 @@ def test_radiographs_without_findings_are_left_out_by_option(rows, processor):
     for task in arguments.tasks:
         assert {e["view"] for e in examples if e["task"] == task} == with_findings
     without = [row for row in range(len(rows)) if row not in with_findings]
-    with pytest.raises(SystemExit, match="No radiograph with findings tells the answer to identify or vqa"):
+    with pytest.raises(Refusal, match="No radiograph with findings tells the answer to identify or vqa"):
         training_examples(rows, views_of(rows, 0, 0), without, arguments, processor)
 
 

@@ -5,8 +5,9 @@ from peft import get_peft_model
 from torch.profiler import profile
 from trl import ModelConfig
 
-from modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
-from train_scripts.memory_per_gpu import (
+from litegpt.modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
+from litegpt.train_scripts.arguments import DataArguments
+from litegpt.train_scripts.memory_per_gpu import (
     FSDP2,
     Setting,
     dtype_of_step,
@@ -14,7 +15,7 @@ from train_scripts.memory_per_gpu import (
     model_without_values,
     peaks_of_step,
 )
-from train_scripts.sft import DataArguments, lora_config, model_to_train
+from litegpt.train_scripts.sft import lora_config, model_to_train
 
 TOWER = {
     "image_size": 64,

@@ -6,10 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets_scripts.vindr_cxr import load_vindr_cxr
-from train_scripts.checkpoint import load_checkpoint
-from train_scripts.patch_features import patch_feature_file
-from train_scripts.radiograph_store import Movement, RadiographStore
+from litegpt.datasets_scripts.vindr_cxr import load_vindr_cxr
+from litegpt.modeling_litegpt.checkpoints import load_checkpoint
+from litegpt.train_scripts.patch_features import patch_feature_file
+from litegpt.train_scripts.radiograph_store import RadiographStore
+from litegpt.train_scripts.views import Movement
 
 
 @pytest.fixture(scope="module")

@@ -14,15 +14,16 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 from trl import ModelConfig, SFTConfig, TrlParser
 
-import modeling_litegpt
-from modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
-from modeling_litegpt.convert_weights_to_hf import ConversionArguments
-from processing.processing_litegpt import LITEGPT_TOKENS
-from train_scripts import sft
-from train_scripts.checkpoint import load_checkpoint, new_processor, save_checkpoint
-from train_scripts.evaluate_litegpt import EvaluationArguments
-from train_scripts.examples import ExampleArguments
-from train_scripts.trainer import RecipeArguments, linear_warmup_cosine_lr
+from litegpt import modeling_litegpt
+from litegpt.common.programs import Refusal
+from litegpt.evaluation_scripts.arguments import EvaluationArguments
+from litegpt.modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
+from litegpt.modeling_litegpt.arguments import ConversionArguments
+from litegpt.modeling_litegpt.checkpoints import load_checkpoint, new_processor, save_checkpoint
+from litegpt.processing.processing_litegpt import LITEGPT_TOKENS
+from litegpt.train_scripts import sft
+from litegpt.train_scripts.arguments import ExampleArguments, RecipeArguments
+from litegpt.train_scripts.trainer import linear_warmup_cosine_lr
 
 CONFIGS = Path(sft.__file__).with_name("configs")
 ARCHITECTURES = Path(modeling_litegpt.__file__).with_name("configs")
@@ -37,7 +38,7 @@ SMALL_TOWER = {
 }
 ARGUMENTS = {
     "train_scripts/sft.py": (sft.DataArguments, ExampleArguments, RecipeArguments, SFTConfig, ModelConfig),
-    "train_scripts/evaluate_litegpt.py": (EvaluationArguments,),
+    "evaluation_scripts/evaluate_litegpt.py": (EvaluationArguments,),
     "modeling_litegpt/convert_weights_to_hf.py": (ConversionArguments,),
 }
 
@@ -62,7 +63,7 @@ def test_the_commands_that_a_yaml_opens_with_are_understood_and_fit_together(row
     weights = conversion[1][0].output_dir
     assert conversion[1][0].architecture == row.removesuffix("_grounding") and not conversion[1][0].merge_lora
     stages = [run for program, run in runs if program == "train_scripts/sft.py"]
-    evaluations = [run[0] for program, run in runs if program == "train_scripts/evaluate_litegpt.py"]
+    evaluations = [run[0] for program, run in runs if program == "evaluation_scripts/evaluate_litegpt.py"]
     start, starts = f"{weights}/adapter", []
     for _, examples, _, training, model in stages:
         assert model.model_name_or_path == start
@@ -270,5 +271,5 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(processes, per_device, giv
     arguments = SimpleNamespace(
         per_device_train_batch_size=per_device, world_size=processes, gradient_accumulation_steps=given
     )
-    with pytest.raises(SystemExit, match="total_batch_size: 8 is not"):
+    with pytest.raises(Refusal, match="total_batch_size: 8 is not"):
         sft.set_accumulation(8, arguments)

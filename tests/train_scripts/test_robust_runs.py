@@ -19,12 +19,11 @@ import pytest
 import torch
 from torch.utils.data import get_worker_info
 from transformers import TrainerState
-from trl import SFTConfig
 
+from litegpt.modeling_litegpt.checkpoints import load_checkpoint
+from litegpt.train_scripts.examples import ChatCollator
+from litegpt.train_scripts.trainer import LiteGPTTrainer
 from tests.small_training import train
-from train_scripts.checkpoint import checkpoint_to_resume, load_checkpoint
-from train_scripts.examples import ChatCollator
-from train_scripts.trainer import LiteGPTTrainer
 
 # LoRA's dropout needs the random state; epochs of 4 steps end between two checkpoints.
 OPTIONS = {
@@ -174,7 +173,7 @@ def test_a_process_that_dies_ends_the_others_in_one_sentence(start_run, tmp_path
     assert (first.exitcode, second.exitcode) == (1, -signal.SIGKILL)
     sentence = (tmp_path / "errors0.txt").read_text().strip().splitlines()[-1]
     assert re.match(r"Ended at step \d: another process of the run has died", sentence)
-    assert sentence.endswith(f"the same command goes on from {tmp_path / 'out' / 'checkpoint-3'}.")
+    assert sentence.endswith(f"the same command resumes from {tmp_path / 'out' / 'checkpoint-3'}.")
     assert checkpoints(tmp_path / "out") == ["checkpoint-3"]
 
 
@@ -197,11 +196,11 @@ def test_a_full_disk_ends_the_run_in_one_sentence_and_leaves_the_last_checkpoint
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "checkpoint-4 could not be written" in str(ended.value) and "\n" not in str(ended.value)
-    assert str(ended.value).endswith(f"the same command goes on from {tmp_path / 'out' / 'checkpoint-2'}.")
+    assert str(ended.value).endswith(f"the same command resumes from {tmp_path / 'out' / 'checkpoint-2'}.")
     assert checkpoints(tmp_path / "out") == ["checkpoint-2"]
     monkeypatch.undo()
     train(tmp_path / "out", tiny_checkpoint, phantom_release, cache_dir, **options)
-    assert "Going on from" in capsys.readouterr().out and checkpoints(tmp_path / "out") == ["checkpoint-4"]
+    assert "Resuming from" in capsys.readouterr().out and checkpoints(tmp_path / "out") == ["checkpoint-4"]
 
 
 def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(
@@ -246,23 +245,3 @@ def test_a_data_process_that_dies_while_a_checkpoint_is_written_is_named_too(
     with pytest.raises(SystemExit, match="a process that loads data has died .*; no checkpoint was saved before"):
         train(tmp_path / "out", tiny_checkpoint, phantom_release, cache_dir, save_strategy="steps", save_steps=1)
     assert not checkpoints(tmp_path / "out")
-
-
-def test_an_incomplete_checkpoint_is_removed_and_not_gone_on_from(tmp_path, capsys):
-    (tmp_path / "checkpoint").mkdir()
-    for step, state in ((9, '{"global_step": 9}'), (10, '{"global_step": 10}'), (20, '{"glob'), (30, None)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        (folder / "model.safetensors").touch()
-        if state is not None:
-            (folder / "trainer_state.json").write_text(state)
-    arguments = SFTConfig(str(tmp_path), use_cpu=True, bf16=False)
-    assert checkpoint_to_resume(arguments) == str(tmp_path / "checkpoint-10")
-    assert checkpoints(tmp_path) == ["checkpoint-10", "checkpoint-9"] and (tmp_path / "checkpoint").is_dir()
-    assert "checkpoint-20, which an interruption left incomplete" in capsys.readouterr().out
-
-
-def test_going_on_from_what_is_no_checkpoint_of_a_run_is_refused(tmp_path):
-    arguments = SFTConfig(str(tmp_path), use_cpu=True, bf16=False, resume_from_checkpoint=str(tmp_path / "checkpoint"))
-    with pytest.raises(SystemExit, match="checkpoint: not a complete checkpoint of a run"):
-        checkpoint_to_resume(arguments)

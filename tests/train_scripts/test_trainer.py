@@ -8,14 +8,11 @@ from accelerate.data_loader import BatchSamplerShard
 from torch.utils.data import BatchSampler
 from trl import SFTConfig
 
+from litegpt.common.programs import Refusal
+from litegpt.train_scripts.arguments import RecipeArguments
+from litegpt.train_scripts.sampler import EpochSampler
+from litegpt.train_scripts.trainer import linear_warmup_cosine_lr, refuse_options_without_effect, why_a_run_ended
 from tests.small_training import train
-from train_scripts.trainer import (
-    EpochSampler,
-    RecipeArguments,
-    linear_warmup_cosine_lr,
-    refuse_options_without_effect,
-    why_a_run_ended,
-)
 
 
 def history(output_dir, step: int) -> list[dict[str, float]]:
@@ -141,7 +138,7 @@ def test_two_processes_see_the_batches_of_one_process_with_twice_the_batch():
 )
 def test_options_that_would_be_ignored_are_refused(option, tmp_path):
     arguments = SFTConfig(str(tmp_path), use_cpu=True, bf16=False, **option)
-    with pytest.raises(SystemExit, match=next(iter(option))):
+    with pytest.raises(Refusal, match=next(iter(option))):
         refuse_options_without_effect(arguments, RecipeArguments())
 
 

@@ -5,13 +5,15 @@ import pytest
 from PIL import Image, ImageColor
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from datasets_scripts.vindr_cxr import load_vindr_cxr
-from processing.pipeline_litegpt import ChestXrayFindingsPipeline
+from litegpt.common.overlay import ANSWERED, LINE, SIDE, TRUE, panel
+from litegpt.datasets_scripts.vindr_cxr import load_vindr_cxr
+from litegpt.evaluation_scripts.evaluate_litegpt import label_names
+from litegpt.evaluation_scripts.predictions import answer_lines
+from litegpt.modeling_litegpt.checkpoints import load_checkpoint
+from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
+from litegpt.train_scripts import validation
+from litegpt.train_scripts.validation import validation_scores
 from tests.small_training import train
-from train_scripts import validation
-from train_scripts.checkpoint import load_checkpoint
-from train_scripts.evaluate_litegpt import answer_lines, label_names
-from train_scripts.validation import ANSWERED, LINE, SIDE, TRUE, panel, validation_scores
 
 TASKS = ["identify", "vqa"]
 

@@ -1,20 +1,19 @@
 """Short pre-training of a checkpoint's towers on a data set's boxes and labels.
 
-    python train_scripts/pretrain_towers.py --config train_scripts/configs/tiny_towers.yaml \\
-        --model_name_or_path outputs/tiny/new --data_dir outputs/demo/phantoms --output_dir outputs/tiny/towers
+    litegpt pretrain-boxes --config tiny_towers --model_name_or_path outputs/tiny/new \\
+        --data_dir outputs/demo/phantoms --output_dir outputs/tiny/towers
 
-Fresh towers learn to localise only so: a language model behind them gives too weak a signal in minutes. Real runs
+Fresh towers learn to localise only so: a language model after them gives too weak a signal in minutes. Real runs
 start from BiomedCLIP and PubMedCLIP instead, or continue from them with this program. It is supervision by boxes, not
 CLIP pre-training: every patch token says which findings' boxes it lies in (a sigmoid for each label) and where the
 corners of the smallest of them are; the largest of the patches' logits is the image's label. The heads are thrown
-away. The same command again goes on where an interrupted run stopped.
+away. The same command resumes where an interrupted run stopped.
 """
 
-import train_scripts.startup  # noqa: F401
+import litegpt.common.startup  # noqa: F401
 
 # isort: split
 import math
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,34 +22,20 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
-from trl import TrlParser
 
-from modeling_litegpt import LiteGPTModel
-from train_scripts.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint
-from train_scripts.files import parsed_arguments, refuse_bad_input
-from train_scripts.model_card import add_training, training_entry
-from train_scripts.radiograph_store import Movement, RadiographStore
-from train_scripts.rows import check_labels, load_rows
+from litegpt.common.programs import program, refuse_bad_input
+from litegpt.datasets_scripts.rows import check_labels, load_rows
+from litegpt.modeling_litegpt import LiteGPTModel
+from litegpt.modeling_litegpt.checkpoints import load_checkpoint, save_checkpoint
+from litegpt.modeling_litegpt.model_card import add_training, training_entry
+from litegpt.train_scripts.arguments import TowerArguments
+from litegpt.train_scripts.radiograph_store import RadiographStore
+from litegpt.train_scripts.resume import checkpoint_to_resume
+from litegpt.train_scripts.training_parser import TrainingParser
+from litegpt.train_scripts.views import Movement
 
 INSIDE_WEIGHT = 4.0  # patches inside a box are rare
 OFFSET_SCALE = 4.0  # offsets are a quarter of the image at most, mostly
-
-
-@dataclass
-class TowerArguments:
-    model_name_or_path: str = field(metadata={"help": "The LiteGPT checkpoint whose towers are trained."})
-    data_dir: str = field(metadata={"help": "A release in VinDr-CXR's layout, or a prepared data set."})
-    train_split: str = field(default="train", metadata={"help": "The split to train on, or a slice: train[:-100]."})
-    cache_dir: str | None = field(
-        default=None, metadata={"help": "Prepared data; the library's own cache by default."}
-    )
-    training_cache_dir: str | None = field(
-        default=None, metadata={"help": "Radiographs at the towers' size; OUTPUT_DIR/cache by default."}
-    )
-    num_proc: int = field(default=1, metadata={"help": "Processes that read radiographs."})
-    repeat_findings: int = field(
-        default=2, metadata={"help": "How often an epoch shows a radiograph with findings; the others are shown once."}
-    )
 
 
 class TowerTrainingModel(nn.Module):
@@ -108,9 +93,11 @@ def patch_targets(findings: list[list[dict]], side: int, num_labels: int) -> tup
     centres = (np.arange(side) + 0.5) / side
     inside = torch.zeros(len(findings), side, side, num_labels)
     boxes = torch.zeros(len(findings), side, side, 4)
-    for image, of_image in enumerate(findings):
+    for image, image_findings in enumerate(findings):
         # The largest first, so that the smallest stays.
-        for finding in sorted(of_image, key=lambda f: -(f["box"][2] - f["box"][0]) * (f["box"][3] - f["box"][1])):
+        for finding in sorted(
+            image_findings, key=lambda f: -(f["box"][2] - f["box"][0]) * (f["box"][3] - f["box"][1])
+        ):
             x1, y1, x2, y2 = finding["box"]
             columns, rows = (centres >= x1) & (centres <= x2), (centres >= y1) & (centres <= y2)
             columns[min(side - 1, int(side * (x1 + x2) / 2))] = True
@@ -150,6 +137,7 @@ class MovedRadiographs:
         }
 
 
+@program
 def main(arguments: TowerArguments, training_arguments: TrainingArguments) -> None:
     with refuse_bad_input():
         model, processor = load_checkpoint(arguments.model_name_or_path)
@@ -158,7 +146,7 @@ def main(arguments: TowerArguments, training_arguments: TrainingArguments) -> No
     with refuse_bad_input(), training_arguments.main_process_first(desc="preparing data"):
         rows = load_rows(arguments.data_dir, arguments.train_split, arguments.cache_dir, arguments.num_proc)
         check_labels(rows, processor)
-        entry = training_entry("pretrain_towers.py", arguments.data_dir, len(rows), [], "towers", training_arguments)
+        entry = training_entry("pretrain_boxes.py", arguments.data_dir, len(rows), [], "towers", training_arguments)
         store = RadiographStore(rows, processor.tower_image_processors, cache_dir)
     findings = rows["findings"][:]
 
@@ -174,5 +162,9 @@ def main(arguments: TowerArguments, training_arguments: TrainingArguments) -> No
     save_checkpoint(model, processor, f"{training_arguments.output_dir}/checkpoint")
 
 
+def argument_parser() -> TrainingParser:
+    return TrainingParser((TowerArguments, TrainingArguments), description=__doc__)
+
+
 if __name__ == "__main__":
-    main(*parsed_arguments(TrlParser((TowerArguments, TrainingArguments))))
+    main(*argument_parser().parse())

@@ -1,8 +1,9 @@
 import torch
 from transformers import TrainingArguments
 
-from train_scripts.checkpoint import load_checkpoint
-from train_scripts.pretrain_towers import OFFSET_SCALE, RowIndices, TowerArguments, main, patch_loss, patch_targets
+from litegpt.modeling_litegpt.checkpoints import load_checkpoint
+from litegpt.train_scripts.arguments import TowerArguments
+from litegpt.train_scripts.pretrain_boxes import OFFSET_SCALE, RowIndices, main, patch_loss, patch_targets
 
 
 def test_a_patch_belongs_to_the_smallest_box_around_its_centre():

@@ -1,0 +1,92 @@
+"""What the programs of this folder take, beside the arguments of transformers and TRL."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from litegpt.common.arguments import Count, Share, WholeNumber, argument
+from litegpt.datasets_scripts.arguments import CACHE_DIR, DATA_DIR, NUM_PROC
+from litegpt.processing.tasks import TASKS
+
+
+@dataclass
+class DataArguments:
+    data_dir: str = argument(DATA_DIR)
+    train_split: str = argument("The split to train on, or a slice: train[:-100].", default="train")
+    validation_split: str | None = argument(
+        "A split or slice that is not trained on, such as validation[:64] or train[-100:]. Its loss and the answers "
+        "to it are shown as --eval_strategy says.",
+        default=None,
+    )
+    train_towers: bool = argument("Train the towers too; by default they are frozen.", default=False)
+    cache_features: bool = argument("Compute the frozen towers' features once, before training.", default=False)
+    cache_dir: str | None = argument(CACHE_DIR, default=None)
+    training_cache_dir: str | None = argument(
+        "Radiographs and features at the towers' size; OUTPUT_DIR/cache by default.", default=None
+    )
+    num_proc: Count = argument(NUM_PROC, default=1)
+    total_batch_size: Count | None = argument(
+        "Examples in an optimizer step, whatever the number of processes: gradient_accumulation_steps becomes "
+        "total_batch_size / (per_device_train_batch_size x processes).",
+        default=None,
+    )
+
+
+@dataclass
+class ExampleArguments:
+    tasks: list[str] = argument(
+        f"What to ask of every radiograph: {', '.join(TASKS)}. Several are mixed.", default=["identify"]
+    )
+    with_findings_only: bool = argument(
+        "Leave out radiographs without findings (boxes), as the paper's stage one does.", default=False
+    )
+    box_order: Literal["label", "position"] = argument(
+        "Findings of an answer by label, or by position: from top to bottom, then from left to right. The order "
+        "changes no score of labels and boxes; text scores compare with the order by label.",
+        default="label",
+    )
+    augmented_views: WholeNumber = argument(
+        "Randomly moved views of a radiograph beside the plain one. With findings all are shown in an epoch, without "
+        "findings one of them: so radiographs with findings are shown more often.",
+        default=0,
+    )
+
+
+@dataclass
+class RecipeArguments:
+    linear_warmup_cosine_lr: bool = argument(
+        "The release's learning rates in place of lr_scheduler_type: from warmup_lr to learning_rate over "
+        "warmup_steps, then a cosine from learning_rate to min_lr that counts the warm-up's steps too.",
+        default=False,
+    )
+    warmup_lr: Share = argument("linear_warmup_cosine_lr: the first step's rate.", default=1e-6)
+    min_lr: Share = argument("linear_warmup_cosine_lr: the rate at the end.", default=1e-6)
+    steps_per_epoch: Count | None = argument(
+        "An epoch is so many optimizer steps (the paper: 549); by default it shows every example once.", default=None
+    )
+    sample_with_replacement: bool = argument(
+        "Draw examples at random, rather than each of them once before any is seen again.", default=False
+    )
+
+
+@dataclass
+class TowerArguments:
+    model_name_or_path: str = argument("The LiteGPT checkpoint whose towers are trained.")
+    data_dir: str = argument(DATA_DIR)
+    train_split: str = argument("The split to train on, or a slice: train[:-100].", default="train")
+    cache_dir: str | None = argument(CACHE_DIR, default=None)
+    training_cache_dir: str | None = argument(
+        "Radiographs at the towers' size; OUTPUT_DIR/cache by default.", default=None
+    )
+    num_proc: Count = argument(NUM_PROC, default=1)
+    repeat_findings: Count = argument(
+        "How often an epoch shows a radiograph with findings; the others are shown once.", default=2
+    )
+
+
+@dataclass
+class MemoryArguments:
+    architecture: str = argument("litegpt, biomedclip, pubmedclip or minigpt_v2.", default="litegpt")
+    batch_size: Count = argument("Radiographs on each GPU.", default=4)
+    prompt_tokens: Count = argument("Of the prompt, beside the visual ones.", default=64)
+    answer_tokens: Count = argument("Of the answer.", default=192)
+    lora_r: Count = argument("Rank of LoRA.", default=64)

@@ -1,5 +1,6 @@
-# Every target calls programs that also run alone; `make demo` goes on where an interrupted run stopped.
+# Every target calls programs that also run alone; `make demo` resumes where an interrupted run stopped.
 PYTHON := .venv/bin/python
+LITEGPT := .venv/bin/litegpt
 # What environments are built with; `make BASE_PYTHON=python3.12 ...` takes another one.
 BASE_PYTHON ?= python3
 UV := uv==0.13.9
@@ -17,7 +18,7 @@ SEED ?= 0
 TRAINING := --train_split 'train[:-300]' --training_cache_dir $(DEMO)/cache --seed $(SEED)
 SHARED := --data_dir $(DEMO)/phantoms --cache_dir $(DEMO)/cache --num_proc $(JOBS)
 
-.PHONY: demo test test-slow test-versions test-newest test-real-tokenizers test-convert test-serve conformance bench paper-tables serve lint lock clean
+.PHONY: demo ide test test-slow test-versions test-newest test-real-tokenizers test-convert test-serve conformance bench paper-tables serve lint lock clean
 
 demo: $(DEMO)/overlays.png
 	@echo "Open $(DEMO)/report.html (or read $(DEMO)/report.md) and look at $(DEMO)/overlays.png"
@@ -59,7 +60,7 @@ bench: .venv/installed $(DEMO)/checkpoint/config.json
 
 # DATA: VinDr-CXR, as released or prepared; WEIGHTS: a converted checkpoint for each architecture, in a folder of its name.
 paper-tables: .venv/installed
-	$(PYTHON) train_scripts/paper_tables.py --data_dir $(DATA) --weights_dir $(WEIGHTS) --output_dir outputs/paper $(OPTIONS)
+	$(LITEGPT) paper-tables --data_dir $(DATA) --weights_dir $(WEIGHTS) --output_dir outputs/paper $(OPTIONS)
 
 serve: .venv-serve/installed
 	VLLM_CPU_KVCACHE_SPACE=$${VLLM_CPU_KVCACHE_SPACE-1} VLLM_NO_USAGE_STATS=1 \
@@ -74,8 +75,13 @@ lint: .venv/installed
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 
+# Links through which type checkers and IDEs find litegpt.FOLDER: docs/develop.md.
+ide:
+	rm -rf .ide && mkdir -p .ide/litegpt
+	ln -s $(addprefix ../../,$(wildcard litegpt/*.py) $(filter-out litegpt tests,$(patsubst %/,%,$(sort $(dir $(wildcard */*.py)))))) .ide/litegpt
+
 clean:
-	rm -rf outputs .venv .venv-* build *.egg-info
+	rm -rf outputs .venv .venv-* .ide build *.egg-info
 
 # Renews the lock files with the newest releases that setup.py allows. Everything else needs pip alone.
 lock:
@@ -125,35 +131,35 @@ define ours
 endef
 
 $(PHANTOMS): | .venv/installed
-	$(PYTHON) datasets_scripts/phantom_cxr.py --output_dir $(DEMO)/phantoms --num_train 3300 --num_test 300 --size 256 --num_proc $(JOBS)
+	$(LITEGPT) prepare phantom --output_dir $(DEMO)/phantoms --num_train 3300 --num_test 300 --size 256 --num_proc $(JOBS)
 
 $(DEMO)/new/config.json: | .venv/installed
-	$(PYTHON) train_scripts/new_checkpoint.py --config train_scripts/configs/tiny.yaml --output_dir $(DEMO)/new --seed $(SEED)
+	$(LITEGPT) new --config tiny --output_dir $(DEMO)/new --seed $(SEED)
 
 $(DEMO)/towers/checkpoint/config.json: $(PHANTOMS) $(DEMO)/new/config.json
-	$(PYTHON) train_scripts/pretrain_towers.py --config train_scripts/configs/tiny_towers.yaml $(SHARED) \
+	$(LITEGPT) pretrain-boxes --config tiny_towers $(SHARED) \
 		--model_name_or_path $(DEMO)/new --output_dir $(DEMO)/towers $(TRAINING)
 
 $(DEMO)/stage1/checkpoint/config.json: $(DEMO)/towers/checkpoint/config.json
-	$(PYTHON) train_scripts/sft.py --config train_scripts/configs/tiny_stage1.yaml $(SHARED) \
+	$(LITEGPT) train --config tiny_stage1 $(SHARED) \
 		--model_name_or_path $(DEMO)/towers/checkpoint --output_dir $(DEMO)/stage1 $(TRAINING)
 
 $(DEMO)/checkpoint/config.json: $(DEMO)/stage1/checkpoint/config.json
-	$(PYTHON) train_scripts/sft.py --config train_scripts/configs/tiny_stage2.yaml $(SHARED) \
+	$(LITEGPT) train --config tiny_stage2 $(SHARED) \
 		--model_name_or_path $(DEMO)/stage1/checkpoint --output_dir $(DEMO)/stage2 $(TRAINING)
 	rm -rf $(DEMO)/checkpoint && cp -r $(DEMO)/stage2/checkpoint $(DEMO)/checkpoint
 
 $(DEMO)/calibration/calibration.json: $(DEMO)/checkpoint/config.json
 	rm -rf $(DEMO)/calibration
-	$(PYTHON) train_scripts/calibrate.py $(SHARED) --model_name_or_path $(DEMO)/checkpoint \
+	$(LITEGPT) calibrate $(SHARED) --model_name_or_path $(DEMO)/checkpoint \
 		--split 'train[-300:]' --output_dir $(DEMO)/calibration
 
 $(DEMO)/report.md: $(DEMO)/calibration/calibration.json
 	rm -f $(DEMO)/predictions.jsonl $(DEMO)/controls.jsonl
-	$(PYTHON) train_scripts/evaluate_litegpt.py $(SHARED) --model_name_or_path $(DEMO)/checkpoint --output_dir $(DEMO)
+	$(LITEGPT) evaluate $(SHARED) --model_name_or_path $(DEMO)/checkpoint --output_dir $(DEMO)
 
 $(DEMO)/overlays.png: $(DEMO)/report.md
 	$(PYTHON) inference_scripts/load_checkpoint.py $(DEMO)/checkpoint $$(ls $(DEMO)/phantoms/test/*.dicom | head -n 1)
-	$(PYTHON) inference_scripts/predict.py --model_name_or_path $(DEMO)/checkpoint --output_dir $(DEMO)/overlays \
+	rm -rf $(DEMO)/overlays
+	$(LITEGPT) predict --model_name_or_path $(DEMO)/checkpoint --output_dir $(DEMO)/overlays --contact_sheet $@ \
 		$$(ls $(DEMO)/phantoms/test/*.dicom | head -n 32)
-	$(PYTHON) inference_scripts/contact_sheet.py $(DEMO)/overlays $@

@@ -2,15 +2,19 @@ from pathlib import Path
 
 from setuptools import find_namespace_packages, setup
 
+# Each is imported as litegpt.FOLDER; benchmarks and tests are not installed.
 FOLDERS = [
-    "benchmarks",
+    "common",
     "datasets_scripts",
+    "evaluation_scripts",
+    "hub",
     "inference_scripts",
     "metrics",
     "modeling_litegpt",
     "processing",
     "train_scripts",
 ]
+PACKAGES = find_namespace_packages(include=FOLDERS + [f"{folder}.*" for folder in FOLDERS])
 
 setup(
     name="litegpt",
@@ -18,14 +22,35 @@ setup(
     description="Vision-language model for chest radiographs: names findings, draws their boxes, states diagnoses",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="The LiteGPT developers",
+    url="https://arxiv.org/abs/2407.12064",
     license="Apache-2.0",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+    ],
     python_requires=">=3.10",
-    packages=find_namespace_packages(include=FOLDERS + [f"{folder}.*" for folder in FOLDERS]),
+    packages=["litegpt", *(f"litegpt.{package}" for package in PACKAGES)],
+    package_dir={"litegpt": "litegpt"} | {f"litegpt.{folder}": folder for folder in FOLDERS},
     package_data={
-        "modeling_litegpt": ["configs/*.json"],
-        "metrics": ["**/*.md", "**/*.txt"],
-        "train_scripts": ["**/*.yaml"],
+        "litegpt.common": ["*.jinja"],
+        "litegpt.modeling_litegpt": ["configs/*.json", "*.jinja"],
+        "litegpt.metrics": ["**/*.md", "**/*.txt"],
+        "litegpt.evaluation_scripts": ["**/*.jinja"],
+        "litegpt.datasets_scripts": ["**/*.jinja"],
+        "litegpt.hub": ["**/*.jinja"],
+        "litegpt.train_scripts": ["**/*.yaml"],
     },
+    entry_points={"console_scripts": ["litegpt = litegpt.command:main"]},
     # The tests run on what requirements/main.txt pins, on every minor release of transformers from 5.17 on
     # (`make test-versions`), and on the newest releases that these ranges allow (`make test-newest`). An upper bound
     # stands where ours are subclasses or rely on internals: there a new major version means work.
@@ -46,6 +71,8 @@ setup(
         "sacrebleu>=2.6",
         "nltk>=3.10",
         "pycocoevalcap>=1.2",
+        "jinja2>=3.1",  # reports and cards
+        "markupsafe",  # any that jinja2 takes
         "matplotlib>=3.10",  # the plots of evaluation reports
         "tensorboard>=2.20",  # the trainer's default report
         "pydicom>=3.0.2,<4",

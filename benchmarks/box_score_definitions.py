@@ -18,15 +18,16 @@ import numpy as np
 import torch
 from transformers.pipelines.pt_utils import KeyDataset
 
-from benchmarks.results import parsed, progress, record
-from metrics.box_detection.box_detection import match, mean_average_precision
-from metrics.label_probabilities.label_probabilities import auroc, expected_calibration_error
-from processing.answer_grammar import GRID
-from processing.answers import AnswerError, Finding, text_to_findings
-from processing.pipeline_litegpt import BoxProbabilities, ChestXrayFindingsPipeline, box_probabilities, box_score
-from train_scripts.checkpoint import load_checkpoint
-from train_scripts.files import refuse_bad_input
-from train_scripts.rows import check_labels, load_rows
+from litegpt.benchmarks.results import parsed, progress, record
+from litegpt.common.programs import refuse_bad_input
+from litegpt.datasets_scripts.rows import check_labels, load_rows
+from litegpt.metrics.boxes import match, mean_average_precision
+from litegpt.metrics.probabilities import auroc, expected_calibration_error
+from litegpt.modeling_litegpt.checkpoints import load_checkpoint
+from litegpt.processing.answers import AnswerError, Finding, text_to_findings
+from litegpt.processing.box_scores import BoxProbabilities, box_probabilities, box_score
+from litegpt.processing.findings_language import GRID
+from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
 
 TASK = "identify"
 

@@ -35,13 +35,13 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLossl
 from transformers import CLIPImageProcessor
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from benchmarks.results import parsed, progress, record
-from datasets_scripts.phantom_cxr import encode_dicom
-from datasets_scripts.phantom_pictures import draw_phantom
-from datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
-from processing.processing_litegpt import LiteGPTProcessor, add_litegpt_tokens
-from train_scripts.checkpoint import image_processor
-from train_scripts.new_checkpoint import train_tokenizer
+from litegpt.benchmarks.results import parsed, progress, record
+from litegpt.datasets_scripts.phantom_cxr import encode_dicom
+from litegpt.datasets_scripts.phantoms.picture import draw_phantom
+from litegpt.datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
+from litegpt.modeling_litegpt.answer_tokenizer import train_tokenizer
+from litegpt.modeling_litegpt.checkpoints import image_processor
+from litegpt.processing.processing_litegpt import LiteGPTProcessor, add_litegpt_tokens
 
 SYNTAXES: dict[str, UID] = {
     "raw": ExplicitVRLittleEndian,

@@ -17,14 +17,14 @@ from collections.abc import Callable
 import torch
 from transformers import LlavaForConditionalGeneration, LogitsProcessor, LogitsProcessorList, PreTrainedModel, set_seed
 
-from benchmarks.results import against_llava, paired_ratio, parsed, progress, record
-from benchmarks.same_size_llava import (
+from litegpt.benchmarks.results import against_llava, paired_ratio, parsed, progress, record
+from litegpt.benchmarks.same_size_llava import (
     IMAGE_SIZE,
     IMAGE_TOKEN_ID,
     NUM_VISUAL_TOKENS,
     same_size_configs,
 )
-from modeling_litegpt import LiteGPTForConditionalGeneration
+from litegpt.modeling_litegpt import LiteGPTForConditionalGeneration
 
 VOCAB_SIZE = 32008
 NUM_TEXT_TOKENS = 40  # about as many as the prompt of `[identify]` has around its radiograph

@@ -32,14 +32,15 @@ from PIL import Image
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, CompileConfig
 
-from benchmarks.generate_vs_llava import NUM_TEXT_TOKENS, answer
-from benchmarks.measured_training import SIDE, processor_for
-from benchmarks.results import merge, parsed, progress
-from modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
-from processing import constrained_decoding
-from processing.answer_grammar import AnswerGrammar, State
-from processing.constrained_decoding import ConstrainedGreedyOutput
-from processing.processing_litegpt import LiteGPTProcessor
+from litegpt.benchmarks.generate_vs_llava import NUM_TEXT_TOKENS, answer
+from litegpt.benchmarks.measured_training import SIDE, processor_for
+from litegpt.benchmarks.results import merge, parsed, progress
+from litegpt.modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
+from litegpt.processing import constrained_decoding
+from litegpt.processing.answer_automaton import State
+from litegpt.processing.answer_grammar import AnswerGrammar
+from litegpt.processing.constrained_decoding import ConstrainedGreedyOutput
+from litegpt.processing.processing_litegpt import LiteGPTProcessor
 
 CONFIGS = Path(__file__).parents[1] / "modeling_litegpt" / "configs"
 TINY_TOWER = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -29,8 +29,8 @@ from transformers import AutoModelForImageTextToText, PrinterCallback
 from transformers.utils import is_bitsandbytes_available, is_flash_attn_2_available
 from trl import ModelConfig
 
-from benchmarks.gpu_generation import architecture_config
-from benchmarks.measured_training import (
+from litegpt.benchmarks.gpu_generation import architecture_config
+from litegpt.benchmarks.measured_training import (
     StepMeter,
     drawn_rows,
     litegpt_trainer,
@@ -38,10 +38,10 @@ from benchmarks.measured_training import (
     processor_for,
     training_arguments,
 )
-from benchmarks.results import merge, parsed, progress
-from modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
-from train_scripts.sft import quantization_of_language_model
-from train_scripts.trainer import LiteGPTTrainer
+from litegpt.benchmarks.results import merge, parsed, progress
+from litegpt.modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
+from litegpt.train_scripts.sft import quantization_of_language_model
+from litegpt.train_scripts.trainer import LiteGPTTrainer
 
 PAPER_RUN = 2 * 20 * 549 * 8  # examples: stages, epochs, steps of an epoch, batch of an optimizer step
 # Products of dense bfloat16 matrices, operations a second; the first name that the device's name contains.
@@ -51,8 +51,10 @@ PAPER = "about 3 h on 4 x A100 (the paper)"
 
 
 def main(output: str, device: str, architecture: str, batch_size: int, num_steps: int, rounds: int) -> None:
-    """Args:
-    num_steps: in a round, that is batches.
+    """Measures training steps of an architecture, and writes them into `output`.
+
+    Args:
+        num_steps: in a round, that is batches.
     """
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu and not torch.cuda.is_available():

@@ -21,12 +21,12 @@ from unittest.mock import patch
 import torch
 from transformers import LogitsProcessorList
 
-from benchmarks.results import parsed, progress, record
-from modeling_litegpt import LiteGPTForConditionalGeneration
-from processing import constrained_decoding
-from processing.processing_litegpt import LiteGPTProcessor
-from train_scripts.checkpoint import load_checkpoint
-from train_scripts.rows import load_rows
+from litegpt.benchmarks.results import parsed, progress, record
+from litegpt.datasets_scripts.rows import load_rows
+from litegpt.modeling_litegpt import LiteGPTForConditionalGeneration
+from litegpt.modeling_litegpt.checkpoints import load_checkpoint
+from litegpt.processing import constrained_decoding
+from litegpt.processing.processing_litegpt import LiteGPTProcessor
 
 BATCH_SIZE = 16
 Inputs = list[dict[str, torch.Tensor]]

@@ -21,7 +21,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 from transformers.utils import logging
 
-from benchmarks.results import against_llava, paired_ratio, parsed, progress, record, resident_megabytes
+from litegpt.benchmarks.results import against_llava, paired_ratio, parsed, progress, record, resident_megabytes
 
 # `modeling_litegpt` is imported in functions only: without it a process takes the code that lies in the checkpoint.
 IMPORTS = [f"transformers.models.{name}.modeling_{name}" for name in ("auto", "clip", "llama", "llava", "vit")]
@@ -34,7 +34,7 @@ def main(output: str, hidden_size: int, num_layers: int, repeats: int) -> None:
         write_checkpoints(Path(folder) / "tiny", 24, 2, vocab_size=512)
         # A server imports what is needed, then forks a process for every load; no thread of this process goes along.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["benchmarks.load_vs_llava", *IMPORTS])
+        context.set_forkserver_preload(["litegpt.benchmarks.load_vs_llava", *IMPORTS])
         results = {}
         with context.Pool(1, maxtasksperchild=1) as pool:
             for dtype in ("auto", "bfloat16"):
@@ -56,12 +56,12 @@ def write_checkpoints(folder: Path, hidden_size: int, num_layers: int, vocab_siz
     """Random weights in float32, LLaVA's in `folder`/LLaVA, LiteGPT's in `folder`/LiteGPT."""
     from transformers import LlavaForConditionalGeneration
 
-    from benchmarks.same_size_llava import same_size_configs
-    from datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
-    from modeling_litegpt import LiteGPTForConditionalGeneration
-    from processing.processing_litegpt import add_litegpt_tokens
-    from train_scripts.checkpoint import new_processor, save_checkpoint
-    from train_scripts.new_checkpoint import train_tokenizer
+    from litegpt.benchmarks.same_size_llava import same_size_configs
+    from litegpt.datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
+    from litegpt.modeling_litegpt import LiteGPTForConditionalGeneration
+    from litegpt.modeling_litegpt.answer_tokenizer import train_tokenizer
+    from litegpt.modeling_litegpt.checkpoints import new_processor, save_checkpoint
+    from litegpt.processing.processing_litegpt import add_litegpt_tokens
 
     two_towers, _, llava = same_size_configs(hidden_size, num_layers, vocab_size)
     model = LlavaForConditionalGeneration(llava)
@@ -94,7 +94,7 @@ def load(folder: Path, route: str, dtype: str) -> tuple[float, float]:
     torch.set_num_threads(1)
     logging.disable_progress_bar()
     if route == "LiteGPT":
-        import modeling_litegpt  # noqa: F401  its classes now come before the checkpoint's own
+        import litegpt.modeling_litegpt  # noqa: F401  its classes now come before the checkpoint's own
     name = "LLaVA" if route == "LLaVA" else "LiteGPT"
     AutoModelForImageTextToText.from_pretrained(folder / "tiny" / name, dtype=dtype, trust_remote_code=True)
     Path("/proc/self/clear_refs").write_text("5")  # the peak is the present size

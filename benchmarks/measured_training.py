@@ -13,19 +13,22 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from transformers import PreTrainedTokenizerFast, TrainerCallback
 from trl import ModelConfig, SFTConfig
 
-from datasets_scripts.annotations import row_features
-from datasets_scripts.instructions import instructions_for
-from datasets_scripts.phantom_pictures import draw_phantom
-from datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
-from modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
-from processing.answers import Finding, findings_to_text
-from processing.processing_litegpt import VISUAL_TOKEN, LiteGPTProcessor, add_litegpt_tokens
-from train_scripts.checkpoint import add_adapter, new_processor
-from train_scripts.examples import ChatCollator, ExampleArguments, training_examples, views_of
-from train_scripts.patch_features import patch_feature_file
-from train_scripts.radiograph_store import RadiographStore
-from train_scripts.sft import lora_config
-from train_scripts.trainer import LiteGPTTrainer, RecipeArguments
+from litegpt.datasets_scripts.annotations import row_features
+from litegpt.datasets_scripts.instructions import instructions_for
+from litegpt.datasets_scripts.phantoms.picture import draw_phantom
+from litegpt.datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
+from litegpt.modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
+from litegpt.modeling_litegpt.adapters import add_adapter
+from litegpt.modeling_litegpt.checkpoints import new_processor
+from litegpt.processing.answers import Finding, findings_to_text
+from litegpt.processing.processing_litegpt import VISUAL_TOKEN, LiteGPTProcessor, add_litegpt_tokens
+from litegpt.train_scripts.arguments import ExampleArguments, RecipeArguments
+from litegpt.train_scripts.examples import ChatCollator, training_examples
+from litegpt.train_scripts.patch_features import patch_feature_file
+from litegpt.train_scripts.radiograph_store import RadiographStore
+from litegpt.train_scripts.sft import lora_config
+from litegpt.train_scripts.trainer import LiteGPTTrainer
+from litegpt.train_scripts.views import views_of
 
 SIDE = 224  # pixels of the towers' input
 TOKENS = 340  # of the tokenizer

@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from train_scripts.files import write_text
+from litegpt.common.files import write_text
 
 OUTPUT = "outputs/bench.json"
 

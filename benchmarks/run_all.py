@@ -4,7 +4,7 @@
 
 With `--quick` each runs in its quick form where it has one. Two measure the checkpoint that `make demo` trains, two
 a GPU: without one `--device cuda` has nothing to measure, and they say so. A program that fails is named, and the
-others go on; the status is then 1.
+others continue; the status is then 1.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.results import OUTPUT, as_text, merge, read
+from litegpt.benchmarks.results import OUTPUT, as_text, merge, read
 
 FOLDER = Path(__file__).parent
 PROGRAMS = {  # and whether they have a quick form

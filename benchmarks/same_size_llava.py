@@ -2,7 +2,7 @@
 
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, ViTConfig
 
-from modeling_litegpt import LiteGPTConfig
+from litegpt.modeling_litegpt import LiteGPTConfig
 
 NUM_HEADS = 12
 IMAGE_SIZE, PATCH_SIZE = 224, 32
@@ -15,7 +15,7 @@ def same_size_configs(
 ) -> tuple[LiteGPTConfig, LiteGPTConfig, LlavaConfig]:
     """Configurations of LiteGPT with two towers, of LiteGPT with one, and of LLaVA.
 
-    All have the same language model behind 49 visual tokens of one radiograph. LiteGPT's two towers (ViT and CLIP, 49
+    All have the same language model after 49 visual tokens of one radiograph. LiteGPT's two towers (ViT and CLIP, 49
     patch tokens each, 2 joined) have half the layers of LLaVA's one (CLIP, 49 patch tokens), so parameters and
     arithmetic agree: a second patch embedding is all that is more. The one-tower LiteGPT is LLaVA's very network: it
     takes LLaVA's weights and gives LLaVA's answers.

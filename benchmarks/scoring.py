@@ -12,10 +12,11 @@ import random
 import time
 from typing import Any
 
-from benchmarks.results import parsed, record
-from datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
-from processing.answers import NO_FINDING, Finding, diagnoses_to_text, findings_to_text
-from train_scripts.scoring import score_predictions
+import litegpt.metrics.text_overlap.text_overlap  # noqa: F401 (what it imports is not what is measured)
+from litegpt.benchmarks.results import parsed, record
+from litegpt.datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
+from litegpt.evaluation_scripts.scoring import Calibration, score_predictions
+from litegpt.processing.answers import NO_FINDING, Finding, diagnoses_to_text, findings_to_text
 
 LABELS = {"finding": list(FINDING_LABELS), "diagnosis": list(DIAGNOSIS_LABELS)}
 TASKS = ["identify", "vqa"]
@@ -27,7 +28,7 @@ def main(output: str, num_images: int) -> None:
     thresholds = dict.fromkeys(FINDING_LABELS, 0.5)
     start = time.perf_counter()
     metrics = score_predictions(
-        predictions, rows, TASKS, LABELS, controls, {"finding": 1.5, "diagnosis": 1.2}, thresholds
+        predictions, rows, TASKS, LABELS, controls, Calibration({"finding": 1.5, "diagnosis": 1.2}, thresholds)
     )
     seconds = time.perf_counter() - start
     print(f"{num_images} radiographs: mAP@0.4 {metrics['map']['0.4']:.3f} {metrics['intervals']['map']['0.4']}")

@@ -36,7 +36,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor, set_seed
 from transformers.utils import logging
 from trl import SFTTrainer
 
-from benchmarks.measured_training import (
+from litegpt.benchmarks.measured_training import (
     LORA,
     StepMeter,
     drawn_rows,
@@ -45,14 +45,16 @@ from benchmarks.measured_training import (
     processor_for,
     training_arguments,
 )
-from benchmarks.results import against_llava, paired_ratio, parsed, progress, record, resident_megabytes
-from benchmarks.same_size_llava import PATCH_SIZE, same_size_configs
-from modeling_litegpt import LiteGPTForConditionalGeneration
-from processing.processing_litegpt import IMAGE_END_TOKEN, IMAGE_TOKEN, VISUAL_TOKEN, LiteGPTProcessor
-from train_scripts.checkpoint import image_processor
-from train_scripts.examples import ExampleArguments, training_examples, views_of
-from train_scripts.sft import lora_config
-from train_scripts.trainer import EpochSampler
+from litegpt.benchmarks.results import against_llava, paired_ratio, parsed, progress, record, resident_megabytes
+from litegpt.benchmarks.same_size_llava import PATCH_SIZE, same_size_configs
+from litegpt.modeling_litegpt import LiteGPTForConditionalGeneration
+from litegpt.modeling_litegpt.checkpoints import image_processor
+from litegpt.processing.processing_litegpt import IMAGE_END_TOKEN, IMAGE_TOKEN, VISUAL_TOKEN, LiteGPTProcessor
+from litegpt.train_scripts.arguments import ExampleArguments
+from litegpt.train_scripts.examples import training_examples
+from litegpt.train_scripts.sampler import EpochSampler
+from litegpt.train_scripts.sft import lora_config
+from litegpt.train_scripts.views import views_of
 
 VOCAB_SIZE = 32008
 STOCK, PIXELS, CACHED, GROUPED = "LLaVA", "LiteGPT", "LiteGPT, features", "LiteGPT, features, similar lengths"
@@ -60,8 +62,10 @@ TRAININGS = (STOCK, PIXELS, CACHED, GROUPED)
 
 
 def main(output: str, hidden_size: int, num_layers: int, batch_size: int, num_steps: int, rounds: int) -> None:
-    """Args:
-    num_steps: in a round, that is batches.
+    """Trains each of `TRAININGS` in turn, and writes the ratios into `output`.
+
+    Args:
+        num_steps: in a round, that is batches.
     """
     with tempfile.TemporaryDirectory() as folder:
         drawn_rows(num_steps * batch_size).save_to_disk(f"{folder}/rows")
@@ -69,7 +73,7 @@ def main(output: str, hidden_size: int, num_layers: int, batch_size: int, num_st
         os.environ["TQDM_DISABLE"] = "1"
         # A server imports what is needed, then forks a process for every training; no thread of this one goes along.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["benchmarks.train_vs_stock"])
+        context.set_forkserver_preload(["litegpt.benchmarks.train_vs_stock"])
         connections, processes = {}, []
         for name in TRAININGS:
             connections[name], theirs = context.Pipe()
@@ -212,7 +216,7 @@ def prompts_and_completions(rows: Dataset, processor: LiteGPTProcessor, batch_si
     examples = examples.select(list(EpochSampler(len(examples), batch_size, None, seed, lambda: 0)))
     prompt = processor.prompt("identify").replace(IMAGE_TOKEN, IMAGE_TOKEN + VISUAL_TOKEN + IMAGE_END_TOKEN)
     pictures = rows.select([views[view][0] for view in examples["view"]]).select_columns("image")
-    # The space behind `[/INST]` is the answer's, as in our own training.
+    # The space after `[/INST]` is the answer's, as in our own training.
     answers = [f" {answer}{processor.tokenizer.eos_token}" for answer in examples["answer"]]
     return pictures.add_column("prompt", [prompt] * len(examples)).add_column("completion", answers)
 

@@ -24,7 +24,7 @@ def real_cxr() -> Path:
 @pytest.fixture(scope="session")
 def tiny_arguments():
     """Sizes of a model that a test can afford; wide enough that its answers differ from image to image."""
-    from train_scripts.new_checkpoint import NewCheckpointArguments
+    from litegpt.modeling_litegpt.arguments import NewCheckpointArguments
 
     tower = {
         "image_size": 64,
@@ -56,7 +56,7 @@ def tiny_checkpoint(tmp_path_factory, tiny_arguments) -> Path:
     """An untrained checkpoint as `new_checkpoint.py` writes it: 80 patch tokens, 16 visual tokens."""
     from dataclasses import replace
 
-    from train_scripts.new_checkpoint import main
+    from litegpt.modeling_litegpt.new_checkpoint import main
 
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
     main(replace(tiny_arguments, output_dir=str(folder)))
@@ -66,7 +66,7 @@ def tiny_checkpoint(tmp_path_factory, tiny_arguments) -> Path:
 @pytest.fixture(scope="session")
 def phantom_release(tmp_path_factory) -> Path:
     """A small synthetic release in VinDr-CXR's layout: 24 train and 8 test radiographs."""
-    from datasets_scripts.phantom_cxr import write_release
+    from litegpt.datasets_scripts.phantom_cxr import write_release
 
     folder = tmp_path_factory.mktemp("phantoms") / "release"
     write_release(folder, num_train=24, num_test=8, size=(128, 128), seed=0, num_proc=1)
@@ -81,3 +81,23 @@ def radiographs() -> list[Image.Image]:
         Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).resize(shape[::-1])
         for shape in ((90, 70), (64, 64), (50, 120))
     ]
+
+
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory) -> str:
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def rows(phantom_release, cache_dir):
+    """The prepared rows of `phantom_release`'s train."""
+    from litegpt.datasets_scripts.vindr_cxr import load_vindr_cxr
+
+    return load_vindr_cxr(phantom_release, split="train", cache_dir=cache_dir)
+
+
+@pytest.fixture(scope="module")
+def processor(tiny_checkpoint):
+    from litegpt.modeling_litegpt.checkpoints import load_checkpoint
+
+    return load_checkpoint(tiny_checkpoint)[1]

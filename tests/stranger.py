@@ -5,9 +5,9 @@ NOTHING_OF_OURS = '''
 import sys
 
 class Blocker:
-    """Makes this repository's packages impossible to import."""
+    """Makes our package impossible to import."""
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"modeling_litegpt", "processing", "datasets_scripts", "train_scripts"}:
+        if name.partition(".")[0] == "litegpt":
             raise ImportError(f"{name} must not be needed")
 
 sys.meta_path.insert(0, Blocker())

@@ -3,9 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.box_score_definitions import DEFINITIONS, WrittenBox, main, print_row
-from processing.answers import Finding
-from processing.pipeline_litegpt import BoxProbabilities, ChestXrayFindingsPipeline
+from litegpt.benchmarks.box_score_definitions import DEFINITIONS, WrittenBox, main, print_row
+from litegpt.processing.answers import Finding
+from litegpt.processing.box_scores import BoxProbabilities
+from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
 
 
 def written(box, certain: float) -> WrittenBox:
@@ -51,7 +52,7 @@ def test_the_auroc_of_our_definition_is_recorded_beside_that_of_another(
     tiny_checkpoint, phantom_release, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(ChestXrayFindingsPipeline._forward, "__defaults__", (48, True))
-    monkeypatch.setattr("benchmarks.box_score_definitions.auroc", lambda scores, right: 0.75)
+    monkeypatch.setattr("litegpt.benchmarks.box_score_definitions.auroc", lambda scores, right: 0.75)
     path = tmp_path / "bench.json"
     main(str(path), str(tiny_checkpoint), str(phantom_release), str(tmp_path), "test[:2]", batch_size=2)
     assert json.loads(path.read_text()) == {

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from benchmarks.dicom_to_tensors import main
+from litegpt.benchmarks.dicom_to_tensors import main
 
 
 def test_a_quick_run_records_speed_and_memory_of_both_paths(tmp_path, capsys):
@@ -19,7 +19,8 @@ def test_a_quick_run_records_speed_and_memory_of_both_paths(tmp_path, capsys):
 
 
 def test_an_exact_path_that_is_not_exact_is_no_result(tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmarks.dicom_to_tensors.paper", lambda path, clip: [torch.zeros(1, 3, 224, 224)] * 2)
+    black = [torch.zeros(1, 3, 224, 224)] * 2
+    monkeypatch.setattr("litegpt.benchmarks.dicom_to_tensors.paper", lambda path, clip: black)
     with pytest.raises(SystemExit, match="not the reference's"):
         main(str(tmp_path / "bench.json"), width=160, height=192, repeats=1, phantoms=1, syntaxes=("raw",))
     assert not (tmp_path / "bench.json").exists()

@@ -3,8 +3,8 @@ import json
 import pytest
 import torch
 
-from benchmarks.generate_vs_llava import Clock, main
-from modeling_litegpt import LiteGPTForConditionalGeneration
+from litegpt.benchmarks.generate_vs_llava import Clock, main
+from litegpt.modeling_litegpt import LiteGPTForConditionalGeneration
 
 
 def test_a_quick_run_records_prefill_and_decode(tmp_path, capsys):

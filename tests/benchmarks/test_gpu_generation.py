@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import CompileConfig
 
-from benchmarks import gpu_generation
-from benchmarks.gpu_generation import CONFIGS, CONSTRAINED, MODES, PLAIN, decoding_bytes, key_value_bytes, main
-from modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
+from litegpt.benchmarks import gpu_generation
+from litegpt.benchmarks.gpu_generation import CONFIGS, CONSTRAINED, MODES, PLAIN, decoding_bytes, key_value_bytes, main
+from litegpt.modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
 
 
 def test_the_tiny_model_runs_the_same_code_on_a_cpu_and_compiles_once_a_batch_size(tmp_path, monkeypatch, capsys):

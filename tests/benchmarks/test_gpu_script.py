@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu_report import HEADING, NOT_YET, REPORT, append
+from litegpt.benchmarks.gpu_report import HEADING, NOT_YET, REPORT, append
 
 ROOT = Path(__file__).parents[2]
 # In the place of Python: what writes the report is real; of the measurements one fails and one hangs.

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from benchmarks.gpu_training import main
+from litegpt.benchmarks.gpu_training import main
 
 
 def test_the_tiny_model_trains_by_the_same_code_on_a_cpu(tmp_path, capsys):

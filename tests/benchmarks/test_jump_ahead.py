@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from benchmarks.jump_ahead import main
-from processing.constrained_decoding import ConstrainedGreedy
+from litegpt.benchmarks.jump_ahead import main
+from litegpt.processing.constrained_decoding import ConstrainedGreedy
 
 
 @pytest.fixture

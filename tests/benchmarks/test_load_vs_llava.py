@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from transformers import LlavaForConditionalGeneration
 
-from benchmarks.load_vs_llava import ROUTES
-from benchmarks.results import paired_ratio
-from benchmarks.same_size_llava import same_size_configs
-from modeling_litegpt import LiteGPTForConditionalGeneration
+from litegpt.benchmarks.load_vs_llava import ROUTES
+from litegpt.benchmarks.results import paired_ratio
+from litegpt.benchmarks.same_size_llava import same_size_configs
+from litegpt.modeling_litegpt import LiteGPTForConditionalGeneration
 
 ROOT = Path(__file__).parents[2]
 

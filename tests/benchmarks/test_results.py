@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from benchmarks.results import parsed, record
+from litegpt.benchmarks.results import parsed, record
 
 
 def options(*arguments: str, quick: dict | None = None) -> dict:

@@ -3,8 +3,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import run_all
-from benchmarks.run_all import FOLDER, PROGRAMS, main
+from litegpt.benchmarks import run_all
+from litegpt.benchmarks.run_all import FOLDER, PROGRAMS, main
 
 
 def test_every_program_of_the_folder_is_run():

@@ -1,7 +1,7 @@
 import json
 
-from benchmarks.scoring import LABELS, drawn_answers, main
-from processing.answers import text_to_diagnoses, text_to_findings
+from litegpt.benchmarks.scoring import LABELS, drawn_answers, main
+from litegpt.processing.answers import text_to_diagnoses, text_to_findings
 
 
 def test_the_answers_are_drawn_in_the_numbers_of_vindr_cxr_and_say_what_their_lines_do():

@@ -9,9 +9,15 @@ from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 from transformers import TrainerState
 
-from benchmarks import train_vs_stock
-from benchmarks.measured_training import StepMeter, drawn_rows
-from benchmarks.train_vs_stock import check_same_tokens, interleaved_steps, litegpt_training, main, stock_training
+from litegpt.benchmarks import train_vs_stock
+from litegpt.benchmarks.measured_training import StepMeter, drawn_rows
+from litegpt.benchmarks.train_vs_stock import (
+    check_same_tokens,
+    interleaved_steps,
+    litegpt_training,
+    main,
+    stock_training,
+)
 
 SIZES = {"hidden_size": 24, "num_layers": 2, "batch_size": 2}
 

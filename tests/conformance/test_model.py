@@ -12,7 +12,7 @@ from transformers_tests.generation.test_utils import GenerationTesterMixin
 from transformers_tests.test_configuration_common import ConfigTester
 from transformers_tests.test_modeling_common import ModelTesterMixin, floats_tensor, ids_tensor
 
-from modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration, LiteGPTModel
+from litegpt.modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration, LiteGPTModel
 
 # The mixins look up in the library's own tables which class takes labels and which is the base model.
 MODEL_MAPPING_NAMES["litegpt"] = "LiteGPTModel"

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import CLIPImageProcessor, PreTrainedTokenizerFast
 from transformers_tests.test_processing_common import ProcessorTesterMixin
 
-from processing.processing_litegpt import LiteGPTProcessor, add_litegpt_tokens
+from litegpt.processing.processing_litegpt import LiteGPTProcessor, add_litegpt_tokens
 
 
 class LiteGPTProcessorTest(ProcessorTesterMixin, unittest.TestCase):

@@ -15,7 +15,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-from datasets_scripts.files import replacing
+from litegpt.common.files import replacing
 
 FOLDER = Path(__file__).resolve().parents[2] / "outputs" / "real_tokenizers"
 LLAMA_PIECES = FOLDER / "llama_2_pieces.txt"

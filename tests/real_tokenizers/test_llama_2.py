@@ -9,12 +9,12 @@ from functools import cache
 import pytest
 from transformers import LlamaTokenizer
 
-from datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
-from processing.answers import Finding, diagnoses_to_text, findings_to_text
-from processing.processing_litegpt import LiteGPTProcessor
+from litegpt.datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
+from litegpt.modeling_litegpt.checkpoints import load_checkpoint
+from litegpt.processing.answers import Finding, diagnoses_to_text, findings_to_text
+from litegpt.processing.processing_litegpt import LiteGPTProcessor
 from tests.prompt_paths import answered_by_path, chat, pipeline_of, processor_of, prompt_by_path
 from tests.real_tokenizers.fetch_packages import LLAMA_PIECES
-from train_scripts.checkpoint import load_checkpoint
 
 INST = [518, 25580, 29962]  # of `[INST]` behind <s>, as Meta's own code has it
 END_OF_INST = [518, 29914, 25580, 29962]

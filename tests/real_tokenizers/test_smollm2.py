@@ -4,15 +4,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
-from modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
-from processing.answers import Finding, findings_to_text, text_to_diagnoses, text_to_findings
-from processing.pipeline_litegpt import ChestXrayFindingsPipeline
-from processing.processing_litegpt import VISUAL_TOKEN, LiteGPTProcessor, add_litegpt_tokens
+from litegpt.datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
+from litegpt.modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
+from litegpt.modeling_litegpt.checkpoints import load_checkpoint, new_processor, save_checkpoint
+from litegpt.processing.answers import Finding, findings_to_text, text_to_diagnoses, text_to_findings
+from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
+from litegpt.processing.processing_litegpt import VISUAL_TOKEN, LiteGPTProcessor, add_litegpt_tokens
+from litegpt.train_scripts.examples import ChatCollator
 from tests.prompt_paths import PICTURE, answered_by_path, pipeline_of, prompt_by_path
 from tests.real_tokenizers.fetch_packages import SMOLLM2
-from train_scripts.checkpoint import load_checkpoint, new_processor, save_checkpoint
-from train_scripts.examples import ChatCollator
 
 ANSWER = findings_to_text([Finding("Cardiomegaly", (0.1, 0.2, 0.3, 0.44))])
 

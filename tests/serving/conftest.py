@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from datasets_scripts.phantom_cxr import write_release
-from datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
-from processing.answers import Finding, diagnoses_to_text, findings_to_text
-from train_scripts.checkpoint import load_checkpoint, save_checkpoint
+from litegpt.datasets_scripts.phantom_cxr import write_release
+from litegpt.datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
+from litegpt.modeling_litegpt.checkpoints import load_checkpoint, save_checkpoint
+from litegpt.processing.answers import Finding, diagnoses_to_text, findings_to_text
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS = 150  # enough for answers that can be parsed and that differ from radiograph to radiograph
@@ -36,7 +36,7 @@ def phantoms(tmp_path_factory) -> list[Path]:
 @pytest.fixture(scope="session")
 def untrained_checkpoint(tiny_arguments, tmp_path_factory) -> Path:
     """A tiny checkpoint of random weights, whose answers are nonsense; heads of 32, as vLLM wants."""
-    from train_scripts.new_checkpoint import main
+    from litegpt.modeling_litegpt.new_checkpoint import main
 
     folder = tmp_path_factory.mktemp("serving") / "untrained"
     text_config = {

@@ -8,10 +8,12 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
-from inference_scripts.ask_server import TASKS, Client, data_url, fetch_json, main
-from processing.answers import AnswerError, text_to_diagnoses, text_to_findings
-from processing.radiograph import load_radiograph
-from train_scripts.files import complete_lines
+from litegpt.command import main
+from litegpt.common.files import complete_lines
+from litegpt.inference_scripts.ask_server import Client, data_url, fetch_json
+from litegpt.processing.answers import AnswerError, text_to_diagnoses, text_to_findings
+from litegpt.processing.radiograph import load_radiograph
+from litegpt.processing.tasks import DEFAULT_TASKS
 
 MAX_NEW_TOKENS = 64
 
@@ -29,7 +31,7 @@ def expected(answering_checkpoint, phantoms) -> dict[tuple[Path, str], list[int]
     assert model.dtype == torch.float32
     tokens = {}
     for phantom in phantoms:
-        for task in TASKS:
+        for task in DEFAULT_TASKS:
             prompt = processor.prompt(task)
             inputs = processor(images=str(phantom), text=prompt, add_special_tokens=False, return_tensors="pt")
             sequence = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)[0]
@@ -85,7 +87,7 @@ def test_the_client_writes_what_the_pipeline_answers(base_url, answering_checkpo
     """Boxes in pixels, diagnoses and scores, from DICOM files, through the program."""
     options = ["--base_url", base_url, "--model_name_or_path", str(answering_checkpoint)]
     options += ["--output_dir", str(tmp_path), "--constrained" if constrained else "--no-constrained"]
-    assert main([*options, *map(str, phantoms)]) == 0
+    assert main(["ask", *options, *map(str, phantoms)]) == 0
     lines = complete_lines(tmp_path / "predictions.jsonl")
     assert [line["file"] for line in lines] == [str(phantom) for phantom in phantoms]
     pipe = pipeline("chest-xray-findings", str(answering_checkpoint), trust_remote_code=True, constrained=constrained)
@@ -117,7 +119,7 @@ def test_with_the_grammar_even_random_weights_give_well_formed_answers(untrained
         "identify": lambda text: text_to_findings(text, processor.finding_labels),
         "vqa": lambda text: text_to_diagnoses(text, processor.diagnosis_labels),
     }
-    for task in TASKS:
+    for task in DEFAULT_TASKS:
         least = processor.answer_grammar.least_room(task)
         constraint = {"structured_outputs": {"grammar": processor.answer_grammar.ebnf(task, max_new_tokens=least)}}
         answers = set()

@@ -1,11 +1,12 @@
 """`pipeline("chest-xray-findings")`: radiographs -> findings with boxes in pixels, and diagnoses, all with scores."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import GeneratorType
 from typing import Any
 
 import torch
+from PIL import Image
 from torch.utils.data import IterableDataset
 from transformers import (
     AutoModelForImageTextToText,
@@ -20,10 +21,11 @@ from transformers.processing_utils import ProcessorMixin
 
 from .answers import AnswerError
 from .box_scores import Answer, calibrated, written_text
-from .radiograph import holds_images
+from .radiograph import box_as_given, holds_images
 from .tasks import ANSWER_KINDS, DEFAULT_TASKS, DIAGNOSES, AnswerKind, answer_kind
 
 TASK = "chest-xray-findings"
+KEPT = ("is_last", "task", "size", "turn", "warnings")  # of the inputs, for the answer
 CANDIDATES = 128  # that are kept of each step without the constraint
 
 
@@ -38,11 +40,14 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
          "diagnoses": [{"label": "Other diseases", "score": 0.91}],
          "probabilities": {"identify": {"No finding": 0.02}, "vqa": {"Pneumonia": 0.07, "Other diseases": 0.91, ...}},
          "answers": {"identify": "Local diseases of ...", "vqa": "Global diseases of ..."},
-         "malformed": {"identify": None, "vqa": None}}
+         "malformed": {"identify": None, "vqa": None},
+         "warnings": []}
 
     One radiograph (whatever the processor reads) gives one dictionary, a list or a dataset one each; `batch_size`
-    batches. Boxes are in pixels of the radiograph as given. A model that is loaded already, quantized or with an
-    adapter, is asked with `pipeline("chest-xray-findings", model=model, processor=processor)`.
+    batches. Boxes are in pixels of the radiograph as given, also where it is turned for the model because its file
+    says that it is stored mirrored or rotated. `warnings` say what is doubtful about the radiograph: a window that
+    does not fit, another body part, a picture that shows nothing (`load_radiograph`). A model that is loaded already,
+    quantized or with an adapter, is asked with `pipeline("chest-xray-findings", model=model, processor=processor)`.
 
     Scores and probabilities are calibrated with the checkpoint's `score_temperatures`. The score of a box is
     `box_score`. The score of a diagnosis is the sum of the probabilities of all answers that name it, as it also
@@ -104,14 +109,15 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
 
     def preprocess(self, image: Any, tasks: tuple[str, ...] = DEFAULT_TASKS) -> Iterator[dict[str, Any]]:
         radiograph = self.processor.squash(image)
+        about = {"size": radiograph.size, "turn": radiograph.turn, "warnings": radiograph.warnings}
         for index, task in enumerate(tasks):
             inputs = self.processor(
                 images=radiograph, text=self.processor.prompt(task), add_special_tokens=False, return_tensors="pt"
             )
-            yield {"is_last": index == len(tasks) - 1, "task": task, "size": radiograph.size, **inputs}
+            yield {"is_last": index == len(tasks) - 1, "task": task, **about, **inputs}
 
     def _forward(self, inputs: dict[str, Any], max_new_tokens: int = 512, constrained: bool = True) -> dict[str, Any]:
-        kept = {name: inputs.pop(name) for name in ("is_last", "task", "size")}
+        kept = {name: inputs.pop(name) for name in KEPT if name in inputs}
         greedy = {"max_new_tokens": max_new_tokens, "do_sample": False, "num_beams": 1}
         if constrained:
             output = self.model.generate(
@@ -140,8 +146,9 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         }
 
     def postprocess(self, outputs: list[dict[str, Any]], threshold: float | str | None = None) -> dict[str, Any]:
-        size = _single(outputs[0]["size"])
-        return structured_answers(self.scored_answers(outputs), size, self.processor, threshold)
+        answers, size = self.scored_answers(outputs), _single(outputs[0]["size"])
+        turn, warnings = _single(outputs[0].get("turn")), _single(outputs[0].get("warnings", ()))
+        return structured_answers(answers, size, self.processor, threshold, turn, warnings)
 
     def scored_answers(self, outputs: list[dict[str, Any]]) -> dict[str, "Answer"]:
         """What the model wrote about one radiograph, by task."""
@@ -190,17 +197,21 @@ def structured_answers(
     size: tuple[int, int],
     processor: ProcessorMixin,
     threshold: float | str | None = None,
+    turn: Image.Transpose | None = None,
+    warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What the pipeline returns for one radiograph.
 
     Args:
         answers: by task; without `starts` (a server that gives no probabilities) every score is None.
-        size: width and height of the radiograph, in pixels.
+        size: width and height of the radiograph as it was given, in pixels.
         processor: of the checkpoint, for its labels, temperatures and thresholds.
         threshold: of the findings' scores, see the pipeline.
+        turn: that the model was shown the radiograph with, which boxes are freed of.
+        warnings: what is doubtful about the radiograph.
     """
     result: dict[str, Any] = {kind.output: [] for kind in ANSWER_KINDS}
-    result |= {"probabilities": {}, "answers": {}, "malformed": {}}
+    result |= {"probabilities": {}, "answers": {}, "malformed": {}, "warnings": list(warnings)}
     for task, answer in answers.items():
         kind = answer_kind(task)
         probabilities = dict(answer.label_probabilities)
@@ -211,7 +222,10 @@ def structured_answers(
         result["malformed"][task] = None
         if kind is not None:
             try:
-                result[kind.output] += _named(answer, kind, size, processor, threshold)
+                result[kind.output] += [
+                    item | {"box": _in_pixels(box_as_given(item["box"], turn), *size)} if "box" in item else item
+                    for item in _named(answer, kind, processor, threshold)
+                ]
             except AnswerError as error:
                 result["malformed"][task] = str(error)
     return result
@@ -220,18 +234,17 @@ def structured_answers(
 def _named(
     answer: Answer,
     kind: AnswerKind,
-    size: tuple[int, int],
     processor: ProcessorMixin,
     threshold: float | str | None,
 ) -> list[dict[str, Any]]:
-    """What the answer names, with scores, and boxes in pixels."""
+    """What the answer names, with scores, and boxes as it has them."""
     labels, temperature = getattr(processor, f"{kind.name}_labels"), processor.score_temperatures[kind.name]
     named = []
     for item, score in kind.scored(answer, labels, temperature):
         if not kind.has_boxes:
             named.append({"label": item.label, "score": score})
         elif score is None or score >= _least_score(threshold, item.label, processor):
-            named.append({"label": item.label, "score": score, "box": _in_pixels(item.box, *size)})
+            named.append({"label": item.label, "score": score, "box": item.box})
     return named
 
 

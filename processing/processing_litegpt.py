@@ -19,9 +19,10 @@ from .answer_automaton import answer_tokens
 from .answer_grammar import AnswerGrammar
 from .chat_pipeline_litegpt import RadiographTextPipeline  # noqa: F401 (its file must travel wherever this one does)
 from .constrained_decoding import AnswerLogitsProcessor, ConstrainedGreedy
-from .dicom import MAX_BYTES, unusable
+from .dicom import MAX_BYTES
+from .doubts import unusable
 from .pipeline_litegpt import ChestXrayFindingsPipeline  # noqa: F401 (its file must travel wherever this one does)
-from .radiograph import SquashedRadiograph, holds_images, load_radiograph, squash_radiograph
+from .radiograph import SquashedRadiograph, holds_images, in_standard_view, load_radiograph, squash_radiograph
 from .tasks import TASKS
 
 IMAGE_TOKEN, IMAGE_END_TOKEN, VISUAL_TOKEN = "<image>", "</image>", "<visual>"
@@ -198,6 +199,8 @@ class LiteGPTProcessor(ProcessorMixin):
     def load(self, images: Any) -> list[Image.Image]:
         """Radiographs (one, or nested lists) as 8-bit grey pictures of their own size, in the checkpoint's windowing.
 
+        They are as given; `in_standard_view` turns them as the model is shown them.
+
         Raises:
             RadiographError: a radiograph cannot be used.
         """
@@ -294,7 +297,8 @@ class LiteGPTProcessor(ProcessorMixin):
                 radiographs = [i if isinstance(i, SquashedRadiograph) else self._squash(i, configured) for i in images]
                 return [_pixel_values(radiographs, processor) for processor in configured]
         _check_squashed(images, set())
-        pictures = [load_radiograph(_local(image), self.windowing).convert("RGB") for image in images]
+        pictures = [load_radiograph(_local(image), self.windowing) for image in images]
+        pictures = [in_standard_view(picture).convert("RGB") for picture in pictures]
         options |= {"return_tensors": kwargs.get("return_tensors")}
         return [processor(pictures, **options)["pixel_values"] for processor in processors]
 

@@ -4,7 +4,7 @@ import binascii
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any, BinaryIO
 from urllib.parse import unquote, unquote_to_bytes
@@ -12,18 +12,9 @@ from urllib.parse import unquote, unquote_to_bytes
 import numpy as np
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
-from .dicom import (
-    MAX_BYTES,
-    MAX_PIXELS,
-    GreyPicture,
-    ReadOptions,
-    apply_table,
-    check_size,
-    read_dataset,
-    read_dicom,
-    unusable,
-    warn,
-)
+from .dicom import MAX_BYTES, GreyPicture, ReadOptions, apply_table, find_optional, read_dataset, read_dicom
+from .doubts import MAX_PIXELS, check_size, collected_warnings, unusable, warn
+from .picture_check import picture_doubts
 
 # Pillow's other readers start programs (EPS) or recognise almost any bytes (TGA).
 _RASTER_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000", "PPM")
@@ -40,14 +31,16 @@ def load_radiograph(source: Any, windowing: str = "dicom", num_threads: int = 1)
             its path or `file://` URL, its bytes, its bytes as a `data:` URL or in base64, a binary file object, or
             {"bytes": ..., "path": ...} of which one may be None (`datasets.Image(decode=False)`); a `pydicom.Dataset`;
             a PIL image; or a NumPy array of shape (h, w), or with 1 channel, 3 (RGB) or 4 (RGBA) as the last axis or
-            the first, the last where either could be. Arrays are bool, uint8, uint16 (scaled by its full range, as
-            16-bit pictures are) or float in [0, 1]. Colour becomes luminance (ITU-R BT.601), transparent pixels lie
-            over black, EXIF orientation is applied.
+            the first, the last where either could be. Arrays are bool, uint8, uint16 or float in [0, 1]. 16 bits,
+            of pictures too, are scaled by their full range, or by that of the bits that the largest value needs.
+            Colour becomes luminance (ITU-R BT.601), transparent pixels lie over black, EXIF orientation is applied.
         windowing: "dicom" or "paper", see `dicom_to_radiograph`; other sources than DICOM don't depend on it.
         num_threads: that decode one JPEG 2000 stream.
 
     Returns:
-        A PIL image of mode "L".
+        A PIL image of mode "L", as it is stored. Where there is something to say, `image.info` has "warnings", the
+        texts of the warnings below without the file's name, and "turn", what brings it to the standard view (see
+        `GreyPicture.turn`). Both stay known where such an image is given again.
 
     Raises:
         RadiographError: the radiograph cannot be used: unreadable, damaged, larger than `MAX_PIXELS` or `MAX_BYTES`,
@@ -55,9 +48,44 @@ def load_radiograph(source: Any, windowing: str = "dicom", num_threads: int = 1)
         TypeError: `source` is none of these.
 
     Warns:
-        UserWarning: the first of several frames is used, or what `dicom_to_radiograph` warns of.
+        UserWarning: what `dicom_to_radiograph` warns of; the first of several frames is used; 16 bits that hold fewer;
+            a picture that shows nothing, looks inverted or is not a chest's (`picture_check.py`).
     """
-    return _read(source, ReadOptions(windowing, num_threads)).image
+    return _checked(source, ReadOptions(windowing, num_threads)).image
+
+
+def in_standard_view(image: Image.Image) -> Image.Image:
+    """A radiograph that `load_radiograph` gave, turned as models are shown it; itself where it stands so."""
+    turn = image.info.get("turn")
+    if turn is None:
+        return image
+    image = image.transpose(turn)
+    del image.info["turn"]
+    return image
+
+
+def box_as_given(
+    box: tuple[float, float, float, float], turn: Image.Transpose | None
+) -> tuple[float, float, float, float]:
+    """A box of the standard view in the radiograph as it was given; xyxy, fractions of the whole in both.
+
+    Args:
+        box: in the picture after `turn`.
+        turn: what the radiograph was turned by, `SquashedRadiograph.turn` or `image.info["turn"]`.
+    """
+    xmin, ymin, xmax, ymax = box
+    if turn is None:
+        return box
+    across, down = {
+        Image.Transpose.FLIP_LEFT_RIGHT: ((1 - xmax, 1 - xmin), (ymin, ymax)),
+        Image.Transpose.FLIP_TOP_BOTTOM: ((xmin, xmax), (1 - ymax, 1 - ymin)),
+        Image.Transpose.ROTATE_180: ((1 - xmax, 1 - xmin), (1 - ymax, 1 - ymin)),
+        Image.Transpose.TRANSPOSE: ((ymin, ymax), (xmin, xmax)),
+        Image.Transpose.TRANSVERSE: ((1 - ymax, 1 - ymin), (1 - xmax, 1 - xmin)),
+        Image.Transpose.ROTATE_90: ((1 - ymax, 1 - ymin), (xmin, xmax)),
+        Image.Transpose.ROTATE_270: ((ymin, ymax), (1 - xmax, 1 - xmin)),
+    }[turn]
+    return across[0], down[0], across[1], down[1]
 
 
 def holds_images(images: Any) -> bool:
@@ -75,12 +103,16 @@ class SquashedRadiograph:
     """A radiograph as towers see it: the whole image squashed to their input sizes, without a crop.
 
     Attributes:
-        size: (width, height) of the radiograph itself, in pixels.
-        pictures: mode "L", by their (width, height).
+        size: (width, height) of the radiograph as it was given, in pixels.
+        pictures: mode "L", by their (width, height), in the standard view.
+        turn: what brought them there, for `box_as_given`; None where the radiograph stood so.
+        warnings: what is doubtful about the radiograph, without its name.
     """
 
     size: tuple[int, int]
     pictures: dict[tuple[int, int], Image.Image]
+    turn: Image.Transpose | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def squash_radiograph(
@@ -99,16 +131,33 @@ def squash_radiograph(
         resample: the filter.
         fast: approximate. JPEG 2000 with a window is decoded at the lowest resolution that has twice the pixels of the
             largest size, and other large pictures are averaged over blocks before they are resized (Pillow's
-            `reducing_gap`). Exact, the pictures equal `load_radiograph(source).resize(size, resample)`.
+            `reducing_gap`). Exact, the pictures equal `in_standard_view(load_radiograph(source)).resize(size,
+            resample)`.
 
     Raises:
         RadiographError, TypeError: see `load_radiograph`.
     """
     enough = 2 * max(max(size) for size in sizes) if fast else None
-    picture = _read(source, ReadOptions(windowing, num_threads, enough))
+    picture = _checked(source, ReadOptions(windowing, num_threads, enough, turned=True))
     reducing_gap = 3.0 if fast else None
-    squashed = {size: picture.image.resize(size, resample, picture.box, reducing_gap) for size in set(sizes)}
-    return SquashedRadiograph(picture.size, squashed)
+    image = in_standard_view(picture.image)
+    squashed = {size: image.resize(size, resample, picture.box, reducing_gap) for size in set(sizes)}
+    return SquashedRadiograph(picture.size, squashed, picture.turn, tuple(picture.image.info.get("warnings", ())))
+
+
+def _checked(source: Any, options: ReadOptions) -> GreyPicture:
+    """The radiograph after one look at it, with what is doubtful about it in its image's `info`."""
+    with collected_warnings() as said:
+        if isinstance(source, Image.Image):
+            said += source.info.get("warnings", [])
+        picture = _read(source, options)
+        for doubt in picture_doubts(picture.image, picture.turn):
+            warn(picture.name, doubt)
+    if said:
+        picture.image.info["warnings"] = list(said)
+    if picture.turn is not None:
+        picture.image.info["turn"] = picture.turn
+    return picture
 
 
 def _read(source: Any, options: ReadOptions) -> GreyPicture:
@@ -130,9 +179,10 @@ def _read(source: Any, options: ReadOptions) -> GreyPicture:
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _read_file(BytesIO(source), "the given bytes", options)
     if isinstance(source, Image.Image):
-        return _in_full(_picture_to_grey(source, "the given image"))
+        picture = _in_full(_picture_to_grey(source, "the given image"), "the given image")
+        return replace(picture, turn=source.info.get("turn"))
     if isinstance(source, np.ndarray):
-        return _in_full(_array_to_grey(source, "the given array"))
+        return _in_full(_array_to_grey(source, "the given array"), "the given array")
     if type(source).__module__.partition(".")[0] == "pydicom":
         return read_dataset(source, "the given dataset", options)
     if callable(getattr(source, "read", None)):
@@ -146,8 +196,8 @@ def _read(source: Any, options: ReadOptions) -> GreyPicture:
     )
 
 
-def _in_full(image: Image.Image) -> GreyPicture:
-    return GreyPicture(image, image.size)
+def _in_full(image: Image.Image, name: str) -> GreyPicture:
+    return GreyPicture(image, image.size, name=name)
 
 
 def _read_path(path: str, options: ReadOptions) -> GreyPicture:
@@ -224,8 +274,29 @@ def _read_file(file: BinaryIO, name: str, options: ReadOptions) -> GreyPicture:
         except Exception:  # see _picture_to_grey
             raise unusable(name, "its picture is damaged or cut short") from None
         else:
-            return _in_full(_picture_to_grey(image, name))
+            deep = _deep_colours(image, file, name)
+            return _in_full(_picture_to_grey(image, name) if deep is None else _array_to_grey(deep, name), name)
     return read_dicom(file, name, options)
+
+
+def _deep_colours(image: Image.Image, file: BinaryIO, name: str) -> np.ndarray | None:
+    """A PNG's colours of 16 bits, of which Pillow keeps the upper 8; None for other pictures and very large ones."""
+    mode = image.tile[0].args if image.tile and image.format == "PNG" else None
+    if mode not in ("RGB;16B", "RGBA;16B", "LA;16B") or (codec := find_optional("imagecodecs")) is None:
+        return None
+    if 4 * image.height * image.width > MAX_PIXELS:
+        return None
+    file.seek(0)
+    try:
+        values = codec.png_decode(file.read())
+    except Exception:  # see _picture_to_grey
+        raise unusable(name, "its picture is damaged or cut short") from None
+    if mode == "RGB;16B":
+        return values
+    colours, alpha = values[..., :-1], values[..., -1:]
+    if alpha.min() < 65535:
+        colours = np.rint(colours * (alpha / 65535)).astype(np.uint16)  # over black
+    return np.ascontiguousarray(colours)
 
 
 def _picture_to_grey(image: Image.Image, name: str) -> Image.Image:
@@ -239,7 +310,11 @@ def _picture_to_grey(image: Image.Image, name: str) -> Image.Image:
         deep = image.mode == "F" or image.mode.startswith("I")  # convert would clip these at 255
         if image.has_transparency_data and not deep:
             image = image.convert("LA" if image.mode == "LA" else "RGBA")
-            image = ImageChops.multiply(image.convert("L"), image.getchannel("A"))  # over black
+            alpha = image.getchannel("A")
+            if alpha.getextrema()[1]:
+                image = ImageChops.multiply(image.convert("L"), alpha)  # over black
+            else:
+                warn(name, "its transparency hides all of it, and is left out")
         if not deep:
             image = image.convert("L")
     except Exception:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, IndexError, ...
@@ -261,7 +336,7 @@ def _array_to_grey(array: np.ndarray, name: str) -> Image.Image:
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in _CHANNELS)) or array.size == 0:
         raise unusable(name, f"its shape is {shape}, not (h, w) or that with 1, 3 or 4 channels last or first")
     if array.dtype == np.uint16:
-        array = apply_table(np.rint(np.arange(2**16) / 257).astype(np.uint8), array)
+        array = apply_table(_grey_levels_of_16_bits(array, name), array)
     elif array.dtype == bool:
         array = array.astype(np.uint8) * 255
     elif np.issubdtype(array.dtype, np.floating):
@@ -276,3 +351,14 @@ def _array_to_grey(array: np.ndarray, name: str) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     return _picture_to_grey(Image.fromarray(array), name)
+
+
+def _grey_levels_of_16_bits(array: np.ndarray, name: str) -> np.ndarray:
+    """(65536,) uint8: by the full range, or by that of 15 bits or fewer where the values need no more."""
+    low, high = int(array.min()), int(array.max())
+    bits = max(high.bit_length(), 8)
+    if bits == 16 or low == high:  # one value says nothing about its range
+        bits = 16
+    else:
+        warn(name, f"it has 16 bits a pixel, its values need {bits}; they are scaled by the range of these")
+    return np.rint(np.minimum(np.arange(2**16) / (2**bits - 1), 1) * 255).astype(np.uint8)

@@ -32,7 +32,7 @@ from PIL import Image
 import litegpt
 from litegpt.datasets_scripts.preparation.demographics import dicom_age, known_sex
 from litegpt.datasets_scripts.preparation.splits import perceptual_hash, pixel_hash
-from litegpt.processing.dicom import RadiographError
+from litegpt.processing.doubts import RadiographError, short
 from litegpt.processing.radiograph import load_radiograph
 
 COMMAND = (sys.executable, "-m", "litegpt.datasets_scripts.preparation.decoding_process")
@@ -203,7 +203,7 @@ def decode(path: str, windowing: str, shortest_edge: int | None) -> DecodedRadio
         image = load_radiograph(path, windowing=windowing)
         tags = _read_tags(path, "ViewPosition", "PatientSex", "PatientAge")
     # Ours alone: a library's own warnings may quote a patient's tags.
-    texts = [str(warning.message) for warning in caught]
+    texts, ours = [str(warning.message) for warning in caught], f"{short(path)}: "
     stored, png = shrink(image, shortest_edge), io.BytesIO()
     # zlib's search for repeated strings finds none in a radiograph: without it files are as small as at its default
     # level in a fifth of the time.
@@ -217,7 +217,7 @@ def decode(path: str, windowing: str, shortest_edge: int | None) -> DecodedRadio
         age=dicom_age(tags["PatientAge"]),
         pixel_hash=pixel_hash(stored),
         perceptual_hash=perceptual_hash(stored),
-        warnings=tuple(text.removeprefix(f"{path}: ") for text in texts if text.startswith(f"{path}: ")),
+        warnings=tuple(text.removeprefix(ours) for text in texts if text.startswith(ours)),
     )
 
 

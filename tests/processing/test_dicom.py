@@ -354,15 +354,14 @@ def refusals() -> dict[str, tuple[Dataset, str]]:
         "lut": ({"ModalityLUTSequence": [Dataset()]}, "ModalityLUTSequence is malformed"),
         "syntax": ({}, "transfer syntax is unknown"),
         "mpeg": ({}, "damaged or of another size"),
-        "name as a number": ({}, "WindowCenter is malformed"),
+        "name as a number": ({}, "RescaleSlope is malformed"),
         "name as a code": ({}, r"PhotometricInterpretation \? is not supported"),
     }
     found = {key: (make_dataset(RAMP, 12, **tags), reason) for key, (tags, reason) in odd.items()}
     found["syntax"][0].file_meta.TransferSyntaxUID = uid.UID("1.2.3.4")
     found["mpeg"][0].file_meta.TransferSyntaxUID = uid.MPEG2MPML
     found["mpeg"][0].PixelData = encapsulate([b"\0\0\1\xb3" + RAMP.tobytes() + b"\xff\xd9"])
-    found["name as a number"][0].WindowWidth = 10
-    found["name as a number"][0].add_new("WindowCenter", "LO", "DOE^JANE")
+    found["name as a number"][0].add_new("RescaleSlope", "LO", "DOE^JANE")
     found["name as a code"][0].add_new("PhotometricInterpretation", "LO", "DOE^JANE")
     return found
 
@@ -469,15 +468,20 @@ print(json.dumps([outcomes, int(status["VmHWM"].split()[0]) / 1024]))  # ru_maxr
 """
 # Everything else in the two folders must be refused.
 READABLE = {
-    "RG3_J2KR.dcm": ["L 1760x1760", "BodyPartExamined is EXTREMITY"],
+    "RG3_J2KR.dcm": [
+        "L 1760x1760",
+        "BodyPartExamined is EXTREMITY",
+        "mirrored (PatientOrientation R/F)",
+        "not look like",
+    ],
     "SC_rgb_small_odd_jpeg.dcm": ["L 3x3"],
-    "mlut_18.dcm": ["L 512x512"],
-    "odd_constant_pixels.dcm": ["L 460x488"],
+    "mlut_18.dcm": ["L 512x512", "does not look like"],
+    "odd_constant_pixels.dcm": ["L 460x488", "shows next to nothing"],
     "odd_rgb_samples.dcm": ["L 256x256"],
     "odd_two_frames.dcm": ["L 256x256", "2 frames"],
     "odd_view_lateral_tag.dcm": ["L 256x256", "ViewPosition is LL"],
     "odd_window_width_zero.dcm": ["L 460x488", "WindowWidth is 0"],
-    "ras_1bit.png": ["L 256x256"],
+    "ras_1bit.png": ["L 256x256", "shows next to nothing"],
     "ras_animated.gif": ["L 256x256", "several frames"],
     "ras_cmyk.jpg": ["L 256x256"],
     "ras_wide_4000x12.png": ["L 4000x12"],

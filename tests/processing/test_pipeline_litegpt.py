@@ -18,11 +18,14 @@ from litegpt.modeling_litegpt.checkpoints import load_checkpoint
 from litegpt.processing.answers import text_to_findings
 from litegpt.processing.box_scores import Answer, BoxProbabilities, box_probabilities, box_score, calibrated
 from litegpt.processing.pipeline_litegpt import (
+    KEPT,
     ChestXrayFindingsPipeline,
     GreedyTokenProbabilities,
     _decode,
     structured_answers,
 )
+from tests.processing.chest_picture import chest
+from tests.small_dicom import small_dicom
 from tests.stranger import NOTHING_OF_OURS
 
 FINDINGS = (
@@ -42,7 +45,7 @@ class Recited(ChestXrayFindingsPipeline):
     def _forward(self, inputs, max_new_tokens=512):
         tokens = self.tokenizer(self.answers[inputs["task"]], add_special_tokens=False)["input_ids"]
         return {
-            **{name: inputs[name] for name in ("is_last", "task", "size")},
+            **{name: inputs[name] for name in KEPT},
             "new_tokens": torch.tensor([tokens + [self.tokenizer.eos_token_id]]),
             "token_probabilities": torch.tensor([[0.5 + 0.01 * index for index in range(len(tokens) + 1)]]),
             "candidates": torch.tensor([[[token] for token in [*tokens, self.tokenizer.eos_token_id]]]),
@@ -86,6 +89,29 @@ def test_boxes_are_in_pixels_of_the_radiograph_as_given(recited):
     assert [diagnosis["label"] for diagnosis in result["diagnoses"]] == ["Pneumonia", "COPD"]
     assert result["answers"] == {"identify": FINDINGS, "vqa": DIAGNOSES}
     assert result["malformed"] == {"identify": None, "vqa": None}
+
+
+def test_doubts_travel_with_the_answer_and_a_radiograph_stored_mirrored_has_its_own_boxes(recited):
+    dataset = small_dicom(np.ascontiguousarray(chest()[:, ::-1]))  # 240 x 300
+    dataset.PatientOrientation, dataset.BodyPartExamined = ["R", "F"], "KNEE"
+    with pytest.warns(UserWarning):
+        result, ordinary = recited([dataset, chest()])
+    part, stored = result["warnings"]
+    assert part == "its BodyPartExamined is KNEE, not the chest"
+    assert stored.startswith("it is stored mirrored (PatientOrientation R/F): it is turned to the standard view")
+    assert ordinary["warnings"] == []
+    upright, mirrored = ordinary["findings"][0]["box"], result["findings"][0]["box"]
+    assert upright == {"xmin": 91, "ymin": 156, "xmax": 194, "ymax": 222}
+    assert mirrored == {"xmin": 240 - 194, "ymin": 156, "xmax": 240 - 91, "ymax": 222}
+
+
+def test_the_real_pipeline_gives_doubts_in_batches_too(loaded):
+    black = np.zeros((90, 80), np.uint8)
+    pipe = ChestXrayFindingsPipeline(model=loaded[0], processor=loaded[1])
+    for batch_size in (1, 2):
+        with pytest.warns(UserWarning, match="shows next to nothing"):
+            results = pipe([black, chest(), black], batch_size=batch_size, max_new_tokens=64)
+        assert [len(result["warnings"]) for result in results] == [1, 0, 1]
 
 
 def test_a_box_has_the_probabilities_of_its_entry_its_label_and_every_value_of_its_coordinates():

@@ -1,4 +1,5 @@
 import os
+import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -167,6 +168,36 @@ def test_16_bit_picture_is_scaled_not_clipped(format):
     image = Image.fromarray(np.uint16([[0, 257, 128 * 257, 65535]]))
     assert greys(to_picture(image, format)) == [0, 1, 128, 255]
     assert greys(image) == [0, 1, 128, 255]
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 15])
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM", "JPEG2000", "array"])
+def test_16_bits_that_hold_fewer_are_scaled_by_what_is_there_with_a_warning(format, bits):
+    values = np.uint16([[0, 2 ** (bits - 1), 2**bits - 1]])
+    source = values if format == "array" else to_picture(Image.fromarray(values), format)
+    if format == "JPEG2000" and bits == 8:
+        pytest.skip("Pillow gives it as 8 bits")
+    with pytest.warns(UserWarning, match=f"16 bits a pixel, its values need {bits}"):
+        assert greys(source) == [0, 128, 255]
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_colours_of_16_bits_that_hold_12_keep_their_grey_levels(channels):
+    import imagecodecs
+
+    values = np.repeat(np.arange(0, 4096, 8, dtype=np.uint16).reshape(16, 32, 1), channels, axis=2)
+    values[..., 3:] = 65535  # opaque
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = greys(imagecodecs.png_encode(values))
+    assert abs(np.asarray(found) - np.arange(0, 4096, 8) / 4095 * 255).max() <= 0.51
+    assert ["values need 12" in str(warning.message) for warning in caught] == [True]
+
+
+def test_transparency_that_hides_everything_is_left_out():
+    image = Image.merge("LA", [Image.new("L", (2, 1), 200), Image.new("L", (2, 1), 0)])
+    with pytest.warns(UserWarning, match="its transparency hides all of it"):
+        assert greys(to_picture(image)) == [200, 200]
 
 
 @pytest.mark.parametrize(

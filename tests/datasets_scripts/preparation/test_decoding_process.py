@@ -192,6 +192,16 @@ def test_a_codec_that_prints_does_not_break_the_replies_and_only_our_warnings_co
         assert decoder.read(bad_codecs("good.png")).warnings == ()
 
 
+def test_warnings_come_back_from_a_file_with_a_long_path(tmp_path):
+    folder = tmp_path / ("folder" * 20)
+    folder.mkdir()
+    Image.new("L", (100, 100)).save(folder / "black.png")
+    with DecodingProcess("dicom", None) as decoder:
+        assert decoder.read(folder / "black.png").warnings == (
+            "it shows next to nothing: 100 % of it is black or white",
+        )
+
+
 def test_a_codec_that_hangs_costs_one_file_and_the_timeout(bad_codecs):
     with DecodingProcess("dicom", None, timeout_s=0.5) as decoder:
         decoder.read(bad_codecs("good.png"))

@@ -23,6 +23,10 @@ class PreparationArguments:
 @dataclass
 class VinDrCXRArguments(PreparationArguments):
     merge: str = argument("How train's readers are merged.", default="paper", choices=list(MERGES))
+    name: str | None = argument(
+        "What your own data in VinDr-CXR's layout are called; the folder's name by default.", default=None
+    )
+    licence: str | None = argument("The licence under which your own data stand; not stated by default.", default=None)
 
 
 @dataclass

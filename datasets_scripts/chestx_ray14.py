@@ -32,20 +32,20 @@ Rows have the columns `sex` and `age` where the table has them.
 
 import os
 import re
-from dataclasses import replace
 from typing import Any
 
 import datasets
-from PIL import Image
 
 from litegpt.common.arguments import parse
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.annotations import Finding, ImageAnnotation
 from litegpt.datasets_scripts.arguments import PreparationArguments
+from litegpt.datasets_scripts.image_files import Files, file_counts, find_files, image_id_of, match
+from litegpt.datasets_scripts.picture_boxes import boxes_in_pixels
 from litegpt.datasets_scripts.preparation.demographics import age_in_years, known_sex
 from litegpt.datasets_scripts.preparation.prepare import load_release, prepare
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
-from litegpt.datasets_scripts.tables import box_numbers, header, read_csv
+from litegpt.datasets_scripts.tables import box_numbers, has_columns, plain, read_csv, read_text
 from litegpt.processing.answers import NO_FINDING
 
 FINDING_LABELS: tuple[str, ...] = (
@@ -76,7 +76,7 @@ DIAGNOSIS_LABELS: tuple[str, ...] = (
     NO_FINDING,
 )
 # As the files spell them; the box file alone says Infiltrate.
-SPELLINGS = {"Infiltrate": "Infiltration", "No Finding": NO_FINDING, "Pleural_Thickening": "Pleural thickening"}
+LABELS_BY_PLAIN_NAME = {plain(label): label for label in DIAGNOSIS_LABELS} | {"infiltrate": "Infiltration"}
 
 ENTRY_FILES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 LAYOUT = f"{' or '.join(ENTRY_FILES)} (ChestX-ray14)"
@@ -88,6 +88,8 @@ BOX_COLUMNS = ("Bbox [x", "y", "w", "h]")  # the header's "Bbox [x,y,w,h]" is fo
 BOX_SIDE = 1024  # pixels of the images that the boxes were drawn on
 SPLIT_LISTS = {"train": "train_val_list.txt", "test": "test_list.txt"}
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+IMAGE_FOLDERS = r"images(_\d+)?"
+PLAIN_BOX_COLUMNS = ("x", "y", "w", "h")
 
 CITATION = """\
 @inproceedings{wang2017chestxray8,
@@ -122,31 +124,49 @@ def facts(data_dir: str) -> DataSetFacts:
 def read_split_lists(data_dir: str) -> dict[str, str]:
     """{image_id: split} of the official lists; a release with one list has one split.
 
+    Lines may name a folder before the image, and commas, semicolons or tabs may stand for new lines.
+
     Raises:
         FileNotFoundError: there is neither list.
         ValueError: an image is in both, or a list is no text.
     """
     split_of: dict[str, str] = {}
-    for split, name in SPLIT_LISTS.items():
-        path = os.path.join(data_dir, name)
-        if not os.path.isfile(path):
-            continue
-        try:
-            with open(path, encoding="utf-8-sig") as file:
-                image_ids = [image_id_of(line) for line in file if line.strip()]
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not a text file in UTF-8: {error}.") from error
-        for image_id in image_ids:
+    for split, names in names_in_lists(data_dir).items():
+        for image_id in map(image_id_of, names):
             if split_of.setdefault(image_id, split) != split:
+                path = os.path.join(data_dir, SPLIT_LISTS[split])
                 raise ValueError(f"{path}: image {image_id} is in {SPLIT_LISTS[split_of[image_id]]} too.")
     if not split_of:
         raise FileNotFoundError(f"{data_dir} has neither of the split lists, {' and '.join(SPLIT_LISTS.values())}.")
     return split_of
 
 
-def image_id_of(file_name: str) -> str:
-    """00000001_000.png -> 00000001_000"""
-    return os.path.splitext(file_name.strip())[0]
+def names_in_lists(data_dir: str) -> dict[str, list[str]]:
+    """{split: the images as its list names them} of the lists that are there.
+
+    Raises:
+        ValueError: a list is no text.
+    """
+    names = {}
+    for split, list_name in SPLIT_LISTS.items():
+        path = os.path.join(data_dir, list_name)
+        if os.path.isfile(path):
+            try:
+                cells = re.split(r"[\n\r,;\t]", read_text(path))
+            except UnicodeError as error:
+                raise ValueError(f"{path} is not a text file in UTF-8: {error}.") from error
+            names[split] = [name for name in (cell.strip().strip('"') for cell in cells) if name]
+    return names
+
+
+def _refuse_lists_of_other_images(data_dir: str, seen: dict[str, str], table: str) -> None:
+    """Refuses a list of which the table has no image: the names would differ, and a split be gone."""
+    for split, names in names_in_lists(data_dir).items():
+        if names and seen and not any(image_id_of(name) in seen for name in names):
+            raise ValueError(
+                f"{os.path.join(data_dir, SPLIT_LISTS[split])} names no image of {os.path.basename(table)}: "
+                f'the list has "{names[0]}", the table "{next(iter(seen.values()))}".'
+            )
 
 
 def read_boxes(path: str) -> tuple[dict[str, list[Finding]], dict[str, int]]:
@@ -157,12 +177,12 @@ def read_boxes(path: str) -> tuple[dict[str, list[Finding]], dict[str, int]]:
     """
     findings: dict[str, list[Finding]] = {}
     without_area: dict[str, int] = {}
-    for where, row in read_csv(path, ("Image Index", "Finding Label", *BOX_COLUMNS)):
-        image_id, label = image_id_of(row["Image Index"]), row["Finding Label"].strip()
-        label = SPELLINGS.get(label, label)
+    columns = PLAIN_BOX_COLUMNS if has_columns(path, PLAIN_BOX_COLUMNS) else BOX_COLUMNS
+    for where, row in read_csv(path, ("Image Index", "Finding Label", *columns)):
+        image_id, label = image_id_of(row["Image Index"]), LABELS_BY_PLAIN_NAME.get(plain(row["Finding Label"]))
         if label not in FINDING_LABELS:
-            raise ValueError(f"{where}: unknown label {label!r}.")
-        numbers = box_numbers(row, BOX_COLUMNS, where)
+            raise ValueError(f"{where}: unknown label {row['Finding Label']!r}.")
+        numbers = box_numbers(row, columns, where)
         if numbers is None:
             raise ValueError(f"{where}: the box has no coordinates.")
         x, y, width, height = numbers
@@ -179,40 +199,16 @@ def sex_and_age(row: dict[str, str]) -> dict[str, Any]:
     return {"sex": known_sex(sex or ""), "age": age_in_years(row.get(AGE_COLUMN) or "")}
 
 
-def find_images(data_dir: str) -> dict[str, str]:
-    """{image_id: path} of images/ and images_001/images/ ...; of several files of one image, the first as PNG."""
-    paths: dict[str, str] = {}
-    for name in sorted(os.listdir(data_dir)):
-        if not re.fullmatch(r"images(_\d+)?", name):
-            continue
-        nested = os.path.join(data_dir, name, "images")
-        folder = nested if os.path.isdir(nested) else os.path.join(data_dir, name)
-        for file_name in os.listdir(folder):
-            image_id, suffix = os.path.splitext(file_name)
-            if suffix.lower() in IMAGE_SUFFIXES and (image_id not in paths or suffix.lower() == ".png"):
-                paths[image_id] = os.path.join(folder, file_name)
-    if not paths:
-        raise FileNotFoundError(f"{data_dir} has no radiographs in images/ or images_001/images/ and so on.")
-    return paths
+def find_radiographs(data_dir: str) -> Files:
+    """The radiographs in folders called images, images_001 and so on, one in another too; or else beside the tables.
 
-
-def in_file_pixels(path: str | None, findings: list[Finding]) -> tuple[Finding, ...]:
-    """Findings with boxes of 1024 x 1024 in pixels of the file, which may be a resized copy; only its header is read.
-
-    Where there is no file or it is unreadable they stay: its decoding will say so and leave the image out.
+    Raises:
+        FileNotFoundError: there are none.
     """
-    if path is None or not findings:
-        return tuple(findings)
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return tuple(findings)
-    scale = (width / BOX_SIDE, height / BOX_SIDE) * 2
-    return tuple(
-        replace(finding, box=tuple(edge * factor for edge, factor in zip(finding.box, scale, strict=True)))
-        for finding in findings
-    )
+    files = find_files(data_dir, IMAGE_SUFFIXES, folders=IMAGE_FOLDERS)
+    if not files.paths:
+        raise FileNotFoundError(f"{data_dir} has no radiographs in images/ or images_001/images/ and so on.")
+    return files
 
 
 def read_release(data_dir: str | os.PathLike) -> Release:
@@ -237,7 +233,7 @@ def read_release(data_dir: str | os.PathLike) -> Release:
         raise FileNotFoundError(f"{data_dir} has neither {' nor '.join(ENTRY_FILES)}.")
     split_of = read_split_lists(data_dir)
     findings_of, without_area = read_boxes(os.path.join(data_dir, BOX_FILE))
-    paths = find_images(data_dir)
+    files = find_radiographs(data_dir)
 
     splits = [split for split in SPLIT_LISTS if split in split_of.values()]
     rules = ("images", "images_in_conflict", "images_with_boxes", "images_no_finding", "images_unknown")
@@ -245,19 +241,21 @@ def read_release(data_dir: str | os.PathLike) -> Release:
     counts = {split: dict.fromkeys(rules, 0) for split in splits}
     counts["none"] = {"images": 0, "boxes": 0}
     annotations: dict[str, list[ImageAnnotation]] = {split: [] for split in splits}
-    images: dict[str, dict[str, str]] = {split: {} for split in splits}
-    seen: set[str] = set()
-    columns = ("sex", "age") if {*SEX_COLUMNS, AGE_COLUMN} & set(header(entries[0])) else ()
+    seen: dict[str, str] = {}  # as the table names them
+    has_people = any(has_columns(entries[0], [name]) for name in (*SEX_COLUMNS, AGE_COLUMN))
+    # Public numbers, by which an evaluation resamples patients rather than their radiographs.
+    columns = ("patient_id", "sex", "age") if has_people else ("patient_id",)
 
-    for where, row in read_csv(entries[0], ENTRY_COLUMNS):
+    for where, row in read_csv(entries[0], ENTRY_COLUMNS, optional=(*SEX_COLUMNS, AGE_COLUMN)):
         image_id = image_id_of(row["Image Index"])
         if image_id in seen:
             raise ValueError(f"{where}: image {image_id} is in the table twice.")
-        seen.add(image_id)
-        labels = {SPELLINGS.get(label, label) for label in row["Finding Labels"].strip().split("|")}
-        unknown = labels.difference(DIAGNOSIS_LABELS)
+        seen[image_id] = row["Image Index"]
+        names = row["Finding Labels"].split("|")
+        unknown = [name for name in names if plain(name) not in LABELS_BY_PLAIN_NAME]
         if unknown:
             raise ValueError(f"{where}: unknown label {min(unknown)!r}.")
+        labels = {LABELS_BY_PLAIN_NAME[plain(name)] for name in names}
         findings = findings_of.get(image_id, [])
         split = split_of.get(image_id, "none")
         counts[split]["images"] += 1
@@ -272,27 +270,35 @@ def read_release(data_dir: str | os.PathLike) -> Release:
         kind = "with_boxes" if findings else "no_finding" if NO_FINDING in labels else "unknown"
         counts[split][f"images_{kind}"] += 1
         counts[split]["boxes_without_area"] += without_area.get(image_id, 0)
-        path = paths.get(image_id)
-        if path is not None:
-            images[split][image_id] = path
         annotations[split].append(
             ImageAnnotation(
                 image_id,
-                findings=in_file_pixels(path, findings),
+                findings=tuple(findings),
                 diagnoses=tuple(label for label in DIAGNOSIS_LABELS if label in labels),
                 patient_id=row["Patient ID"].strip(),
                 view=row["View Position"].strip(),
-                optional=sex_and_age(row) if columns else {},
+                optional=sex_and_age(row) if has_people else {},
             )
         )
 
-    for image_id in split_of.keys() - seen:
+    _refuse_lists_of_other_images(data_dir, seen, entries[0])
+    for image_id in split_of.keys() - seen.keys():
         counts[split_of[image_id]]["images_not_in_table"] += 1
-    for image_id in findings_of.keys() - seen:
+    for image_id in findings_of.keys() - seen.keys():
         if image_id in split_of:
             counts[split_of[image_id]]["boxes_not_in_table"] += len(findings_of[image_id])
         else:
             counts["none"]["boxes"] += len(findings_of[image_id])
+    listed = [annotation.image_id for split in splits for annotation in annotations[split]]
+    paths = match(listed, files, entries[0], data_dir)
+    drawn_on = dict.fromkeys(findings_of, (BOX_SIDE, BOX_SIDE))
+    annotations, fits = boxes_in_pixels(annotations, paths, drawn_on, os.path.join(data_dir, BOX_FILE))
+    images = {
+        split: {a.image_id: paths[a.image_id] for a in annotations[split] if a.image_id in paths} for split in splits
+    }
+    for split in splits:  # that boxes were scaled is the rule here
+        counts[split] |= {rule: count for rule, count in fits[split].items() if rule == "boxes_clipped"}
+    counts["none"] |= file_counts(files, seen)
     return Release(
         facts=FACTS,
         finding_labels=FINDING_LABELS,

@@ -77,7 +77,7 @@ def is_prepared(data_dir: str) -> bool:
     return os.path.isdir(os.path.join(data_dir, "data"))
 
 
-def load_rows(data_dir: str, split: str, cache_dir: str | None, num_proc: int) -> datasets.Dataset:
+def load_rows(data_dir: str, split: str, cache_dir: str | None = None, num_proc: int = 1) -> datasets.Dataset:
     """Rows of `annotations.row_features`.
 
     Args:

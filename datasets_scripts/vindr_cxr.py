@@ -18,7 +18,17 @@ PhysioNet's layout (https://physionet.org/content/vindr-cxr/1.0.0/):
 Kaggle's layout: `train/IMAGE_ID.dicom` and one `train.csv` (image_id, class_name, class_id, rad_id, x_min, ...). It
 names no diagnoses, so there a row's `diagnoses` is `["No finding"]` or empty.
 
-The images may be .dicom, .dcm, .png, .jpg or .jpeg. What a row says about "nothing there":
+The images may be .dicom, .dcm, .png, .jpg or .jpeg, also in sub-folders, and resized as Kaggle's PNG copies are:
+boxes of the original are scaled by the columns `width` and `height` of the table with the boxes, or by train_meta.csv
+(image_id, dim0, dim1: rows, columns). How boxes are told to fit is in `picture_boxes.py`.
+
+The layout is also one's own data's. A folder is VinDr-CXR only where all of its image ids look as the release's (MD5
+sums: 32 hexadecimal digits) and its readers are called R1 to R17; any other is yours, under the name and the licence
+that you give:
+
+    litegpt prepare vindr-cxr --data_dir films --output_dir prepared --name "Our films" --licence "CC BY 4.0"
+
+What a row says about "nothing there":
 
     findings, diagnoses without "No finding"   boxes were drawn
     no findings, diagnoses ["No finding"]      a negative: the merged readers said so
@@ -30,6 +40,9 @@ JPEG copies both are unknown.
 """
 
 import os
+import re
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -37,12 +50,14 @@ import datasets
 
 from litegpt.common.arguments import parse
 from litegpt.common.programs import program, refuse_bad_input
-from litegpt.datasets_scripts.annotations import Finding, ImageAnnotation, Reading
+from litegpt.datasets_scripts.annotations import Box, Finding, ImageAnnotation, Reading
 from litegpt.datasets_scripts.arguments import VinDrCXRArguments
+from litegpt.datasets_scripts.image_files import Files, ImageIds, file_counts, find_files, image_id_of, match
+from litegpt.datasets_scripts.picture_boxes import STRAY_SHARE, boxes_in_pixels
 from litegpt.datasets_scripts.preparation.merge_readers import check_merge, merge_diagnoses, merge_readers
 from litegpt.datasets_scripts.preparation.prepare import load_release, prepare
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
-from litegpt.datasets_scripts.tables import box_numbers, flag, header, read_csv
+from litegpt.datasets_scripts.tables import box_numbers, flag, has_columns, header, plain, read_csv
 from litegpt.processing.answers import NO_FINDING
 
 FINDING_LABELS: tuple[str, ...] = (
@@ -77,8 +92,24 @@ SPELLINGS = {"Other disease": "Other diseases"}  # PhysioNet's test file writes 
 LAYOUT = "annotations/annotations_train.csv, or train.csv with a column class_name (VinDr-CXR)"
 SPLITS = ("train", "test")
 KAGGLE_TABLE = "train.csv"
-IMAGE_SUFFIXES = (".dicom", ".dcm", ".png", ".jpg", ".jpeg")
 BOX_COLUMNS = ("x_min", "y_min", "x_max", "y_max")
+CORNER_SPELLINGS = {
+    "xmin": "x_min",
+    "ymin": "y_min",
+    "xmax": "x_max",
+    "ymax": "y_max",
+    "x1": "x_min",
+    "y1": "y_min",
+    "x2": "x_max",
+    "y2": "y_max",
+}
+SIZE_BOX_COLUMNS = (("x", "y", "w", "h"), ("x", "y", "width", "height"), ("x_min", "y_min", "width", "height"))
+PICTURE_SIZE_COLUMNS = ("width", "height")
+META_SPELLINGS = {"dim1": "width", "dim0": "height", "columns": "width", "rows": "height"}
+PLACEHOLDER_BOX = (0, 0, 1, 1)  # Kaggle's notebooks give "No finding" this one
+LABELS_BY_PLAIN_NAME = {plain(label): label for label in (*FINDING_LABELS, *DIAGNOSIS_LABELS)} | {
+    plain(other): label for other, label in SPELLINGS.items()
+}
 
 CITATION = """@article{nguyen2022vindr,
   title = {{VinDr-CXR}: An open dataset of chest {X}-rays with radiologist's annotations},
@@ -112,17 +143,85 @@ PHANTOM_FACTS = replace(
     ),
     citation="",
 )
+OWN_PERSONAL_INFORMATION = (
+    "The radiographs are of people. Who they are, and what was done to protect them, is for those to say who own the "
+    "data; health data they are."
+)
+READERS = frozenset(f"R{number}" for number in range(1, 18))
 
 
 def recognise(data_dir: str) -> bool:
     """Whether a folder is a release, in PhysioNet's layout or Kaggle's; whose train.csv is told by its header."""
     tables = [path for split in SPLITS for path in _physionet_tables(data_dir, split)]
-    return any(map(os.path.isfile, tables)) or "class_name" in header(os.path.join(data_dir, KAGGLE_TABLE))
+    return any(map(os.path.isfile, tables)) or has_columns(os.path.join(data_dir, KAGGLE_TABLE), ["class_name"])
 
 
-def facts(data_dir: str) -> DataSetFacts:
-    """What cards say of a release; of one that `phantom_cxr.py` drew, that it shows nobody."""
-    return PHANTOM_FACTS if os.path.isfile(os.path.join(data_dir, "phantom.json")) else FACTS
+def facts(data_dir: str, name: str | None = None, licence: str | None = None) -> DataSetFacts:
+    """What cards say of a folder in this layout: of VinDr-CXR on proof alone; else it is the user's own data.
+
+    Args:
+        data_dir: the folder.
+        name: of one's own data; the folder's by default.
+        licence: under which one's own data stand; not stated by default.
+
+    Raises:
+        ValueError: a name or a licence is given for what is VinDr-CXR or phantoms, or the name VinDr-CXR for other
+            data; or a table cannot be read.
+    """
+    published = None
+    if os.path.isfile(os.path.join(data_dir, "phantom.json")):
+        published = PHANTOM_FACTS
+    elif is_vindr_cxr(data_dir):
+        published = FACTS
+    if published is not None:
+        if name or licence:
+            raise ValueError(
+                f"{data_dir} holds {published.pretty_name}: its name and licence are known: give no others."
+            )
+        return published
+    if name and _is_the_releases_name(name):
+        raise ValueError(
+            f"{data_dir} cannot be named {name}: its images do not have VinDr-CXR's ids (32 hexadecimal digits) and "
+            "readers (R1 to R17); --name gives it a name of its own."
+        )
+    if not name:
+        name = os.path.basename(os.path.abspath(data_dir))
+        name += " (own data)" if _is_the_releases_name(name) else ""
+    return DataSetFacts(
+        name=re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "own_data",
+        pretty_name=name,
+        homepage="",
+        licence=licence or "",
+        licence_link="",
+        personal_information=OWN_PERSONAL_INFORMATION,
+    )
+
+
+def _is_the_releases_name(name: str) -> bool:
+    return re.sub(r"[^a-z]", "", name.lower()) == "vindrcxr"
+
+
+def is_vindr_cxr(data_dir: str) -> bool:
+    """Whether all images of a folder's tables have ids as VinDr-CXR's (MD5 sums), and all readers names as its."""
+    images, readers = set(), set()
+    for split in SPLITS:
+        for image_id, reader in _images_and_readers(data_dir, split):
+            images.add(image_id)
+            readers.update([reader] if reader else [])
+    # Numbers filled up with zeros have 32 digits too, but few different ones.
+    return (
+        bool(images)
+        and readers <= READERS
+        and all(re.fullmatch(r"[0-9a-fA-F]{32}", image_id) and len(set(image_id)) > 5 for image_id in images)
+    )
+
+
+def _images_and_readers(data_dir: str, split: str) -> Iterator[tuple[str, str]]:
+    """image_id and rad_id ("" where there is none) of each line of a split's tables."""
+    for path in filter(None, annotation_files(data_dir, split)):
+        if os.path.isfile(path):
+            for _, row in read_csv(path, ("image_id",), optional=("rad_id",)):
+                yield image_id_of(row["image_id"]), row.get("rad_id", "")
 
 
 def _physionet_tables(data_dir: str, split: str) -> tuple[str, str]:
@@ -190,26 +289,34 @@ def read_annotations(data_dir: str, split: str, merge: str = "paper") -> tuple[l
     boxes: dict[str, list[tuple[str, Finding]]] = {}
     image_counts = ("images", "images_in_conflict", "images_dropped")
     image_counts += ("images_with_boxes", "images_no_finding", "images_unknown")
-    counts = dict.fromkeys((*image_counts, "boxes_without_area", "boxes", "boxes_kept"), 0)
+    counts = Counter(dict.fromkeys((*image_counts, "boxes_without_area", "boxes", "boxes_kept"), 0))
+    image_id_in = ImageIds()
 
     if labels_path is not None:
         for where, row in read_csv(labels_path, (*id_columns, *all_labels), SPELLINGS, whole_lines=True):
-            stated = labels.setdefault(row["image_id"], {}).setdefault(_reader_of(row, split), set())
+            image_id = image_id_in(row["image_id"], where)
+            stated = labels.setdefault(image_id, {}).setdefault(_reader_of(row, split), set())
             stated.update(label for label in all_labels if flag(row[label], where))
 
-    for where, row in read_csv(boxes_path, (*id_columns, "class_name", *BOX_COLUMNS), whole_lines=True):
-        label = SPELLINGS.get(row["class_name"], row["class_name"])
-        if label not in all_labels:
-            raise ValueError(f"{where}: unknown label {label!r}.")
-        reader = _reader_of(row, split)
-        labels.setdefault(row["image_id"], {}).setdefault(reader, set()).add(label)
-        box = box_numbers(row, BOX_COLUMNS, where)
+    box_columns = box_columns_of(boxes_path)
+    for where, row in read_csv(
+        boxes_path, (*id_columns, "class_name", *box_columns), CORNER_SPELLINGS, whole_lines=True
+    ):
+        label = LABELS_BY_PLAIN_NAME.get(plain(row["class_name"]))
+        if label is None:
+            raise ValueError(f"{where}: unknown label {row['class_name']!r}.")
+        reader, image_id = _reader_of(row, split), image_id_in(row["image_id"], where)
+        labels.setdefault(image_id, {}).setdefault(reader, set()).add(label)
+        box = _box_of(row, box_columns, where)
         if box is None:
+            continue
+        if label == NO_FINDING and box == PLACEHOLDER_BOX:
+            counts["boxes_of_no_finding"] += 1
             continue
         if label not in FINDING_LABELS:
             raise ValueError(f"{where}: {label!r} is no local label and cannot have a box.")
         if box[2] > box[0] and box[3] > box[1]:
-            boxes.setdefault(row["image_id"], []).append((reader, Finding(label, box)))
+            boxes.setdefault(image_id, []).append((reader, Finding(label, box)))
         else:
             counts["boxes_without_area"] += 1
 
@@ -231,7 +338,90 @@ def read_annotations(data_dir: str, split: str, merge: str = "paper") -> tuple[l
         else:
             counts["images_unknown"] += 1
         annotations.append(annotation)
-    return annotations, counts
+    return annotations, dict(counts)
+
+
+def box_columns_of(path: str) -> tuple[str, str, str, str]:
+    """The columns of a table that hold the boxes: corners, or a corner and the box's own size."""
+    names = {plain(CORNER_SPELLINGS.get(plain(name), name)) for name in header(path)}
+    if {plain(column) for column in BOX_COLUMNS[2:]} <= names:
+        return BOX_COLUMNS
+    return next((columns for columns in SIZE_BOX_COLUMNS if has_columns(path, columns)), BOX_COLUMNS)
+
+
+def _box_of(row: dict[str, str], columns: tuple[str, str, str, str], where: str) -> Box | None:
+    """A line's box as xyxy."""
+    numbers = box_numbers(row, columns, where)
+    if numbers is None or columns == BOX_COLUMNS:
+        return numbers
+    x, y, width, height = numbers
+    return x, y, x + width, y + height
+
+
+def picture_sizes(data_dir: str, split: str) -> dict[str, tuple[float, float]]:
+    """{image_id: (width, height)} of what the boxes were drawn on, where the tables give it.
+
+    It stands in the columns width and height of the table with the boxes, or in train_meta.csv (test_meta.csv) beside
+    it, as Kaggle's resized copies have them. Columns that hold the boxes' own width and height are none of a picture.
+
+    Raises:
+        ValueError: an image has two sizes, or one is no number above 0.
+    """
+    boxes_path, _ = annotation_files(data_dir, split)
+    box_columns, meta = box_columns_of(boxes_path), os.path.join(data_dir, f"{split}_meta.csv")
+    has_sizes = box_columns == BOX_COLUMNS and has_columns(boxes_path, PICTURE_SIZE_COLUMNS)
+    path = boxes_path if has_sizes and not _sizes_are_the_boxes(boxes_path) else meta
+    if not os.path.isfile(path):
+        return {}
+    sizes: dict[str, tuple[float, float]] = {}
+    for where, row in read_csv(path, ("image_id", *PICTURE_SIZE_COLUMNS), META_SPELLINGS):
+        cells = [row[column] for column in PICTURE_SIZE_COLUMNS]
+        if not any(cells):
+            continue
+        try:
+            width, height = map(float, cells)
+        except ValueError:
+            raise ValueError(
+                f"{where}: the width and height of the picture are no numbers: {', '.join(cells)}."
+            ) from None
+        if not (0 < width < float("inf") and 0 < height < float("inf")):
+            raise ValueError(f"{where}: the picture has {width:g} x {height:g} pixels.")
+        image_id = image_id_of(row["image_id"])
+        if sizes.setdefault(image_id, (width, height)) != (width, height):
+            raise ValueError(f"{where}: image {image_id} has another width and height than in a line before.")
+    return sizes
+
+
+def _sizes_are_the_boxes(path: str) -> bool:
+    """Whether the columns width and height of a table are those of its boxes."""
+    seen = False
+    for where, row in read_csv(path, (*BOX_COLUMNS, *PICTURE_SIZE_COLUMNS), CORNER_SPELLINGS):
+        box = box_numbers(row, BOX_COLUMNS, where)
+        if box is None:
+            continue
+        try:
+            width, height = (float(row[column]) for column in PICTURE_SIZE_COLUMNS)
+        except ValueError:
+            return False
+        if abs(box[2] - box[0] - width) > 1 or abs(box[3] - box[1] - height) > 1:
+            return False
+        seen = True
+    return seen
+
+
+def _refuse_boxes_turned_round(path: str, counts: dict[str, int]) -> None:
+    """Refuses x, y, width, height in columns of two corners: there some boxes would end before they begin."""
+    skipped = counts["boxes_without_area"]
+    if skipped <= STRAY_SHARE * (counts["boxes"] + skipped):
+        return
+    for where, row in read_csv(path, box_columns_of(path), CORNER_SPELLINGS):
+        box = _box_of(row, box_columns_of(path), where)
+        if box is not None and not (box[2] > box[0] and box[3] > box[1]):
+            edges = ", ".join(f"{edge:g}" for edge in box)
+            raise ValueError(
+                f"{where}: the box {edges} ends where it begins or before (so do {skipped:,} of "
+                f"{counts['boxes'] + skipped:,} boxes): if they are x, y, width, height, name the columns x, y, w, h."
+            )
 
 
 def _reader_of(row: dict[str, str], split: str) -> str:
@@ -267,43 +457,49 @@ def _merge_image(
     return ImageAnnotation(image_id, findings, diagnoses, readings)
 
 
-def find_images(data_dir: str, split: str) -> dict[str, str]:
-    """{image_id: path} of a split's folder; of several files of one image, the first in `IMAGE_SUFFIXES`' order."""
+def find_images(data_dir: str, split: str) -> Files:
+    """The radiographs of a split's folder.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
     folder = os.path.join(data_dir, split)
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"{folder} is missing: the {split} radiographs belong there.")
-    paths: dict[tuple[str, str], str] = {}
-    for name in os.listdir(folder):
-        stem, suffix = os.path.splitext(name)
-        paths[stem, suffix.lower()] = os.path.join(folder, name)
-    images: dict[str, str] = {}
-    for wanted in IMAGE_SUFFIXES:
-        for (stem, suffix), path in paths.items():
-            if suffix == wanted:
-                images.setdefault(stem, path)
-    return images
+    return find_files(folder)
 
 
-def read_release(data_dir: str | os.PathLike, merge: str = "paper") -> Release:
+def read_release(
+    data_dir: str | os.PathLike, merge: str = "paper", name: str | None = None, licence: str | None = None
+) -> Release:
     """Reads the tables of a release and finds its radiographs.
 
     Args:
         data_dir: folder of a release, in PhysioNet's or Kaggle's layout.
         merge: how train's readers are merged: one of `merge_readers.MERGES`.
+        name, licence: of one's own data in this layout; see `facts`.
 
     Raises:
-        FileNotFoundError, ValueError: the folder or its tables cannot be used; see `read_annotations`.
+        FileNotFoundError, ValueError: the folder or its tables cannot be used, or the boxes do not fit the pictures;
+            see `read_annotations`, `picture_boxes.boxes_in_pixels` and `facts`.
     """
     data_dir = os.path.abspath(data_dir)
     annotations, images, counts = {}, {}, {}
     for split in available_splits(data_dir):
-        annotations[split], counts[split] = read_annotations(data_dir, split, merge)
-        images[split] = find_images(data_dir, split)
-        if not any(annotation.image_id in images[split] for annotation in annotations[split]):
-            folder = os.path.join(data_dir, split)
-            raise FileNotFoundError(f"{folder} holds none of the radiographs that the annotations name.")
+        table, _ = annotation_files(data_dir, split)
+        read, counts[split] = read_annotations(data_dir, split, merge)
+        _refuse_boxes_turned_round(table, counts[split])
+        files = find_images(data_dir, split)
+        names = [annotation.image_id for annotation in read]
+        images[split] = match(names, files, table, os.path.join(data_dir, split))
+        fitted, fits = boxes_in_pixels({split: read}, images[split], picture_sizes(data_dir, split), table)
+        annotations |= fitted
+        in_tables = {image_id for image_id, _ in _images_and_readers(data_dir, split)}
+        counts[split] |= fits[split] | file_counts(files, in_tables)
+        if split == "train" and table != os.path.join(data_dir, KAGGLE_TABLE):
+            counts[split] |= {"tables_not_read": 1} if os.path.isfile(os.path.join(data_dir, KAGGLE_TABLE)) else {}
     return Release(
-        facts=facts(data_dir),
+        facts=facts(data_dir, name, licence),
         finding_labels=FINDING_LABELS,
         diagnosis_labels=DIAGNOSIS_LABELS,
         annotations=annotations,
@@ -345,7 +541,8 @@ def load_vindr_cxr(
 def main(arguments: VinDrCXRArguments, options: PreparationOptions) -> None:
     """Prepares a release."""
     with refuse_bad_input():
-        prepare(read_release(arguments.data_dir, arguments.merge), arguments.output_dir, options, arguments.num_proc)
+        release = read_release(arguments.data_dir, arguments.merge, arguments.name, arguments.licence)
+        prepare(release, arguments.output_dir, options, arguments.num_proc)
 
 
 if __name__ == "__main__":

@@ -77,9 +77,9 @@ def card_text(
     info = DatasetInfo(features=features, splits=SplitDict.from_split_dict(numbers))
     metadata = DatasetCardData(
         pretty_name=release.facts.pretty_name,
-        license="other",
-        license_name=license_name(release.facts.licence),
-        license_link=release.facts.licence_link,
+        license="other" if release.facts.licence else "unknown",
+        license_name=license_name(release.facts.licence) or None,
+        license_link=release.facts.licence_link or None,
         task_categories=["image-text-to-text", "object-detection", "image-classification"],
         size_categories=_size_category(sum(counts["rows"] for counts in splits.values())),
         tags=["medical", "radiology", "chest-x-ray", release.facts.name.replace("_", "-")],
@@ -154,7 +154,7 @@ def card_for_hub(folder: Path) -> str:
 
 def license_name(prose: str) -> str:
     """A name as the Hub wants it in metadata: "Some License 1.5" becomes "some-license-1.5"."""
-    return re.sub(r"[^a-z0-9.]+", "-", prose.lower()).strip("-")
+    return re.sub(r"[^a-z0-9.]+", "-", prose.lower()).strip("-") or prose  # one without Latin letters stays
 
 
 def _size_category(rows: int) -> str:

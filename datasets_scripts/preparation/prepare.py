@@ -214,7 +214,10 @@ def _options_of_rows(release: Release, options: PreparationOptions) -> dict[str,
 
 
 def _all_options(release: Release, options: PreparationOptions) -> dict[str, Any]:
-    return ({"merge": release.merge} if release.merge else {}) | asdict(options)
+    facts = release.facts
+    # What the user says of their own data stands in the card, so a folder of another name is another one.
+    own = {} if facts.homepage else {"name": facts.pretty_name, "licence": facts.licence or "not stated"}
+    return own | ({"merge": release.merge} if release.merge else {}) | asdict(options)
 
 
 def _columns(release: Release, options: PreparationOptions) -> tuple[str, ...]:

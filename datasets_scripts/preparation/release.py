@@ -26,9 +26,9 @@ class DataSetFacts:
     Attributes:
         name: on disk, such as "vindr_cxr"; a tag of the card.
         pretty_name: in prose, such as "VinDr-CXR".
-        homepage: address of the release.
-        licence: name of the release's licence, in prose.
-        licence_link: address of the licence; the homepage where the release has no page for it.
+        homepage: address of the release; "" for data that nobody published.
+        licence: name of the release's licence, in prose; "" where none is stated.
+        licence_link: address of the licence; the homepage where the release has no page for it; "" for none.
         personal_information: who the people are, how they were protected and what the release asks of its users.
         citation: as the publisher asks for it, in BibTeX; "" for none.
     """

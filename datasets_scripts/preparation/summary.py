@@ -30,6 +30,20 @@ MANIFEST_COLUMNS = (
     "boxes_outside_image",
     "warnings",
 )
+# What reading the tables met, in words; a rule of summary.csv that is not here is not said.
+IN_WORDS = {
+    "boxes_without_area": "{} skipped that end where they begin or before",
+    "boxes_of_no_finding": '{} of "No finding" skipped',
+    "boxes_of_0_to_1": "{} given from 0 to 1",
+    "boxes_scaled": "{} scaled from the size that the tables give to the pictures' own",
+    "boxes_clipped": "{} cut off or left out at the edge of the picture",
+    "boxes_not_in_table": "{} of images that are not in the table",
+    "images_not_in_table": "{} of the split's list not in the table",
+    "files_not_in_table": "{} not read that no table names",
+    "second_files": "{} not read beside another of the same image",
+    "tables_not_read": "{} not read: train.csv, beside annotations/",
+}
+NOUNS = {"boxes": "box", "images": "image", "files": "file", "tables": "table", "second": "file"}
 DUPLICATE_COLUMNS = ("split_a", "image_a", "split_b", "image_b", "kind", "distance")
 
 
@@ -74,10 +88,16 @@ def summary_in_words(folder: Path) -> list[str]:
             parts.append(f"{_number(dropped, 'image')} dropped that one reader calls normal and another does not")
         if outside := counts[split, "boxes_outside_image"]:
             parts.append(f"{_number(outside, 'finding')} left out whose box lies outside the image")
+        for rule, words in IN_WORDS.items():
+            if count := counts.get((split, rule), 0):
+                parts.append(words.format(_number(count, NOUNS[rule.partition("_")[0]])))
         text.append("; ".join(parts))
         if reasons:
             counted = ", ".join(f"{count:,} ({reason})" for reason, count in reasons.most_common())
             text.append(f"{split}: {reasons.total():,} of {len(images):,} radiographs left out: {counted}")
+    for rule, noun in (("images", "image"), ("boxes", "box")):
+        if count := counts.get(("none", rule), 0):
+            text.append(f"{_number(count, noun)} left out that no list of a split names")
     duplicates = len(read_csv(folder / "duplicates.csv"))
     if duplicates:
         text.append(f"{_number(duplicates, 'pair')} of equal or nearly equal images in two splits, see duplicates.csv")
@@ -85,7 +105,7 @@ def summary_in_words(folder: Path) -> list[str]:
 
 
 def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' * (count != 1)}"
+    return f"{count:,} {noun}{'' if count == 1 else 'es' if noun.endswith('x') else 's'}"
 
 
 def _reason(line: Mapping[str, str]) -> str:

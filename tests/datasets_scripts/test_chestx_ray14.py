@@ -148,13 +148,13 @@ def test_a_copy_of_the_table_without_sex_or_age_reads_as_unknown(release, old, n
     edit(release / "Data_Entry_2017_v2020.csv", old, new)
     read = read_release(release)
     assert all(image.optional == expected for image in read.annotations["test"])
-    assert read.columns == (("sex", "age") if expected else ())
+    assert read.columns == (("patient_id", "sex", "age") if expected else ("patient_id",))
 
 
 def test_rows_of_a_table_without_sex_and_age_have_no_such_columns(release, tmp_path):
     edit(release / "Data_Entry_2017_v2020.csv", "Patient Age,Patient Sex", "Years,S")
     rows = load_chestx_ray14(release, split="test", cache_dir=tmp_path / "cache")
-    assert rows.features == row_features(FINDING_LABELS, DIAGNOSIS_LABELS)
+    assert rows.features == row_features(FINDING_LABELS, DIAGNOSIS_LABELS, ("patient_id",))
 
 
 def test_the_rules_are_counted(release):
@@ -320,7 +320,7 @@ def test_rows_have_sex_and_age_and_are_trained_on_as_any_others(release, tmp_pat
     edit(release / "Data_Entry_2017_v2020.csv", "2,58,M,PA", "2,413,F,PA")
     prepare(read_release(release), tmp_path / "out")
     rows = load_rows(str(tmp_path / "out"), "test", str(tmp_path / "cache"), 1)
-    assert rows.features == row_features(FINDING_LABELS, DIAGNOSIS_LABELS, ("sex", "age"))
+    assert rows.features == row_features(FINDING_LABELS, DIAGNOSIS_LABELS, ("patient_id", "sex", "age"))
     assert (rows["sex"][:], rows["age"][:]) == (["F", "M"], [None, 58])
     train = load_rows(str(tmp_path / "out"), "train", str(tmp_path / "cache"), 1)
     assert datasets.concatenate_datasets([train, rows])["age"][:] == [58, 58, None, 58]
@@ -399,3 +399,52 @@ def test_real_radiographs_in_the_releases_layout(real_cxr, tmp_path):
         difference = np.abs(np.asarray(full["image"], float) - np.asarray(small["image"], float))
         assert difference.mean() < 4
     assert [row["diagnoses"] for row in loaded["full"]["train"]] == [[DIAGNOSIS_LABELS.index("No finding")]] * 3
+
+
+# Tables and pictures as people have them
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("test_list.txt", lambda text: text.replace("0000000", "images/0000000")),
+        ("test_list.txt", lambda text: "\ufeff" + text.replace(".png\n", ";")),
+        ("train_val_list.txt", lambda text: text.replace(".png", "")),
+        ("Data_Entry_2017_v2020.csv", lambda text: text.replace(",", ";").replace("0.143", "0,143")),
+        ("Data_Entry_2017_v2020.csv", lambda text: text.replace("Image Index", "image index ").replace("Age", "AGE")),
+        ("Data_Entry_2017_v2020.csv", lambda text: text.replace("g_T", "g t").replace("|", " | ") + ",,,\n"),
+        ("BBox_List_2017.csv", lambda text: text.replace("Bbox [x,y,w,h]", "x,y,w,h")),
+    ],
+)
+def test_a_table_or_list_that_was_saved_again_reads_the_same(release, name, change):
+    expected = read_release(release)
+    text = (release / name).read_text()
+    (release / name).write_text(change(text), encoding="utf-8")
+    assert change(text) != text and read_release(release) == expected
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_a_list_of_other_names_is_refused_with_an_example_of_both_sides(release, both):
+    for name in ("test_list.txt", "train_val_list.txt") if both else ("test_list.txt",):
+        (release / name).write_text((release / name).read_text().replace("0000000", "images/nih-"))
+    with pytest.raises(ValueError, match='list has "images/nih-[12]_000.png", the table "00000001_000.png"'):
+        read_release(release)
+
+
+def test_boxes_that_may_have_been_scaled_with_the_pictures_are_refused(release):
+    for name in ("00000002_000", "00000003_000"):
+        write_image(release / "images" / f"{name}.png", size=(512, 512))
+    edit(release / "BBox_List_2017.csv", "512,256,128.5,256", "256,128,64,128")
+    edit(release / "BBox_List_2017.csv", "0,0,1024,1024", "0,0,512,512")
+    with pytest.raises(ValueError, match="said to be of 1024 x 1024 pixels .* scaled already"):
+        read_release(release)
+
+
+@pytest.mark.parametrize("folder", ["images/images_001", "images/images/images", "."])
+def test_images_are_found_where_people_unpack_them(release, folder):
+    expected = set(read_release(release).images["test"])
+    (release / "images").rename(release / "moved")
+    (release / folder).mkdir(parents=True, exist_ok=True)
+    for path in (release / "moved").iterdir():
+        path.rename(release / folder / path.name)
+    assert set(read_release(release).images["test"]) == expected

@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import os
 import random
 
@@ -9,7 +10,7 @@ import pytest
 from litegpt.command import main
 from litegpt.datasets_scripts.annotations import row_features
 from litegpt.datasets_scripts.preparation.prepare import prepare
-from litegpt.datasets_scripts.rows import load_rows
+from litegpt.datasets_scripts.rows import data_set_facts, load_rows
 from litegpt.datasets_scripts.vindr_cxr import (
     DIAGNOSIS_LABELS,
     FINDING_LABELS,
@@ -17,6 +18,7 @@ from litegpt.datasets_scripts.vindr_cxr import (
     read_annotations,
     read_release,
 )
+from litegpt.hub.push_to_hub import check_licence
 
 LABEL_COLUMNS = [*FINDING_LABELS, *DIAGNOSIS_LABELS]
 HEART = (20, 40, 60, 80)
@@ -388,3 +390,169 @@ def test_real_radiographs_build_from_the_release_layout(real_cxr, tmp_path):
 def test_the_card_of_phantoms_does_not_say_that_they_are_of_people(phantom_release):
     release = read_release(phantom_release)
     assert release.facts.pretty_name.startswith("Phantoms") and "nobody" in release.facts.personal_information
+
+
+# Tables and pictures as people have them
+
+KAGGLE = ["image_id", "class_name", "class_id", "rad_id", "x_min", "y_min", "x_max", "y_max"]
+KAGGLE_ROWS = [
+    ["a", "Cardiomegaly", 3, "R9", *HEART],
+    ["b", "Nodule/Mass", 8, "R8", 5, 5, 90, 95],
+    ["c", "No finding", 14, "R9", "", "", "", ""],
+]
+
+
+def write_kaggle(root, header=KAGGLE, rows=KAGGLE_ROWS, size=(100, 100), names=("a", "b", "c"), folder="train"):
+    """Kaggle's layout: train.csv, and pictures of one size."""
+    write_rows(root / "train.csv", header, rows)
+    (root / folder).mkdir(parents=True)
+    for name in names:
+        PIL.Image.linear_gradient("L").resize(size).save(root / folder / f"{name}.png")
+    return root
+
+
+def boxes_of(release):
+    return {image.image_id: [finding.box for finding in image.findings] for image in release.annotations["train"]}
+
+
+def test_boxes_of_the_original_beside_small_copies_are_scaled_by_the_size_in_the_table(tmp_path):
+    expected = {"a": [pytest.approx((10, 20, 30, 40))], "b": [pytest.approx((2.5, 2.5, 45, 47.5))], "c": []}
+    columns = write_kaggle(
+        tmp_path / "1", [*KAGGLE, "width", "height"], [[*r, 100, 100] for r in KAGGLE_ROWS], (50, 50)
+    )
+    release = read_release(columns)
+    assert boxes_of(release) == expected and release.counts["train"]["boxes_scaled"] == 2
+    meta = write_kaggle(tmp_path / "2", size=(50, 50))
+    write_rows(meta / "train_meta.csv", ["image_id", "dim0", "dim1"], [[name, 100, 100] for name in "abc"])
+    assert boxes_of(read_release(meta)) == expected
+    with pytest.raises(ValueError, match="train.csv: boxes leave 2 of the 2 pictures .*say which in columns width"):
+        read_release(write_kaggle(tmp_path / "3", size=(50, 50)))
+
+
+def test_dim0_is_the_rows_and_dim1_the_columns(tmp_path):
+    root = write_kaggle(tmp_path, size=(50, 50))
+    write_rows(root / "train_meta.csv", ["image_id", "dim0", "dim1"], [[name, 100, 200] for name in "abc"])
+    assert boxes_of(read_release(root))["a"] == [pytest.approx((5, 20, 15, 40))]
+
+
+@pytest.mark.parametrize("columns", [["x", "y", "w", "h"], ["X", "Y", "Width", "Height"]])
+def test_a_corner_and_a_size_are_told_by_the_columns(tmp_path, columns):
+    rows = [
+        [*row[:4], *((x1, y1, x2 - x1, y2 - y1) if (x1 := row[4]) != "" else row[4:])]
+        for row in KAGGLE_ROWS
+        for y1, x2, y2 in [row[5:]]
+    ]
+    release = read_release(write_kaggle(tmp_path, [*KAGGLE[:4], *columns], rows))
+    assert boxes_of(release) == {"a": [HEART], "b": [(5, 5, 90, 95)], "c": []}
+
+
+def test_a_corner_and_a_size_in_columns_of_two_corners_are_refused(tmp_path):
+    rows = [["a", "ILD", 5, "R9", 50, 60, 30, 20], ["b", "ILD", 5, "R9", 5, 5, 60, 80]]
+    with pytest.raises(ValueError, match="line 2: the box 50, 60, 30, 20 ends where .*name the columns x, y"):
+        read_release(write_kaggle(tmp_path, rows=rows))
+
+
+def test_columns_with_the_boxes_own_size_are_not_the_pictures(tmp_path):
+    rows = [[*row, *((row[6] - row[4], row[7] - row[5]) if row[4] != "" else ("", ""))] for row in KAGGLE_ROWS]
+    release = read_release(write_kaggle(tmp_path, [*KAGGLE, "width", "height"], rows))
+    assert boxes_of(release)["a"] == [HEART] and "boxes_scaled" not in release.counts["train"]
+
+
+def test_boxes_from_0_to_1_are_those_of_the_whole_picture(tmp_path):
+    rows = [[*row[:4], *(cell if cell == "" else cell / 100 for cell in row[4:])] for row in KAGGLE_ROWS]
+    release = read_release(write_kaggle(tmp_path, rows=rows))
+    assert boxes_of(release)["a"] == [pytest.approx(HEART)] and release.counts["train"]["boxes_of_0_to_1"] == 2
+
+
+def test_a_box_that_notebooks_give_to_no_finding_is_none(tmp_path):
+    release = read_release(write_kaggle(tmp_path, rows=[*KAGGLE_ROWS[:2], [*KAGGLE_ROWS[2][:4], 0, 0, 1, 1]]))
+    assert boxes_of(release)["c"] == [] and release.counts["train"]["boxes_of_no_finding"] == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: "\ufeff" + text.replace(",", ";").replace(".5", ",5").replace("\n", "\r\n"),
+        lambda text: text.replace("image_id,class_name", "Image_ID, Class Name").replace(",R9", ", R9 "),
+        lambda text: text.replace("a,Card", "train/a.DICOM,card").replace("b,", "b.png ,"),
+        lambda text: text.replace("\n", ",\n") + ",,,,,,,,\n,,,,,,,,\n",
+        lambda text: text.replace(",,,,", ",NULL,NULL,NULL,NULL"),
+        lambda text: text.replace("Nodule/Mass", " nodule/mass"),
+        lambda text: text.replace("x_min,y_min,x_max,y_max", "xmin,ymin,xmax,ymax"),
+    ],
+)
+def test_a_table_that_was_saved_again_reads_the_same(tmp_path, change):
+    rows = [[*KAGGLE_ROWS[0][:4], 20.5, 40, 60, 80], *KAGGLE_ROWS[1:]]
+    root = write_kaggle(tmp_path, rows=rows)
+    expected = read_release(root)
+    text = (root / "train.csv").read_text().replace("\r\n", "\n")
+    (root / "train.csv").write_text(change(text), encoding="utf-8", newline="")
+    assert change(text) != text and read_release(root) == expected
+
+
+def test_names_of_which_none_fits_are_shown_from_both_sides(tmp_path):
+    with pytest.raises(FileNotFoundError, match='train.csv has "a", the folder "0001.png"'):
+        read_release(write_kaggle(tmp_path, names=("0001", "0002")))
+
+
+def test_what_is_not_read_is_counted_and_said(tmp_path, capsys):
+    root = write_kaggle(tmp_path / "release", names="abcd", folder="train/part1")
+    PIL.Image.new("L", (30, 30)).save(root / "train" / "part1" / "a.jpg")
+    prepare(read_release(root), tmp_path / "out")
+    counts = (tmp_path / "out" / "summary.csv").read_text()
+    assert "train,files_not_in_table,1\n" in counts and "train,second_files,1\n" in counts
+    said = "1 file not read that no table names; 1 file not read beside another of the same image"
+    assert said in capsys.readouterr().out and said in (tmp_path / "out" / "preparation.log").read_text()
+
+
+# Whose data it is
+
+
+def md5(name):
+    return hashlib.md5(name.encode()).hexdigest()
+
+
+def with_ids(rename, reader="R9"):
+    return {
+        "rows": [[rename(row[0]), *row[1:3], reader, *row[4:]] for row in KAGGLE_ROWS],
+        "names": [rename(name) for name in "abc"],
+    }
+
+
+def test_a_folder_is_vindr_cxr_where_ids_and_readers_look_as_the_releases(tmp_path):
+    root = write_kaggle(tmp_path, **with_ids(md5))
+    facts = data_set_facts(str(root))
+    assert facts["name"] == "VinDr-CXR" and "physionet" in facts["license_name"]
+    with pytest.raises(ValueError, match="holds VinDr-CXR: its name and licence are known"):
+        read_release(root, licence="CC BY 4.0")
+
+
+@pytest.mark.parametrize(
+    ("rename", "reader"),
+    [(str, "R9"), (lambda name: name * 32, "R9"), (lambda name: f"{ord(name):032d}", "R9"), (md5, "Dr. Who")],
+)
+def test_any_other_folder_is_the_users_own_data(tmp_path, rename, reader, capsys):
+    root = write_kaggle(tmp_path / "Our films", **with_ids(rename, reader))
+    assert data_set_facts(str(root)) == {"name": "Our films", "license_name": None, "license_link": None}
+    with pytest.raises(ValueError, match="cannot be named vindr cxr"):
+        read_release(root, name="vindr cxr")
+    arguments = ["--data_dir", str(root), "--output_dir", str(tmp_path / "out")]
+    main(["prepare", "vindr-cxr", *arguments, "--name", "Ward 7", "--licence", "CC BY 4.0"])
+    assert data_set_facts(str(tmp_path / "out")) == {
+        "name": "Ward 7",
+        "license_name": "cc-by-4.0",
+        "license_link": None,
+    }
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "CC BY 4.0, as whoever" in card and "PhysioNet" not in card and "bibtex" not in card and "Hanoi" not in card
+    check_licence(tmp_path / "out", card, private=False)
+    with pytest.raises(SystemExit, match="prepared otherwise .name Ward 7, not Ward 8"):
+        main(["prepare", "vindr-cxr", *arguments, "--name", "Ward 8", "--licence", "CC BY 4.0"])
+
+
+def test_data_of_which_no_licence_is_stated_are_not_pushed(tmp_path):
+    prepare(read_release(write_kaggle(tmp_path / "vindr-cxr")), tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "# vindr-cxr (own data), prepared" in card and "license: unknown" in card and "Not stated" in card
+    with pytest.raises(ValueError, match="does not say under what licence the data set stands"):
+        check_licence(tmp_path / "out", card, private=False)

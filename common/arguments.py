@@ -132,7 +132,12 @@ def unknown_option(words: Sequence[str], options: Sequence[str]) -> str | None:
     for word in words:
         name = _declared(word.partition("=")[0])
         # A value may begin so and have several words: --launch_options "--multi_gpu --num_processes 2".
-        if name.startswith("--") and len(name) > 2 and " " not in word and not any(option.startswith(name) for option in options):
+        if (
+            name.startswith("--")
+            and len(name) > 2
+            and " " not in word
+            and not any(option.startswith(name) for option in options)
+        ):
             return f"there is no option {name}{did_you_mean(name, options) or '; --help lists all'}"
     return None
 

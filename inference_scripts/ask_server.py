@@ -17,8 +17,8 @@ differs from the pipeline's by some hundredths, as a server tells 20 tokens in a
 the probability of its words, not the sum over all answers.
 
 Writes `predictions.jsonl`, a line for each radiograph as `predict.py` writes it. A file that cannot be used is named
-with the reason, the others are answered; the status is 1. The same command resumes where an interrupted run
-stopped.
+with the reason, the others are answered; the status is 1. What is no image is skipped and named at the end. The same
+command resumes where an interrupted run stopped, and answers anew what has been replaced since.
 """
 
 import base64
@@ -41,11 +41,13 @@ from tqdm.auto import tqdm
 from litegpt.common.arguments import parse
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.inference_scripts.arguments import AskArguments
-from litegpt.inference_scripts.inbox import answered_and_pending, readable
+from litegpt.inference_scripts.inbox import Inbox, Received
 from litegpt.modeling_litegpt.checkpoints import load_processor
+from litegpt.modeling_litegpt.provenance import provenance, recorded_config
 from litegpt.processing.box_scores import Answer
 from litegpt.processing.pipeline_litegpt import structured_answers
 from litegpt.processing.processing_litegpt import LiteGPTProcessor
+from litegpt.processing.radiograph import in_standard_view
 from litegpt.processing.tasks import DEFAULT_TASKS
 
 TIMEOUT = 600  # seconds that a server may take for one answer, waiting in its queue included
@@ -55,22 +57,20 @@ TIMEOUT = 600  # seconds that a server may take for one answer, waiting in its q
 def main(args: AskArguments) -> int:
     with refuse_bad_input():
         processor = load_processor(args.model_name_or_path)
+        source = provenance(args.model_name_or_path, recorded_config(args.model_name_or_path))
         client = Client(args.base_url, processor, args.max_new_tokens, args.constrained)
+    source.warn()
     settings = {"model": args.model_name_or_path, "constrained": args.constrained}
     predictions = Path(args.output_dir) / "predictions.jsonl"
-    answered, pending = answered_and_pending(args.radiographs, settings, predictions)
-    new = 0
-    progress = tqdm(readable(pending, processor.windowing), total=len(pending), desc="Radiographs", unit="image")
+    inbox = Inbox(args.radiographs, settings, source.line(), predictions)
+    radiographs = inbox.readable(inbox.pending, processor.windowing)
+    progress = tqdm(radiographs, total=len(inbox.pending), desc="Radiographs", unit="image")
     with refuse_bad_input(), predictions.open("a", encoding="utf-8") as file:
-        for path, radiograph, output in in_order(client, progress, args.concurrency):
-            size = {"width": radiograph.width, "height": radiograph.height}
-            line = {"file": str(path), **settings, **size, **output}
-            file.write(json.dumps(line) + "\n")
+        for received, output in in_order(client, progress, args.concurrency):
+            file.write(json.dumps(inbox.answer(received, output)) + "\n")
             file.flush()
-            new += 1
-    failures = len(pending) - new
-    print(f"{predictions}: {len(answered) + new} radiographs answered; {failures} could not be used")
-    return 1 if failures or not answered and not new else 0
+    print(inbox.summary())
+    return inbox.status
 
 
 class Client:
@@ -102,16 +102,18 @@ class Client:
             raise ConnectionError(f"{self.base_url}: the server lists no model") from None
 
     def __call__(self, radiograph: Image.Image) -> dict[str, Any]:
-        """What the pipeline returns for one radiograph, in 8-bit grey: boxes in its pixels.
+        """What the pipeline returns for one radiograph, as `load_radiograph` gives it: boxes in its pixels.
 
+        It is sent as the model would be shown it: turned, where its file says that it is stored mirrored or rotated.
         `score` is None where the server gives no probabilities with its tokens.
 
         Raises:
             ConnectionError: the server does not answer, or refuses to.
         """
-        url = data_url(radiograph)
+        url = data_url(in_standard_view(radiograph))
         answers = {task: self.ask(url, task) for task in DEFAULT_TASKS}
-        return structured_answers(answers, radiograph.size, self.processor)
+        turn, doubts = radiograph.info.get("turn"), radiograph.info.get("warnings", ())
+        return structured_answers(answers, radiograph.size, self.processor, turn=turn, warnings=doubts)
 
     def ask(self, image_url: str, task: str) -> Answer:
         """The greedy answer; without probabilities where the server gives none, or none that spell the text."""
@@ -161,20 +163,20 @@ class Client:
 
 
 def in_order(
-    client: Client, radiographs: Iterable[tuple[Path, Image.Image]], concurrency: int
-) -> Iterator[tuple[Path, Image.Image, dict[str, Any]]]:
+    client: Client, radiographs: Iterable[Received], concurrency: int
+) -> Iterator[tuple[Received, dict[str, Any]]]:
     """The radiographs with their outputs, in their order; `concurrency` of them are asked about at a time."""
-    waiting: deque[tuple[Path, Image.Image, Future]] = deque()
+    waiting: deque[tuple[Received, Future]] = deque()
     with ThreadPoolExecutor(concurrency) as threads:
         try:
-            for path, radiograph in radiographs:
-                waiting.append((path, radiograph, threads.submit(client, radiograph)))
+            for received in radiographs:
+                waiting.append((received, threads.submit(client, received.picture)))
                 if len(waiting) > concurrency:  # one more than are asked about: no thread waits for the reading
-                    path, radiograph, output = waiting.popleft()
-                    yield path, radiograph, output.result()
+                    received, output = waiting.popleft()
+                    yield received, output.result()
             while waiting:
-                path, radiograph, output = waiting.popleft()
-                yield path, radiograph, output.result()
+                received, output = waiting.popleft()
+                yield received, output.result()
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
 

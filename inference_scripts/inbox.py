@@ -1,67 +1,180 @@
 """The radiographs that a program is given: which of them are still to be answered, and which can be read.
 
-In: files and folders, and the predictions of an interrupted run. Out: the paths that it did not answer, and one by one
-their pictures.
+In: files and folders, and the predictions of an earlier run. Out: the paths to answer, one by one their pictures, the
+lines of their answers, and in words what became of all files.
 
-    answered, pending = answered_and_pending(["inbox", "a.dicom"], {"model": "outputs/demo/checkpoint"}, predictions)
-    for path, radiograph in readable(pending, windowing="dicom"): ...
+    settings, source = {"model": "outputs/demo/checkpoint"}, provenance(...).line()
+    inbox = Inbox(["inbox", "a.dicom"], settings, source, Path("outputs/predictions/predictions.jsonl"))
+    for received in inbox.readable(inbox.pending, windowing="dicom"):
+        line = inbox.answer(received, pipe(received.picture))
+    print(inbox.summary())
+
+An answer is for the bytes that a file had: a line has their digest. A file that was replaced is answered anew, and so
+is every file where the checkpoint was trained or calibrated again in its place.
 """
 
+import json
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from tqdm.auto import tqdm
 
-from litegpt.common.files import complete_lines
-from litegpt.processing.dicom import RadiographError
+from litegpt.common.files import complete_lines, write_text
+from litegpt.common.overlay import is_drawn
+from litegpt.inference_scripts.dicom_identity import identity, other_kind
+from litegpt.inference_scripts.digests import Digests
+from litegpt.inference_scripts.listing import DIGESTS, files_below
+from litegpt.processing.dicom import MAX_BYTES, RadiographError, unusable
 from litegpt.processing.radiograph import load_radiograph
 
+DRAWN = "pictures with answers drawn on them"
+NAMED = 20  # files of one kind in the summary
 
-def answered_and_pending(
-    radiographs: Sequence[str], settings: dict[str, Any], predictions: Path
-) -> tuple[set[tuple], list[Path]]:
-    """What an interrupted run answered, and the radiographs asked for that it did not answer with these settings.
+
+@dataclass(frozen=True)
+class Received:
+    """A radiograph that can be answered.
+
+    Attributes:
+        path: its file.
+        picture: 8-bit grey.
+        facts: what a line of the predictions says of it: file, digest, UIDs, view, laterality, width and height.
+    """
+
+    path: Path
+    picture: Image.Image
+    facts: dict[str, Any]
+
+
+class Inbox:
+    """What a program is asked about, and what became of it.
+
+    Attributes:
+        pending: the files that the predictions do not answer with these settings.
+        answered: the questions that the predictions answer, as `question` makes them.
+        skipped: by kind, the files that are no radiographs.
+        failures: how many could not be used.
+        next_number: above the number of every picture that the predictions name.
 
     Args:
         radiographs: files, and folders of them.
-        settings: that a line of `predictions` has beside its file: model, constrained, threshold.
-        predictions: the file of the run; its folder is made.
+        settings: that make an answer another answer: model, constrained, threshold.
+        source: what else each line says of the checkpoint.
+        predictions: the file of the run; its folder is made. Answers about what a file was before are removed.
     """
-    predictions.parent.mkdir(parents=True, exist_ok=True)
-    answered = {question(line) for line in complete_lines(predictions)}
-    files = files_below([Path(path) for path in radiographs])
-    pending = [path for path in files if question({**settings, "file": str(path)}) not in answered]
-    return answered, pending
+
+    def __init__(
+        self, radiographs: Sequence[str], settings: dict[str, Any], source: dict[str, Any], predictions: Path
+    ):
+        predictions.parent.mkdir(parents=True, exist_ok=True)
+        self.settings, self.predictions = settings, predictions
+        self.digests = Digests(predictions.parent / DIGESTS)
+        self.source = {**source, "checkpoint_sha256": self.digests.checkpoint(settings["model"])}
+        listing = files_below([Path(path) for path in radiographs])
+        self.skipped = {DRAWN: listing.drawn} if listing.drawn else {}
+        self.failures = 0
+        asked = {question({**settings, "file": str(path)}): path for path in listing.files}
+        lines = self._without_outdated(complete_lines(predictions), asked)
+        self.answered = {question(line) for line in lines}
+        self.pending = [path for asked_for, path in asked.items() if asked_for not in self.answered]
+        numbers = [int(line["overlay"].partition("_")[0]) for line in lines if "overlay" in line]
+        self.next_number = 1 + max(numbers, default=-1)
+
+    def readable(self, paths: Sequence[Path], windowing: str) -> Iterator[Received]:
+        """The radiographs that can be used; what is wrong with the others, or odd about these, to standard error."""
+        for path in paths:
+            data = b""
+            try:
+                data, digest = self._read(path)
+                if is_drawn(data):
+                    self.skipped.setdefault(DRAWN, []).append(path)
+                    continue
+                with warnings.catch_warnings(record=True) as notes:
+                    warnings.simplefilter("always")
+                    picture = load_radiograph({"bytes": data, "path": path}, windowing)
+            except RadiographError as error:
+                kind = other_kind(data, path.name)
+                if kind is not None:
+                    self.skipped.setdefault(kind, []).append(path)
+                    continue
+                self.failures += 1
+                tqdm.write(str(error), file=sys.stderr)
+                continue
+            for note in notes:
+                tqdm.write(str(note.message), file=sys.stderr)
+            size = {"width": picture.width, "height": picture.height}
+            yield Received(path, picture, {"file": str(path), "sha256": digest, **identity(data), **size})
+
+    def answer(self, received: Received, output: dict[str, Any]) -> dict[str, Any]:
+        """The line of the predictions for what the pipeline returned; the radiograph counts as answered."""
+        line = {**received.facts, **self.settings, **self.source, **output}
+        self.answered.add(question(line))
+        return line
+
+    def summary(self) -> str:
+        """What became of the files, with the names of those that are no radiographs."""
+        text = f"{self.predictions}: {len(self.answered)} radiographs answered; {self.failures} could not be used"
+        if self.skipped:
+            text += f"; {sum(map(len, self.skipped.values()))} skipped, which are no radiographs:"
+        for kind, paths in self.skipped.items():
+            more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
+            text += f"\n  {kind} ({len(paths)}): {', '.join(map(str, paths[:NAMED]))}{more}"
+        return text
+
+    @property
+    def status(self) -> int:
+        """What the program ends with: 0 where something was answered and nothing failed."""
+        return 1 if self.failures or not self.answered else 0
+
+    def _without_outdated(self, lines: list[dict[str, Any]], asked: dict[tuple, Path]) -> list[dict[str, Any]]:
+        """The lines but those for what a file or the checkpoint was before, which leave with their pictures."""
+        holds = [question(line) not in asked or self._holds(line, asked[question(line)]) for line in lines]
+        outdated = [line for line, still in zip(lines, holds, strict=True) if not still]
+        if not outdated:
+            return lines
+        print(
+            f"{self.predictions}: asked for anew, as the file or the checkpoint has changed since: {len(outdated)}",
+            file=sys.stderr,
+        )
+        lines = [line for line, still in zip(lines, holds, strict=True) if still]
+        write_text(self.predictions, "".join(json.dumps(line) + "\n" for line in lines))
+        for line in outdated:
+            if "overlay" in line:
+                (self.predictions.parent / Path(line["overlay"]).name).unlink(missing_ok=True)
+        return lines
+
+    def _holds(self, line: dict[str, Any], path: Path) -> bool:
+        # Lines of earlier versions do not say what they were about.
+        if "sha256" not in line or line.get("checkpoint_sha256") != self.source["checkpoint_sha256"]:
+            return False
+        try:
+            return line["sha256"] == self.digests.file(path)
+        except OSError:  # it is gone or cannot be read: that is said when it is read
+            return False
+
+    def _read(self, path: Path) -> tuple[bytes, str]:
+        """The file's bytes and their digest.
+
+        Raises:
+            RadiographError: there is no such file, or it cannot be read.
+        """
+        if path.is_dir():
+            raise unusable(str(path), "it is a folder that cannot be listed")
+        try:
+            if not path.is_file() or path.stat().st_size > MAX_BYTES:
+                load_radiograph(path)  # it says what is wrong, and reads nothing
+            state, data = path.stat(), path.read_bytes()
+        except OSError as error:
+            raise unusable(str(path), f"it cannot be opened ({error.strerror})") from None
+        return data, self.digests.bytes_read(path, state, data)
 
 
 def question(line: dict[str, Any]) -> tuple:
     """What was asked for a line of the predictions: the radiograph, of which model, in which way."""
     # The lines of `ask_server.py` have no threshold, older ones neither of the last two.
     return line["file"], line["model"], line.get("constrained"), line.get("threshold")
-
-
-def readable(paths: Sequence[Path], windowing: str) -> Iterator[tuple[Path, Image.Image]]:
-    """The radiographs that can be used; what is wrong with the others, or odd about these, goes to standard error."""
-    for path in paths:
-        try:
-            with warnings.catch_warnings(record=True) as notes:
-                warnings.simplefilter("always")
-                radiograph = load_radiograph(path, windowing)
-            for note in notes:
-                tqdm.write(str(note.message), file=sys.stderr)
-            yield path, radiograph
-        except RadiographError as error:
-            tqdm.write(str(error), file=sys.stderr)
-
-
-def files_below(paths: Sequence[Path]) -> Iterator[Path]:
-    """The files themselves and every file below the folders, in order; hidden files are left out."""
-    for path in paths:
-        if path.is_dir():
-            yield from (file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith("."))
-        else:
-            yield path

@@ -3,9 +3,10 @@
     litegpt predict --model_name_or_path outputs/demo/checkpoint --output_dir outputs/predictions \\
         radiograph.dicom more.png folder_of_radiographs
 
-Reads DICOM, PNG and JPEG; from a folder it takes every file below it. Writes `predictions.jsonl`, a line for each
-radiograph, and overlay PNGs. A file that cannot be used is named with the reason, the others are answered; the status
-is 1. The same command resumes where an interrupted run stopped.
+Reads DICOM, PNG and JPEG; from a folder it takes every file below it, also below links. Writes `predictions.jsonl`, a
+line for each radiograph, and overlay PNGs. A file that cannot be used is named with the reason, the others are
+answered; the status is 1. What is no image (DICOMDIR, SR, a PDF, a text) is skipped and named at the end. The same
+command resumes where an interrupted run stopped, and answers anew what has been replaced since.
 
     ... --threshold operating_point     # findings from the thresholds on that calibrate.py chose for the checkpoint
     ... --constrained false             # plain decoding: answers may be malformed
@@ -24,12 +25,13 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from litegpt.common.arguments import parse
-from litegpt.common.files import complete_lines, replacing
-from litegpt.common.overlay import contact_sheet, overlay
+from litegpt.common.files import complete_lines
+from litegpt.common.overlay import contact_sheet, overlay, save
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.inference_scripts.arguments import PredictArguments
-from litegpt.inference_scripts.inbox import answered_and_pending, question, readable
+from litegpt.inference_scripts.inbox import Inbox
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint
+from litegpt.modeling_litegpt.provenance import provenance, recorded_config
 from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
 
 ON_A_CONTACT_SHEET = 8
@@ -52,39 +54,37 @@ def main(args: PredictArguments) -> int:
             constrained=args.constrained,
             threshold=args.threshold,
         )
+        source = provenance(args.model_name_or_path, recorded_config(args.model_name_or_path))
+    source.warn()
     predictions = output_dir / "predictions.jsonl"
-    answered, pending = answered_and_pending(args.radiographs, settings, predictions)
-    failures = 0
+    inbox = Inbox(args.radiographs, settings, source.line(), predictions)
     with predictions.open("a", encoding="utf-8") as file:
-        for start in tqdm(range(0, len(pending), args.batch_size), desc="Radiographs", unit="batch"):
-            paths = pending[start : start + args.batch_size]
-            batch = list(readable(paths, pipe.processor.windowing))
-            failures += len(paths) - len(batch)
-            outputs = pipe([radiograph for _, radiograph in batch], batch_size=args.batch_size) if batch else []
-            for (path, radiograph), output in zip(batch, outputs, strict=True):
-                name = f"{len(answered):05d}_{path.stem}.png"
-                with replacing(output_dir / name) as temporary:
-                    overlay(radiograph, output).save(temporary, format="PNG")
-                size = {"width": radiograph.width, "height": radiograph.height}
-                line = {"file": str(path), **settings, **size, **output, "overlay": name}
-                answered.add(question(line))
+        for start in tqdm(range(0, len(inbox.pending), args.batch_size), desc="Radiographs", unit="batch"):
+            paths = inbox.pending[start : start + args.batch_size]
+            batch = list(inbox.readable(paths, processor.windowing))
+            outputs = pipe([received.picture for received in batch], batch_size=args.batch_size) if batch else []
+            for received, output in zip(batch, outputs, strict=True):
+                line = inbox.answer(received, output)
+                line["overlay"] = f"{inbox.next_number:05d}_{received.path.stem}.png"
+                inbox.next_number += 1
+                save(overlay(received.picture, line, processor.score_thresholds), output_dir / line["overlay"])
                 file.write(json.dumps(line) + "\n")
             file.flush()
     if args.contact_sheet is not None:
         write_contact_sheet(output_dir, complete_lines(predictions), Path(args.contact_sheet))
-    print(f"{predictions}: {len(answered)} radiographs answered; {failures} could not be used")
-    return 1 if failures or not answered else 0
+    print(inbox.summary())
+    return inbox.status
 
 
 def write_contact_sheet(output_dir: Path, lines: Iterable[dict[str, Any]], path: Path) -> None:
     """The first overlays that have findings, side by side in one picture; none is made where no line has any."""
-    chosen = list(islice((line["overlay"] for line in lines if line["findings"]), ON_A_CONTACT_SHEET))
+    # The lines of `ask_server.py` have none.
+    drawn = (line["overlay"] for line in lines if line["findings"] and "overlay" in line)
+    chosen = list(islice(drawn, ON_A_CONTACT_SHEET))
     if not chosen:
         print(f"{path} is not written: no answer has findings.", file=sys.stderr)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        contact_sheet([Image.open(output_dir / name) for name in chosen]).save(temporary, format="PNG")
+    save(contact_sheet([Image.open(output_dir / name) for name in chosen]), path)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from PIL import Image
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
-from litegpt.common.files import replacing, write_text
-from litegpt.common.overlay import contact_sheet, panel
+from litegpt.common.files import write_text
+from litegpt.common.overlay import contact_sheet, panel, save
 from litegpt.evaluation_scripts.figures import task_statistics
 from litegpt.evaluation_scripts.predictions import answer_lines
 from litegpt.evaluation_scripts.questions import label_names, question, true_answer
@@ -125,8 +125,7 @@ class ValidationAnswers(TrainerCallback):
         picture = self._picture(lines)
         try:
             write_text(path.with_suffix(".jsonl"), text)
-            with replacing(path.with_suffix(".png")) as temporary:
-                picture.save(temporary, format="PNG")
+            save(picture, path.with_suffix(".png"))
         except OSError as error:  # no reason to end a run
             print(f"The answers of step {step} could not be written: {error}")
         for callback in self.trainer.callback_handler.callbacks:

@@ -1,6 +1,7 @@
 """The client against a tiny stand-in for an OpenAI-compatible server; `tests/serving` has the real one."""
 
 import base64
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -9,11 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
 from litegpt.command import main
 from litegpt.common.files import complete_lines
+from litegpt.modeling_litegpt.provenance import UNTRAINED
 from litegpt.processing.box_scores import BoxProbabilities, box_score
 from litegpt.processing.processing_litegpt import LiteGPTProcessor
 from litegpt.processing.radiograph import load_radiograph
@@ -137,8 +140,20 @@ def test_boxes_are_in_pixels_of_the_radiograph_and_scores_from_the_servers_proba
     assert status == 0 and len(lines) == 1
     assert lines[0] == {
         "file": str(pictures / "0.png"),
+        "sha256": hashlib.sha256((pictures / "0.png").read_bytes()).hexdigest(),
+        "sop_instance_uid": None,
+        "series_instance_uid": None,
+        "study_instance_uid": None,
+        "view": None,
+        "laterality": None,
         "model": lines[0]["model"],
         "constrained": True,
+        "checkpoint": lines[0]["checkpoint"],
+        "checkpoint_sha256": lines[0]["checkpoint_sha256"],
+        "trained_on": [],
+        "caution": UNTRAINED,
+        "not_for_diagnosis": True,
+        "warnings": list(load_radiograph(pictures / "0.png").info["warnings"]),  # it is black
         "width": 200,
         "height": 100,
         # Half of its finding, its label and each coordinate: that far the server is sure.
@@ -167,13 +182,36 @@ def test_the_request_is_greedy_and_asks_in_the_checkpoints_words(server, ask, pi
 
 def test_a_dicoms_pixels_are_sent_exactly_and_no_tag_of_it(ask, phantom_release):
     dicom = sorted((phantom_release / "test").iterdir())[0]
+    tags = pydicom.dcmread(dicom, stop_before_pixels=True)
     sent = []
     with running(lambda task, picture: sent.append(picture.copy()) or DIAGNOSES) as server:
         status, lines = ask(server.url, dicom)
     assert status == 0 and lines[0]["width"] == 128
+    assert lines[0]["sop_instance_uid"] == tags.SOPInstanceUID and tags.SOPInstanceUID not in str(server.requests)
     for picture in sent:
         assert picture.mode == "L" and not picture.info
         np.testing.assert_array_equal(np.asarray(picture), np.asarray(load_radiograph(dicom)))
+
+
+def test_a_radiograph_that_is_stored_turned_is_sent_upright_and_its_boxes_come_back_as_given(
+    ask, phantom_release, tmp_path
+):
+    dataset = pydicom.dcmread(sorted((phantom_release / "test").iterdir())[0])
+    dataset.PatientOrientation, dataset.ViewPosition = ["R", "H"], "AP"  # upside down
+    dataset.save_as(tmp_path / "turned.dcm")
+    sent = []
+
+    def answer(task, picture):
+        sent.append(picture.copy())
+        return FINDINGS if task == "identify" else DIAGNOSES
+
+    with running(answer) as server:
+        _, lines = ask(server.url, tmp_path / "turned.dcm")
+    given = load_radiograph(tmp_path / "turned.dcm")
+    assert given.info["turn"] == Image.Transpose.ROTATE_180
+    np.testing.assert_array_equal(np.asarray(sent[0]), np.asarray(given)[::-1, ::-1])
+    assert lines[0]["findings"][0]["box"] == {"xmin": 90, "ymin": 77, "xmax": 115, "ymax": 102}  # of 128 x 128
+    assert lines[0]["warnings"] == list(given.info["warnings"])
 
 
 def test_an_answer_that_cannot_be_parsed_has_its_reason(ask, pictures):
@@ -234,6 +272,13 @@ def test_unusable_files_are_named_and_nothing_is_asked_twice(server, ask, pictur
     del server.requests[:]
     status, lines = ask(server.url, pictures)
     assert status == 0 and len(lines) == 7 and len(server.requests) == 2
+
+
+def test_a_replaced_file_is_asked_about_anew(server, ask, pictures):
+    ask(server.url, pictures / "0.png", pictures / "1.png")
+    Image.new("L", (300, 90)).save(pictures / "0.png")
+    _, lines = ask(server.url, pictures / "0.png", pictures / "1.png")
+    assert [(line["file"][-5:], line["width"]) for line in lines] == [("1.png", 200), ("0.png", 300)]
 
 
 def test_a_refusal_stops_with_the_servers_reason_and_keeps_what_was_answered(server, ask, pictures, tmp_path):

@@ -1,24 +1,15 @@
+import json
+import shutil
+
+import pydicom
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
+from pydicom.data import get_testdata_file
 
 from litegpt.command import main
 from litegpt.common.files import complete_lines
-from litegpt.common.overlay import overlay
-
-OUTPUT = {
-    "findings": [{"label": "ILD", "score": 0.5, "box": {"xmin": 20, "ymin": 50, "xmax": 100, "ymax": 90}}],
-    "diagnoses": [{"label": "COPD", "score": 0.9}],
-    "malformed": {"identify": None, "vqa": None},
-}
-
-
-def test_overlay_draws_the_box_where_the_finding_is():
-    picture = overlay(Image.new("L", (200, 100)), OUTPUT)
-    assert picture.width == 1024  # the shorter side is enlarged to 512 pixels
-    scale = picture.width / 200
-    edge, inside = picture.getpixel((20 * scale + 1, 70 * scale)), picture.getpixel((60 * scale, 70 * scale))
-    assert edge != (0, 0, 0) and inside == (0, 0, 0)
-    assert picture.height > 512 and picture.crop((0, 512, 1024, picture.height)).getbbox()  # the diagnoses below it
+from litegpt.common.overlay import is_drawn
+from litegpt.modeling_litegpt.provenance import SYNTHETIC, UNTRAINED
 
 
 def test_folders_and_files_are_answered_and_unusable_ones_named(tiny_checkpoint, phantom_release, tmp_path, capsys):
@@ -53,6 +44,118 @@ def test_folders_and_files_are_answered_and_unusable_ones_named(tiny_checkpoint,
     path.write_text("".join(lines[:2]) + lines[2][:30])
     assert main(["predict", *options, str(dicom)]) == 0
     assert complete_lines(path) == results
+
+
+@pytest.fixture
+def predict(tiny_checkpoint, tmp_path):
+    """Runs the program; returns its status and the lines of its output."""
+
+    def run(*radiographs, output_dir=tmp_path / "out", checkpoint=tiny_checkpoint):
+        options = ["--model_name_or_path", str(checkpoint), "--output_dir", str(output_dir)]
+        status = main(["predict", *options, *map(str, radiographs)])
+        return status, complete_lines(output_dir / "predictions.jsonl")
+
+    return run
+
+
+def test_a_replaced_file_is_answered_anew_and_its_old_answer_is_gone(predict, tmp_path, capsys):
+    for name, width in (("a", 80), ("b", 90)):
+        Image.new("L", (width, 60), 90).save(tmp_path / f"{name}.png")
+    _, before = predict(tmp_path / "a.png", tmp_path / "b.png")
+    Image.new("L", (70, 60), 90).save(tmp_path / "a.png")
+    status, lines = predict(tmp_path / "a.png", tmp_path / "b.png")
+    assert status == 0 and [(line["file"][-5:], line["width"]) for line in lines] == [("b.png", 90), ("a.png", 70)]
+    assert lines[0] == before[1] and lines[1]["sha256"] != before[0]["sha256"]
+    pictures = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
+    assert pictures == sorted(line["overlay"] for line in lines)
+    assert "the file or the checkpoint has changed since: 1" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_is_calibrated_in_its_place_is_asked_anew(predict, tiny_checkpoint, tmp_path):
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(tiny_checkpoint, checkpoint)
+    Image.new("L", (80, 60), 90).save(tmp_path / "a.png")
+    _, (before,) = predict(tmp_path / "a.png", checkpoint=checkpoint)
+    settings = json.loads((checkpoint / "processor_config.json").read_text())
+    settings["score_temperatures"] = dict.fromkeys(settings["score_temperatures"], 9.0)
+    (checkpoint / "processor_config.json").write_text(json.dumps(settings))
+    _, (after,) = predict(tmp_path / "a.png", checkpoint=checkpoint)
+    assert after["probabilities"] != before["probabilities"]
+
+
+def test_pictures_of_runs_into_the_inbox_itself_are_not_answered(predict, tmp_path, capsys):
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    Image.new("L", (80, 60), 90).save(inbox / "a.png")
+    for output_dir in (inbox, inbox / "out", inbox, inbox / "out", inbox / "later"):
+        status, lines = predict(inbox, output_dir=output_dir)
+        assert status == 0 and [line["file"] for line in lines] == [str(inbox / "a.png")]
+    assert "pictures with answers drawn on them (2)" in capsys.readouterr().out
+    drawn = inbox / "out" / lines[0]["overlay"]
+    assert is_drawn(drawn.read_bytes())
+    drawn.rename(inbox / "renamed.png")  # no list names it, it says so itself
+    assert predict(inbox, output_dir=tmp_path / "elsewhere")[0] == 0
+    assert "pictures with answers drawn on them (3)" in capsys.readouterr().out
+
+
+def test_a_study_folder_is_answered_though_it_holds_more_than_images(predict, phantom_release, tmp_path, capsys):
+    study = tmp_path / "study"
+    study.mkdir()
+    radiograph = sorted((phantom_release / "test").iterdir())[0]
+    shutil.copy(radiograph, study / "IM1")
+    shutil.copy(get_testdata_file("DICOMDIR"), study / "DICOMDIR")
+    shutil.copy(get_testdata_file("test-SR.dcm"), study / "SR1.dcm")
+    (study / "README.TXT").write_text("How to start the viewer")
+    status, lines = predict(study)
+    assert status == 0 and [line["file"] for line in lines] == [str(study / "IM1")]
+    tags = pydicom.dcmread(radiograph, stop_before_pixels=True)
+    assert lines[0]["sop_instance_uid"] == tags.SOPInstanceUID and lines[0]["view"] == tags.get("ViewPosition")
+    output = capsys.readouterr().out
+    assert "1 radiographs answered; 0 could not be used; 3 skipped, which are no radiographs" in output
+    assert all(name in output for name in ("DICOMDIR", "Comprehensive SR (1)", "SR1.dcm", "README.TXT"))
+    # A damaged radiograph is no such file.
+    (study / "IM2").write_bytes(radiograph.read_bytes()[:3000])
+    assert predict(study)[0] == 1 and "IM2: " in capsys.readouterr().err
+
+
+def test_what_is_doubtful_stands_in_the_line_and_on_the_picture(predict, phantom_release, tmp_path, monkeypatch):
+    dataset = pydicom.dcmread(sorted((phantom_release / "test").iterdir())[0])
+    dataset.ViewPosition = "LL"
+    dataset.save_as(tmp_path / "lateral.dcm")
+    written, draw_text = [], ImageDraw.ImageDraw.text
+
+    def recording(self, xy, text, *args, **kwargs):
+        written.append(text)
+        return draw_text(self, xy, text, *args, **kwargs)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", recording)
+    _, (line,) = predict(tmp_path / "lateral.dcm")
+    assert any("LL" in warning for warning in line["warnings"])
+    assert all(warning in " ".join("".join(written).split()) for warning in line["warnings"])
+
+
+def test_nothing_but_other_files_is_no_success(predict, tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing to see")
+    assert predict(tmp_path / "notes.txt") == (1, [])
+
+
+def test_each_answer_says_whose_it_is_and_the_terminal_once_what_it_is_worth(
+    predict, tiny_checkpoint, phantom_release, tmp_path, capsys
+):
+    phantoms = sorted((phantom_release / "test").iterdir())[:2]
+    _, lines = predict(*phantoms)
+    assert {line["caution"] for line in lines} == {UNTRAINED} and capsys.readouterr().err.count(UNTRAINED) == 1
+
+    checkpoint = tmp_path / "acme" / "litegpt"
+    shutil.copytree(tiny_checkpoint, checkpoint)
+    config = json.loads((checkpoint / "config.json").read_text())
+    entry = {"data_set": {"name": "Phantoms in VinDr-CXR's layout"}, "tasks": ["identify"], "radiographs": 2}
+    (checkpoint / "config.json").write_text(json.dumps({**config, "training_record": [entry]}))
+    _, lines = predict(*phantoms, checkpoint=checkpoint, output_dir=tmp_path / "second")
+    assert capsys.readouterr().err.count(SYNTHETIC) == 1
+    for line in lines:
+        assert line["checkpoint"] == "acme/litegpt" and line["trained_on"] == ["Phantoms in VinDr-CXR's layout"]
+        assert line["caution"] == SYNTHETIC and line["not_for_diagnosis"] is True
 
 
 def test_settings_reach_the_answers_and_other_settings_are_answered_anew(tiny_checkpoint, tmp_path):

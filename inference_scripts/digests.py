@@ -1,0 +1,76 @@
+"""SHA-256 of files, computed once for each state of a file.
+
+    digests = Digests(Path("outputs/predictions/digests.jsonl"))
+    digests.file(Path("a.dicom"))              # "9f86d081884c7d65...": read and hashed
+    digests.file(Path("a.dicom"))              # the same: its size and times have not changed, nothing is read
+    digests.checkpoint("outputs/demo/checkpoint")
+
+A digest is kept with the file's size, its time of modification and its time of change, which a system gives anew to a
+file that is written, copied over or renamed. So 18,000 radiographs of 10 MB are hashed as they are answered, and a
+run that resumes asks the system for their times alone. Who deletes `digests.jsonl` waits for one more reading.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from litegpt.common.files import complete_lines
+
+CHECKPOINT_FILES = ("config.json", "adapter_config.json", "processor_config.json", "*.safetensors")
+
+
+class Digests:
+    """Digests by file, which `path` keeps: a JSON line for each; of one file's lines the last holds."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.known = {line["file"]: line for line in complete_lines(path)}
+
+    def file(self, file: Path) -> str:
+        """The file's digest in hexadecimal.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        state = file.stat()  # before it is read: a file that changes meanwhile is hashed again
+        if self._is_known(file, state):
+            return self.known[str(file)]["sha256"]
+        digest = hashlib.sha256()
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 20):
+                digest.update(block)
+        return self._keep(file, state, digest.hexdigest())
+
+    def bytes_read(self, file: Path, state: os.stat_result, data: bytes) -> str:
+        """The digest of what was just read from a file, so that it need not be read again.
+
+        Args:
+            state: the file's, from before it was read.
+        """
+        return self._keep(file, state, hashlib.sha256(data).hexdigest())
+
+    def checkpoint(self, name: str) -> str | None:
+        """One digest of all that makes a checkpoint's answers; None of a repository on the Hub, which is no folder."""
+        folder = Path(name)
+        if not folder.is_dir():
+            return None
+        files = sorted(file for pattern in CHECKPOINT_FILES for file in folder.glob(pattern))
+        digests = {file.name: self.file(file) for file in files}
+        return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+
+    def _is_known(self, file: Path, state: os.stat_result) -> bool:
+        line = self.known.get(str(file))
+        return line is not None and all(line[name] == value for name, value in _times(state).items())
+
+    def _keep(self, file: Path, state: os.stat_result, digest: str) -> str:
+        line = {"file": str(file), "sha256": digest, **_times(state)}
+        if line != self.known.get(str(file)):
+            self.known[str(file)] = line
+            with self.path.open("a", encoding="utf-8") as kept:
+                kept.write(json.dumps(line) + "\n")
+        return digest
+
+
+def _times(state: os.stat_result) -> dict[str, int]:
+    return {"bytes": state.st_size, "modified_ns": state.st_mtime_ns, "changed_ns": state.st_ctime_ns}

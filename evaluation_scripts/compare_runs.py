@@ -3,7 +3,8 @@
     litegpt compare --runs outputs/demo outputs/other --output outputs/comparison.json
 
 For each headline figure: run A, run B, the difference B - A with its 95 % interval (paired bootstrap) and a two-sided
-p value (paired permutation test). Data and split are those that the runs' settings name, unless they are given.
+p value (paired permutation test), both by patient where the rows tell patients. Data and split are those that the
+runs' settings name, unless they are given.
 """
 
 import json
@@ -16,7 +17,7 @@ from litegpt.common.files import complete_lines, write_text
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.rows import load_rows
 from litegpt.evaluation_scripts.arguments import ComparisonArguments
-from litegpt.evaluation_scripts.figures import headline_figures, nested, task_statistics
+from litegpt.evaluation_scripts.figures import headline_figures, nested, row_patients, task_statistics
 from litegpt.evaluation_scripts.questions import label_names, question
 from litegpt.metrics.intervals import Comparison, Name, paired_comparison
 
@@ -75,7 +76,10 @@ def compare_runs(args: ComparisonArguments) -> dict[str, Any]:
         for task in tasks
     ]
     figures = paired_comparison(
-        partial(headline_figures, statistics), len(truths), num_permutations=args.num_permutations
+        partial(headline_figures, statistics, by_label=True),
+        len(truths),
+        num_permutations=args.num_permutations,
+        patients=row_patients(truths),
     )
     return {
         "a": args.runs[0],

@@ -7,11 +7,17 @@ Writes `predictions.jsonl` (one line an image and task; an interrupted run resum
 `metrics.json`, `report.md` and `report.html`. Decoding is greedy, and constrained to answers with the checkpoint's own
 labels (`--constrained false`: plain). There are three controls: every image is given the answer to another one, drawn
 at random; the answer to a black image; and those to images of noise (`controls.jsonl` has them).
+
+The reports and `metrics.json` name checkpoint and data, and have no path of this machine in them.
 """
 
 import functools
 import json
+import platform
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -27,7 +33,9 @@ from litegpt.evaluation_scripts.questions import label_names
 from litegpt.evaluation_scripts.reports.html import html_report
 from litegpt.evaluation_scripts.reports.sections import write_report
 from litegpt.evaluation_scripts.scoring import Calibration, score_predictions
+from litegpt.metrics.intervals import NUM_RESAMPLES, SEED, patient_numbers
 from litegpt.modeling_litegpt.checkpoints import load_processor
+from litegpt.modeling_litegpt.provenance import provenance, recorded_config
 from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
 from litegpt.processing.processing_litegpt import LiteGPTProcessor
 
@@ -40,6 +48,8 @@ def main(args: EvaluationArguments) -> None:
         rows = load_rows(args.data_dir, args.split, args.cache_dir, args.num_proc)
         data_set = data_set_facts(args.data_dir)
         processor = load_processor(args.model_name_or_path)
+        source = provenance(args.model_name_or_path, recorded_config(args.model_name_or_path))
+    source.warn()
     split = args.split
     if args.with_findings_only:
         rows = rows.select([index for index, findings in enumerate(rows["findings"]) if findings])
@@ -70,11 +80,30 @@ def main(args: EvaluationArguments) -> None:
     # For the model card: what was measured on what, and that the figures are of these weights.
     metrics["data_set"] = {**data_set, "split": split, "radiographs": len(rows)}
     metrics["weights"] = weights_sha256(args.model_name_or_path)
+    names = (source.checkpoint, Path(args.data_dir).resolve().name)
+    metrics["run"] = {**source.line(), "constrained": args.constrained, **versions()}
+    metrics["bootstrap"] = bootstrap_facts(rows)
     write_text(output_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    names = (args.model_name_or_path, args.data_dir)
     write_text(output_dir / "report.md", write_report(metrics, *names))
     write_text(output_dir / "report.html", html_report(metrics, predictions, rows, *names))
+    doubtful = {line["image_id"] for line in predictions if line.get("warnings")}
+    if doubtful:
+        print(f"{len(doubtful)} of {len(rows)} radiographs are doubtful; why, predictions.jsonl says (`warnings`).")
     print(f"{output_dir / 'report.md'}: Finding F1 {metrics['finding_f1']}, Acc@IoU {metrics['accuracy_at_iou']}")
+
+
+def versions() -> dict[str, str]:
+    """The date, and the releases that an answer can depend on."""
+    packages = {name: version(name) for name in ("litegpt", "transformers", "torch")}
+    return {"date": date.today().isoformat(), **packages, "python": platform.python_version()}
+
+
+def bootstrap_facts(rows: Dataset) -> dict[str, Any]:
+    """How the intervals were made; where the rows tell no patients, `unit` is "radiograph" and `patients` None."""
+    names = rows["patient_id"][:] if "patient_id" in rows.column_names else []
+    patients = len(np.unique(patient_numbers(names))) if any(names) else None
+    unit = "radiograph" if patients is None else "patient"
+    return {"resamples": NUM_RESAMPLES, "seed": SEED, "unit": unit, "patients": patients}
 
 
 def control_images(processor: LiteGPTProcessor) -> Dataset:

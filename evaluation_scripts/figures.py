@@ -7,6 +7,7 @@ radiographs and the two sides of a paired test are such rows. The definitions ar
     statistics = [task_statistics(asked, answers[asked.task], labels, UNCALIBRATED) for asked in questions]
     figures = headline_figures(statistics, np.ones((1, num_images)))  # each image once
     figures["accuracy_at_iou", "0.4"]  # array([0.63]), a number a row of weights
+    headline_figures(statistics, weights, by_label=True)["map", "0.4"]  # (rows, labels), what mAP is the mean of
     nested(row_figures(figures))  # {"accuracy_at_iou": {"0.4": 0.63, ...}, ...}, as in metrics.json
 """
 
@@ -29,12 +30,12 @@ from litegpt.metrics.boxes import (
     BestOverlaps,
     Matches,
     accuracy_at_iou,
+    average_precision,
     best_overlaps,
     froc_sensitivities,
     match,
-    mean_average_precision,
 )
-from litegpt.metrics.intervals import Figures, Name
+from litegpt.metrics.intervals import Figures, Name, patient_numbers
 from litegpt.metrics.labels import LabelSets, finding_f1, micro_f1, read_labels
 from litegpt.metrics.probabilities import auroc, expected_calibration_error, reliability
 from litegpt.metrics.ratios import macro_mean, number_or_none, ratio
@@ -116,7 +117,7 @@ class FindingStatistics(TaskStatistics):
     finding_probability: np.ndarray | None
 
     def figures(self, weights: np.ndarray) -> Figures:
-        """(rows, known) weights -> the figures of each row."""
+        """(rows, known) weights -> the figures of each row, mAP as (rows, labels): the AP of each label."""
         froc = froc_sensitivities(self.matches[RIGHT], len(self.images), weights=weights)
         finding_auroc = np.full(len(weights), np.nan)
         if self.finding_probability is not None:
@@ -125,7 +126,7 @@ class FindingStatistics(TaskStatistics):
             ("finding_f1",): finding_f1(self.label_sets, weights),
             ("micro_f1", self.task): micro_f1(self.label_sets, weights),
             **{("accuracy_at_iou", str(t)): accuracy_at_iou(self.overlaps, t, weights) for t in ACCURACY_THRESHOLDS},
-            **{("map", key): mean_average_precision(matches, weights) for key, matches in self.matches.items()},
+            **{("map", key): _label_precisions(matches, weights) for key, matches in self.matches.items()},
             ("froc", "mean"): froc.mean(-1),
             **{("froc", "sensitivity", f"{n:g}"): froc[:, i] for i, n in enumerate(FALSE_POSITIVES)},
             ("finding_auroc",): finding_auroc,
@@ -146,7 +147,7 @@ class DiagnosisStatistics(TaskStatistics):
     probabilities: np.ndarray | None
 
     def figures(self, weights: np.ndarray) -> Figures:
-        """(rows, known) weights -> the figures of each row. A label without an AUROC is left out of its row's mean."""
+        """(rows, known) weights -> the figures of each row, the mean AUROC as (rows, labels): that of each label."""
         names = self.label_sets.labels
         areas = np.full((len(weights), len(names)), np.nan)
         if self.probabilities is not None:
@@ -154,7 +155,7 @@ class DiagnosisStatistics(TaskStatistics):
         return {
             ("vqa_finding_f1",): finding_f1(self.label_sets, weights),
             ("micro_f1", self.task): micro_f1(self.label_sets, weights),
-            ("auroc", "macro"): macro_mean(areas),
+            ("auroc", "macro"): areas,
             **{("auroc", name): areas[:, i] for i, name in enumerate(names)},
             **{("ece", "diagnoses", when): self.calibration_error(when, weights) for when in ("before", "after")},
         }
@@ -235,6 +236,12 @@ def _shared(asked: Question, answers: Sequence[dict[str, Any]], labels: dict[str
     }
 
 
+def _label_precisions(matches: Matches, weights: np.ndarray) -> np.ndarray:
+    """(rows, labels) average precision of the labels that have a true box, NaN where a row lacks it."""
+    values = list(average_precision(matches, weights).values())
+    return np.array(values).reshape(-1, len(weights)).T
+
+
 def _confidences(scores: np.ndarray, temperature: float) -> dict[str, np.ndarray]:
     """Scores with the temperature taken out, and as they are."""
     scores = np.clip(scores, 0, 1)  # a mean of float32 may lie 1e-7 above one
@@ -244,14 +251,18 @@ def _confidences(scores: np.ndarray, temperature: float) -> dict[str, np.ndarray
 # --- Figures ---------------------------------------------------------------------------------------------------------
 
 
-def headline_figures(statistics: Sequence[FindingStatistics | DiagnosisStatistics], weights: np.ndarray) -> Figures:
+def headline_figures(
+    statistics: Sequence[FindingStatistics | DiagnosisStatistics], weights: np.ndarray, by_label: bool = False
+) -> Figures:
     """The headline figures of all tasks; where two tasks have the same one, it is the later task's.
 
     Args:
         weights: (rows, images) how often each image counts.
+        by_label: gives means over labels as what they are the mean of, for `litegpt.metrics.intervals`.
 
     Returns:
-        Of each row a number, NaN where it cannot be computed.
+        Of each row a number, NaN where it cannot be computed; a label that a row lacks is left out of its row's mean.
+        With `by_label` mAP and the mean AUROC are (rows, labels), NaN where a row lacks a label.
     """
     figures: Figures = {}
     malformed = np.zeros(len(weights))
@@ -259,7 +270,19 @@ def headline_figures(statistics: Sequence[FindingStatistics | DiagnosisStatistic
         figures |= statistic.figures(weights[:, statistic.images])
         malformed += weights @ statistic.malformed
     figures["malformed",] = ratio(malformed, len(statistics) * weights.sum(-1))
-    return figures
+    if by_label:
+        return figures
+    return {name: macro_mean(values) if values.ndim == 2 else values for name, values in figures.items()}
+
+
+def row_patients(rows: Sequence[dict[str, Any]]) -> np.ndarray | None:
+    """(rows,) the number of each row's patient, for intervals by patient; None where no patient has two rows.
+
+    Args:
+        rows: with the column `patient_id` if the data set declares it; "" is an unknown patient.
+    """
+    numbers = patient_numbers([row.get("patient_id") or "" for row in rows])
+    return numbers if numbers.max() + 1 < len(rows) else None
 
 
 def row_figures(figures: Figures, row: int = 0) -> dict[Name, float | None]:

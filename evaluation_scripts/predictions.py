@@ -9,6 +9,7 @@ list; those that `path` already has are not asked for again.
 """
 
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,9 @@ def predict(
     }
     if any(pending.values()):
         asked = load_pipeline(args, rows) if pipe is None else pipe()
-    with path.open("a", encoding="utf-8") as file:
+    # A doubt about a picture stands in its line; on the terminal it would name no radiograph.
+    with path.open("a", encoding="utf-8") as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="the given image: ", category=UserWarning)
         # A task at a time: the answers of one are of similar length, so a batch waits less for its longest.
         for task in (task for task in args.tasks if pending[task]):
             lines = answer_lines(
@@ -100,7 +103,10 @@ def answer_lines(
 
 
 def prediction_line(image_id: str, task: str, output: dict[str, Any], finding_labels: list[str]) -> dict[str, Any]:
-    """The pipeline's output for one task; boxes are xyxy in [0, 1], exactly as the answer states them."""
+    """The pipeline's output for one task; boxes are xyxy in [0, 1], exactly as the answer states them.
+
+    What is doubtful about the picture stands in `warnings`, where there is anything.
+    """
     text, malformed = output["answers"][task], output["malformed"][task]
     kind = TASKS[task].kind
     named = output[kind.output]
@@ -117,6 +123,7 @@ def prediction_line(image_id: str, task: str, output: dict[str, Any], finding_la
         kind.output: named,
         "probabilities": output["probabilities"][task],
         "malformed": malformed,
+        **({"warnings": output["warnings"]} if output.get("warnings") else {}),
     }
 
 

@@ -6,6 +6,7 @@ and each task's scores with groups and curves. All are computed by `litegpt.metr
     metrics = score_predictions(lines, rows, ["identify", "vqa"], label_names(dataset))
     metrics["accuracy_at_iou"]["0.4"], metrics["intervals"]["accuracy_at_iou"]["0.4"]  # 0.63, [0.58, 0.67]
     metrics["identify"]["classification"]["per_class"]["Cardiomegaly"]["f1"]
+    metrics["identify"]["decisions"]["Finding"]["sensitivity"], metrics["identify"]["decisions"]["Finding"]["ppv"]
 """
 
 from collections import Counter
@@ -19,10 +20,12 @@ from litegpt.evaluation_scripts.controls import control_scores, shuffled_control
 from litegpt.evaluation_scripts.figures import (
     RIGHT,
     UNCALIBRATED,
+    DiagnosisStatistics,
     FindingStatistics,
     all_headline_figures,
     headline_figures,
     row_figures,
+    row_patients,
     task_statistics,
 )
 from litegpt.evaluation_scripts.groups import group_figures
@@ -30,6 +33,7 @@ from litegpt.evaluation_scripts.questions import by_task, question
 from litegpt.evaluation_scripts.task_scores import score_texts, task_scores
 from litegpt.metrics.boxes import Matches, box_counts, froc_curve, precision_recall_curve
 from litegpt.metrics.intervals import bootstrap_intervals
+from litegpt.metrics.labels import decisions
 
 CURVE_POINTS = 100
 
@@ -54,8 +58,9 @@ def score_predictions(
     On top the headline figures: `finding_f1` (F1 of the class Finding; of the diagnoses `vqa_finding_f1`), `micro_f1`
     of each task, `accuracy_at_iou` (all true boxes), `map`, `froc` (at IoU 0.4), `auroc` (diagnoses), `finding_auroc`
     (1 - P(No finding) of the findings' task), `ece` with the temperature taken out (before) and as the answers state
-    it (after), and `malformed`, a share of all answers. `intervals` has their 95 % intervals, `controls` the same
-    figures of models that are blind to the image, and each task its scores. None stands for what cannot be computed.
+    it (after), and `malformed`, a share of all answers. `intervals` has their 95 % intervals, by patient where the
+    rows tell patients, `controls` the same figures of models that are blind to the image, and each task its scores.
+    None stands for what cannot be computed.
 
     Args:
         predictions: lines of the predictions file, for each task in the order of the rows.
@@ -75,7 +80,9 @@ def score_predictions(
     statistics = [task_statistics(asked, answers[asked.task], labels, temperatures) for asked in questions]
     figures = partial(headline_figures, statistics)
     metrics = all_headline_figures(row_figures(figures(np.ones((1, len(rows))))))
-    metrics["intervals"] = all_headline_figures(bootstrap_intervals(figures, len(rows)))
+    by_label = partial(headline_figures, statistics, by_label=True)
+    intervals = bootstrap_intervals(by_label, len(rows), patients=row_patients(rows))
+    metrics["intervals"] = all_headline_figures(intervals)
     metrics["controls"] = {"shuffled": shuffled_control(questions, answers, labels, temperatures)}
     for name, lines in (controls or {}).items():
         control_answers = by_task(lines, tasks)
@@ -91,8 +98,13 @@ def score_predictions(
         scores["identical"] = {"share": max(texts.values()) / len(rows), "distinct": len(texts)}
         scores["groups"], scores["groups_left_out"] = group_figures(statistic, rows)
         scores["reliability"] = statistic.reliability()
+        scores["decisions"] = task_decisions(statistic, thresholds)
         if isinstance(statistic, FindingStatistics):
             scores["curves"] = curves(statistic.matches[RIGHT], num_images)
+            # Beyond it the FROC keeps its last sensitivity: there are no more boxes.
+            scores["froc_measured_to"] = {
+                key: measured_to(matches, num_images) for key, matches in statistic.matches.items()
+            }
             scores["operating_points"] = operating_points(statistic.matches[RIGHT], num_images, thresholds)
         metrics[asked.task] = scores
     return metrics
@@ -131,6 +143,49 @@ def operating_points(matches: Matches, num_images: int, thresholds: dict[str, fl
             "num_boxes": num_boxes,
         }
     return result
+
+
+def measured_to(matches: Matches, num_images: int) -> float:
+    """False positives an image that all answered boxes together have: where the FROC's curve ends."""
+    return float(np.count_nonzero(~matches.is_true) / num_images)
+
+
+# --- Decisions -------------------------------------------------------------------------------------------------------
+
+
+def task_decisions(
+    statistic: FindingStatistics | DiagnosisStatistics, thresholds: dict[str, float]
+) -> dict[str, dict[str, Any]]:
+    """Sensitivity, specificity, PPV and NPV with their four counts, of "Finding" and of each label, an image each.
+
+    An image is said to have a finding from one box of its label on whose score is at least the label's threshold (all
+    boxes where the checkpoint has no thresholds), and a diagnosis if the answer names it. It is said to have "Finding"
+    where it has any of the labels. A malformed answer names no label, and of "Finding" it says what is wrong.
+    """
+    sets = statistic.label_sets
+    if isinstance(statistic, FindingStatistics):
+        says = kept_labels(statistic, thresholds)
+        says_finding = np.where(sets.is_malformed, ~sets.has_finding, says.any(1))
+    else:
+        says, says_finding = sets.named, sets.says_finding
+    return {
+        "Finding": decisions(says_finding, sets.has_finding),
+        **{name: decisions(says[:, column], sets.true[:, column]) for column, name in enumerate(sets.labels)},
+    }
+
+
+def kept_labels(statistic: FindingStatistics, thresholds: dict[str, float]) -> np.ndarray:
+    """(images, labels) bool, whether an answer has a box of the label with at least its threshold."""
+    labels, matches = statistic.label_sets.labels, statistic.matches[RIGHT]
+    columns = {label: column for column, label in enumerate(labels)}
+    says = np.zeros((len(statistic.images), len(labels)), dtype=bool)
+    for image, label, score in zip(matches.image.tolist(), matches.label.tolist(), matches.score, strict=True):
+        if score >= thresholds.get(label, 0.0):
+            says[image, columns[label]] = True
+    return says
+
+
+# --- Points of curves ------------------------------------------------------------------------------------------------
 
 
 def curve_points(x: np.ndarray, y: np.ndarray) -> list[list[float]]:

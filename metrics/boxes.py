@@ -351,7 +351,8 @@ def mean_average_precision(matches: Matches, weights: np.ndarray | None = None) 
 
     Returns:
         A float, (resamples,) for weights of that shape. A label whose true boxes have no weight in a resample is left
-        out of that resample's mean; NaN where no label is left.
+        out of that resample's mean, as if the images were really repeated; NaN where no label is left. For an interval
+        see `intervals.means_over_the_same_labels`.
     """
     shape = (len(weights),) if np.ndim(weights) == 2 else ()
     return macro_mean(np.array(list(average_precision(matches, weights).values())).reshape(-1, *shape).T)

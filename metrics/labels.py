@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from litegpt.metrics.ratios import number_or_rows, ratio, weight_rows
+from litegpt.metrics.ratios import macro_mean, number_or_none, number_or_rows, ratio, weight_rows
 
 
 class LabelSets(NamedTuple):
@@ -100,10 +100,12 @@ def classification_scores(sets: LabelSets) -> dict[str, Any]:
     """All scores of `metrics/finding_classification`; each is {"precision", "recall", "f1", "support"}.
 
     Returns:
-        "finding", "no_finding", "per_class" by label, "micro", "macro", "weighted", "samples", "num_images",
-        "num_empty_predictions". A value is 0 where its denominator is 0.
+        "finding", "no_finding", "per_class" by label, "micro", "macro", "macro_present", "weighted", "samples",
+        "num_images", "num_empty_predictions". A value is 0 where its denominator is 0: so a label that no image has
+        pulls "macro" down. "macro_present" is the mean over the labels that an image has, "labels" their number; its
+        scores are None where there is none.
 
-    Source: the averages are those of scikit-learn's classification_report with zero_division=0.
+    Source: the averages but "macro_present" are those of scikit-learn's classification_report with zero_division=0.
     """
     by_label = np.stack([(sets.named & sets.true).sum(0), sets.named.sum(0), sets.true.sum(0)], axis=1)
     by_image = _label_counts(sets)
@@ -116,10 +118,42 @@ def classification_scores(sets: LabelSets) -> dict[str, Any]:
         "per_class": {label: _scores(counts) for label, counts in zip(sets.labels, by_label, strict=True)},
         "micro": _scores(total),
         "macro": _named(*(values.mean() for values in scores), num_true),
+        "macro_present": _macro_present(scores, support),
         "weighted": _named(*(values @ ratio(support, num_true, otherwise=0) for values in scores), num_true),
         "samples": _named(*(values.mean() for values in _precision_recall_f1(by_image)), num_true),
         "num_images": len(sets.true),
         "num_empty_predictions": int(sets.is_malformed.sum()),
+    }
+
+
+def decisions(says: np.ndarray, has: np.ndarray) -> dict[str, float | int | None]:
+    """A yes-or-no decision as radiologists report it: four counts, and what follows from them.
+
+    Args:
+        says, has: (images,) bool, whether the label is said to be there, and whether it is.
+
+    Returns:
+        "true_positives", "false_positives", "true_negatives", "false_negatives"; "sensitivity" (of those that have it,
+        the share that is said to), "specificity" (of those without, the share that is said to be), "ppv" and "npv"
+        (the share of what is said, and of what is denied, that is right). None where there is nothing to divide by.
+
+    Source: STARD 2015 (Bossuyt et al., BMJ 351, h5527), items 23 and 24.
+    """
+    tp, fp, tn, fn = (int(np.count_nonzero(both)) for both in (says & has, says & ~has, ~says & ~has, ~says & has))
+    return {
+        "true_positives": tp,
+        "false_positives": fp,
+        "true_negatives": tn,
+        "false_negatives": fn,
+        **{
+            name: number_or_none(float(ratio(right, all_of_them)))
+            for name, right, all_of_them in (
+                ("sensitivity", tp, tp + fn),
+                ("specificity", tn, tn + fp),
+                ("ppv", tp, tp + fp),
+                ("npv", tn, tn + fn),
+            )
+        },
     }
 
 
@@ -145,6 +179,17 @@ def _precision_recall_f1(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
     """Of (..., 3) counts, each (...)."""
     right, named, true = np.moveaxis(counts, -1, 0)
     return ratio(right, named, 0), ratio(right, true, 0), ratio(2 * right, named + true, 0)
+
+
+def _macro_present(scores: np.ndarray, support: np.ndarray) -> dict[str, float | int | None]:
+    """Mean of the (3, labels) scores over the labels with a support."""
+    present = support > 0
+    means = [number_or_none(value) for value in macro_mean(np.where(present, scores, np.nan))]
+    return {
+        **dict(zip(("precision", "recall", "f1"), means, strict=True)),
+        "support": int(support.sum()),
+        "labels": int(present.sum()),
+    }
 
 
 def _scores(counts: np.ndarray) -> dict[str, float | int]:

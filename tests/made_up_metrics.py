@@ -41,17 +41,23 @@ def made_up_metrics(
             "groups": {"sex": {"F": group, "M": group}},
             "groups_left_out": {"sex": 3},
             "reliability": {"before": _bins(), "after": _bins()},
+            "decisions": _decisions(task),
         }
         if TASKS[task].kind.has_boxes:
             points = [[0.0, 1.0], [0.5, 0.75], [1.0, 0.5]]
             curves = {"0.4": {"pooled": points, "per_class": {label: points for label in FINDINGS[:2]}}}
+            metrics[task]["froc_measured_to"] = {"0.4": 2.0, "0.5": 2.5}
             metrics[task]["curves"] = {"precision_recall": curves, "froc": [[0.25, 0.25], [2.0, 0.75]]}
             point = {"threshold": 0.3125, "precision": 0.5, "recall": 0.5, "false_positives_per_image": 0.0625}
             metrics[task]["operating_points"] = {"Cardiomegaly": {**point, "num_boxes": 4}}
     metrics["temperatures"] = {"finding": 1.5, "diagnosis": 1.0}
     metrics["thresholds"] = {"Cardiomegaly": 0.3125}
     facts = {"name": name, "license_name": "x", "license_link": None, "split": "test", "radiographs": 1500}
-    return {**metrics, "data_set": facts, "weights": {}}
+    run = {"checkpoint": "some/checkpoint", "constrained": True, "date": "2026-11-26", "litegpt": "0.1.0"}
+    run |= {"trained_on": [name], "caution": None, "not_for_diagnosis": True}
+    run |= {"transformers": "5.17.0", "torch": "2.9.0", "python": "3.11.7"}
+    bootstrap = {"resamples": 1000, "seed": 0, "unit": "radiograph", "patients": None}
+    return {**metrics, "data_set": facts, "weights": {}, "run": run, "bootstrap": bootstrap}
 
 
 def _headline(tasks: tuple[str, ...], value: float) -> dict[str, Any]:
@@ -85,6 +91,7 @@ def _scores(task: str, value: float) -> dict[str, Any]:
     scores = {"precision": value, "recall": value, "f1": value, "support": 10}
     averages = ("finding", "no_finding", "micro", "macro", "weighted", "samples")
     classification = {**dict.fromkeys(averages, scores), "per_class": dict.fromkeys(labels, scores), "num_images": 93}
+    classification["macro_present"] = {**scores, "labels": 2}
     text = {**dict.fromkeys(TEXT, value), "meteor": None, "meteor_without_synonyms": value, "num_images": 93}
     if not boxes:
         per_label = dict.fromkeys(labels, value)
@@ -106,6 +113,16 @@ def _scores(task: str, value: float) -> dict[str, Any]:
         "num_detections": 14,
     }
     return {"classification": classification, "localization": localization, "detection": detection, "text": text}
+
+
+def _decisions(task: str) -> dict[str, dict[str, Any]]:
+    """Of 40 images with each label, and of none with the last one."""
+    counts = {"true_positives": 30, "false_positives": 10, "true_negatives": 43, "false_negatives": 10}
+    counts |= {"sensitivity": 0.75, "specificity": 43 / 53, "ppv": 0.75, "npv": 43 / 53}
+    absent = {"true_positives": 0, "false_positives": 3, "true_negatives": 90, "false_negatives": 0}
+    absent |= {"sensitivity": None, "specificity": 90 / 93, "ppv": 0.0, "npv": 1.0}
+    *labels, last = FINDINGS if TASKS[task].kind.has_boxes else DIAGNOSES
+    return {**dict.fromkeys(("Finding", *labels), counts), last: absent}
 
 
 def _bins() -> list[dict[str, Any]]:

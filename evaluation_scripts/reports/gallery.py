@@ -1,11 +1,13 @@
-"""Answers and rows -> the radiographs that a report shows, with the true and the answered boxes, as data.
+"""Answers and rows -> the radiographs that a report shows, with their answers and what is true, as data.
 
     for group in gallery(predictions, rows, labels):           # right, missed and invented boxes
         print(group.title, group.count, len(group.pictures))   # "Missed boxes" 37 8
         group.pictures[0].rectangles                           # [Rectangle("Edema", "true", True, 240.0, ...), ...]
+        group.pictures[0].answer                               # "Local diseases of this chest radiograph are ..."
+    list(diagnosis_gallery(predictions, rows, labels))         # right, missed and wrong diagnoses, without boxes
 
-In: the lines of a predictions file about one task whose answers have boxes, and the rows they answer. Out: for each
-kind of case a few pictures, made small, with rectangles in the picture's own pixels. Pictures are read for those shown
+In: the lines of a predictions file about one task, and the rows they answer. Out: for each kind of case a few
+pictures, made small, with rectangles and their labels in the picture's own pixels. Pictures are read for those shown
 alone. `gallery.html.jinja` lays them out.
 """
 
@@ -20,8 +22,10 @@ from datasets import Dataset
 from PIL import Image
 
 from litegpt.evaluation_scripts.figures import RIGHT
-from litegpt.evaluation_scripts.questions import true_answer, true_boxes
+from litegpt.evaluation_scripts.questions import named_labels, true_answer, true_boxes, true_labels
 from litegpt.metrics.boxes import ROUNDING, iou_of_pairs
+from litegpt.processing.answers import NO_FINDING
+from litegpt.processing.tasks import DIAGNOSES, TASKS
 
 IOU = float(RIGHT)  # above it a box is right
 
@@ -34,20 +38,29 @@ KINDS = {  # title, and which are shown
     "missed": ("Missed boxes", "the labels in turn, the one that is missed most often first"),
     "invented": ("Invented boxes", "those of the highest score, at most two of a label where there are others"),
 }
+DIAGNOSIS_KINDS = {
+    "right": ("Right diagnoses", "those of the highest probability, at most two of a label where there are others"),
+    "missed": ("Missed diagnoses", "the labels in turn, the one that is missed most often first"),
+    "wrong": ("Wrong diagnoses", "those of the highest probability, at most two of a label where there are others"),
+}
+
+# Heights of a label on a picture, of its longer side: of the case's own boxes, and of the others.
+TEXT, SMALL_TEXT = 0.05, 0.037
+LETTER = 0.7  # width of a letter, of its height, in a wide font
 
 
 class Case(NamedTuple):
-    """A box of the gallery; `kind` is a key of `KINDS`.
+    """A box of the gallery, or a diagnosis; `kind` is a key of `KINDS` or of `DIAGNOSIS_KINDS`.
 
     Of a missed or invented box `iou` and the other side's box are those of the nearest one of its label, if any
-    overlaps it.
+    overlaps it. A diagnosis has no box and no IoU.
     """
 
     kind: str
     row: int
     label: str
     score: float | None
-    iou: float
+    iou: float | None
     true_box: Sequence[float] | None
     answered_box: Sequence[float] | None
 
@@ -64,8 +77,20 @@ class Rectangle(NamedTuple):
     height: float
 
 
+class Words(NamedTuple):
+    """A box's label on a picture: where its first letter stands on the line, in pixels, and its height."""
+
+    rectangle: Rectangle
+    x: float
+    y: float
+    height: float
+
+
 class Picture(NamedTuple):
-    """A whole radiograph, made small; `data_url` is a JPEG of `width` x `height` pixels."""
+    """A whole radiograph, made small; `data_url` is a JPEG of `width` x `height` pixels.
+
+    `answer` is the whole answer, `truth` what is true, in the same words.
+    """
 
     case: Case
     image_id: str
@@ -73,6 +98,9 @@ class Picture(NamedTuple):
     height: int
     data_url: str
     rectangles: list[Rectangle]
+    words: list[Words]
+    answer: str
+    truth: str
 
 
 class Group(NamedTuple):
@@ -105,7 +133,52 @@ def gallery(predictions: Sequence[dict[str, Any]], rows: Dataset, labels: dict[s
             cases += row_cases(row, truths[row], answers[row])
     for kind, (title, which) in KINDS.items():
         members = [case for case in cases if case.kind == kind]
-        pictures = [picture(case, rows[case.row], truths[case.row], answers[case.row]) for case in chosen(members)]
+        pictures = [
+            picture(
+                case,
+                rows[case.row],
+                truths[case.row],
+                answers[case.row],
+                (predictions[case.row]["answer"], true_answer(annotations[case.row], predictions[0]["task"], labels)),
+            )
+            for case in chosen(members)
+        ]
+        yield Group(title, which, len(members), pictures)
+
+
+def diagnosis_gallery(
+    predictions: Sequence[dict[str, Any]], rows: Dataset, labels: dict[str, list[str]]
+) -> Iterator[Group]:
+    """A group for each of `DIAGNOSIS_KINDS`.
+
+    No finding is no diagnosis here: wrongly said, it shows as the ones that are missed.
+
+    Args:
+        predictions: lines about one task whose answers have diagnoses, one a row, in the rows' order.
+        rows, labels: as for `gallery`.
+    """
+    task, names = TASKS[predictions[0]["task"]], labels[DIAGNOSES.name]
+    cases: list[Case] = []
+    truths = []
+    for row, (line, findings, diagnoses) in enumerate(
+        zip(predictions, rows["findings"], rows["diagnoses"], strict=True)
+    ):
+        annotation = {"findings": findings, "diagnoses": diagnoses}
+        truths.append(true_answer(annotation, task.name, labels))
+        if truths[-1] is None:
+            continue
+        true, named = set(true_labels(annotation, task.kind, names)), set(named_labels(line, task.kind))
+        scores = {item["label"]: item["score"] for item in line[task.kind.output]} | (line.get("probabilities") or {})
+        for kind, members in (("right", named & true), ("missed", true - named), ("wrong", named - true)):
+            cases += [
+                Case(kind, row, label, scores.get(label), None, None, None) for label in sorted(members - {NO_FINDING})
+            ]
+    for kind, (title, which) in DIAGNOSIS_KINDS.items():
+        members = [case for case in cases if case.kind == kind]
+        pictures = [
+            picture(case, rows[case.row], [], [], (predictions[case.row]["answer"], truths[case.row]))
+            for case in chosen(members)
+        ]
         yield Group(title, which, len(members), pictures)
 
 
@@ -178,13 +251,18 @@ def iou(box: Sequence[float], other: Sequence[float]) -> float:
 
 
 def picture(
-    case: Case, row: dict[str, Any], truths: Sequence[dict[str, Any]], answers: Sequence[dict[str, Any]]
+    case: Case,
+    row: dict[str, Any],
+    truths: Sequence[dict[str, Any]],
+    answers: Sequence[dict[str, Any]],
+    texts: tuple[str, str] = ("", ""),
 ) -> Picture:
     """The whole radiograph of a case, at most `SIDE` pixels wide and high, with all boxes of the row.
 
     Args:
         row: with `image` and `image_id`.
         truths, answers: the row's boxes, `{"label": name, "box": xyxy in [0, 1]}`.
+        texts: the whole answer, and the true one.
     """
     image = row["image"].convert("L")
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
@@ -193,7 +271,41 @@ def picture(
     data_url = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
     boxes = [*(("true", box) for box in truths), *(("answered", box) for box in answers)]
     rectangles = [_rectangle(case, origin, item, image.size) for origin, item in boxes]
-    return Picture(case, row["image_id"], *image.size, data_url, rectangles)
+    words = placed_words(rectangles, image.size)
+    return Picture(case, row["image_id"], *image.size, data_url, rectangles, words, *texts)
+
+
+def placed_words(rectangles: Sequence[Rectangle], size: tuple[int, int]) -> list[Words]:
+    """The rectangles' labels, the case's own first: each where it fits into the picture and covers no other.
+
+    A true label stands above its box if it can, an answered one below, so that both of a right box can be read.
+    """
+    placed: list[Words] = []
+    taken: list[tuple[float, float, float, float]] = []
+    for rectangle in sorted(rectangles, key=lambda rectangle: not rectangle.is_in_case):
+        height = max(size) * (TEXT if rectangle.is_in_case else SMALL_TEXT)
+        width = LETTER * height * len(rectangle.label)
+        x = max(0.0, min(rectangle.x, size[0] - width))
+        above, below = rectangle.y - 0.3 * height, rectangle.y + rectangle.height + 0.95 * height
+        inside = [rectangle.y + 0.95 * height, rectangle.y + rectangle.height - 0.3 * height]
+        lines = [above, below, *inside] if rectangle.origin == "true" else [below, above, *inside[::-1]]
+        # As a last resort further down or up, line by line.
+        lines += [line + sign * step * height for step in (1, 2, 3) for line in (above, below) for sign in (1, -1)]
+        spots = [(x, y - 0.8 * height, x + width, y + 0.25 * height) for y in lines]
+        free = [
+            (spot, y)
+            for spot, y in zip(spots, lines, strict=True)
+            if spot[1] >= 0 and spot[3] <= size[1] and not any(_meet(spot, other) for other in taken)
+        ]
+        spot, y = free[0] if free else (spots[0], min(max(lines[0], 0.8 * height), size[1] - 0.25 * height))
+        taken.append(spot)
+        placed.append(Words(rectangle, x, y, height))
+    return placed
+
+
+def _meet(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two xyxy rectangles have any part in common."""
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _rectangle(

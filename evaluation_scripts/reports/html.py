@@ -1,6 +1,6 @@
 """`metrics.json` and the answers -> one HTML file: the sections of `sections.py`, plots, and radiographs with boxes.
 
-    html_report(metrics, predictions, rows, "outputs/demo/checkpoint", "outputs/demo/phantoms")
+    html_report(metrics, predictions, rows, "demo/checkpoint", "phantoms")
 
 In: what `evaluate_litegpt.py` computed, and the rows it asked about. Out: the page's text, which `report.html.jinja`
 lays out. It needs nothing else: no network, no scripts. It reads on light and dark, and prints.
@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from litegpt.common.templates import template
 from litegpt.evaluation_scripts.figures import RIGHT
 from litegpt.evaluation_scripts.questions import label_names
-from litegpt.evaluation_scripts.reports.gallery import IOU, Group, gallery
+from litegpt.evaluation_scripts.reports.gallery import IOU, Group, diagnosis_gallery, gallery
 from litegpt.evaluation_scripts.reports.sections import (
     CONTROLS,
     Section,
@@ -25,9 +25,11 @@ from litegpt.evaluation_scripts.reports.sections import (
     at,
     headlines,
     introduction,
+    plain_name,
     report_sections,
     top_figures,
 )
+from litegpt.processing.tasks import Task
 
 LABELS_WITH_CURVES = 8
 
@@ -40,13 +42,17 @@ class Plot(NamedTuple):
 
 
 class PageSection(NamedTuple):
-    """A section as the page has it: its blocks, then its plots, then the gallery's groups."""
+    """A section as the page has it: its blocks, then its plots, then the gallery's groups.
+
+    `right_above` is the IoU above which the gallery's boxes are right; None where it has none.
+    """
 
     name: str
     title: str
     blocks: Sequence[str | Table] = ()
     plots: Sequence[Plot] = ()
     groups: Sequence[Group] = ()
+    right_above: float | None = None
 
 
 def html_report(
@@ -58,7 +64,7 @@ def html_report(
         metrics: `metrics.json`.
         predictions: lines of the predictions file, for each task one a row, in the rows' order.
         rows: of the contract's schema; pictures are read for those shown alone.
-        model, data: what was evaluated on what, as the program was told.
+        model, data: the names of what was evaluated on what.
 
     Raises:
         ValueError: the metrics are of an older `evaluate_litegpt.py`.
@@ -68,16 +74,27 @@ def html_report(
         plots = list(_plots(metrics, section))
         sections.append(PageSection(section.name, section.title, section.blocks, plots))
         task = section.task
-        if section.topic == "labels" and task.kind.has_boxes:
+        if section.topic == "labels":
             task_lines = [line for line in predictions if line["task"] == task.name]
-            groups = list(gallery(task_lines, rows, label_names(rows)))
-            sections.append(PageSection(f"{task.name}-gallery", f"{task.identifier}: some boxes", groups=groups))
+            sections.append(_gallery_section(task, task_lines, rows))
     return template(__file__, "report.html.jinja").render(
         introduction=introduction(metrics, model, data),
         sections=sections,
-        right_above=IOU,
         inline=inline,
+        plain=lambda text: re.sub(r"[`*]", "", text),
         word_columns=word_columns,
+    )
+
+
+def _gallery_section(task: Task, predictions: list[dict[str, Any]], rows: Dataset) -> PageSection:
+    """Some radiographs with the answers to a task, right and wrong ones."""
+    cases = gallery if task.kind.has_boxes else diagnosis_gallery
+    groups = list(cases(predictions, rows, label_names(rows))) if predictions else []
+    return PageSection(
+        f"{task.name}-gallery",
+        f"{plain_name(task)}: some cases",
+        groups=groups,
+        right_above=IOU if task.kind.has_boxes else None,
     )
 
 
@@ -103,7 +120,7 @@ def _plots(metrics: dict[str, Any], section: Section) -> Iterator[Plot]:
     if section.topic == "headlines":
         figures = headlines(metrics)
         svg = plots.headline_figures(
-            [figure.name for figure in figures],
+            [figure.title for figure in figures],
             [figure.value for figure in figures],
             [figure.interval for figure in figures],
             {control: [figure.controls[control] for figure in figures] for control in CONTROLS},
@@ -138,9 +155,10 @@ def _box_plots(scores: dict[str, Any]) -> Iterator[Plot]:
             label: (curves["per_class"][label], at(scores, "detection", "average_precision", label, RIGHT))
             for label in frequent[:LABELS_WITH_CURVES]
         }
-        caption = f"Precision and recall of the boxes at IoU {IOU}, by falling score; right: the most frequent labels."
+        caption = f"Precision and recall of the boxes at IoU {IOU}, by falling score; below: the most frequent labels."
         yield Plot(plots.precision_recall(curves["pooled"], label_curves), caption)
     curve = at(scores, "curves", "froc")
     if curve is not None:
         svg = plots.froc(curve, at(scores, "detection", "froc", RIGHT, "sensitivity") or {})
-        yield Plot(svg, f"FROC at IoU {IOU}: the share of true boxes found against false boxes an image.")
+        words = "the share of true boxes found against false boxes an image, as far as it was measured"
+        yield Plot(svg, f"FROC at IoU {IOU}: {words}.")

@@ -40,7 +40,7 @@ STYLE = {
         ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color"), NEUTRAL
     ),
 }
-WIDTH = 7.2  # inches; the page scales the picture to its own width
+WIDTH = 5.2  # inches; the page scales the picture to its own width, down to 0.9 of it on a phone
 LAYOUT = "tight"  # "constrained" gives now and then another last digit
 
 
@@ -59,21 +59,25 @@ def headline_figures(
         intervals: (low, high) or None.
         controls: a value for each figure, by the control's name, a key of `CONTROL_STYLES`.
     """
-    height = 0.8 + 0.27 * len(names)
+    height = 0.8 + 0.4 * len(names)
     figure, axes = _panel(height)
     figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.25 / height))  # the legend stands above
     lines = np.arange(len(names))
     for name, reached in controls.items():
         marker, colour = CONTROL_STYLES[name]
         points = _as_floats(reached)
-        axes.plot(points, lines, marker, color=colour, markersize=5, fillstyle="none", label=f"control: {name}")
+        axes.plot(points, lines, marker, color=colour, markersize=5, fillstyle="none", label=name)
     for line, interval in zip(lines, intervals, strict=True):
         if interval is not None:
             axes.plot(interval, [line, line], color=BLUE, linewidth=3, alpha=0.45, solid_capstyle="butt")
     axes.plot(_as_floats(values), lines, "o", color=BLUE, markersize=6, label="this checkpoint")
-    axes.set(xlim=(-0.02, 1.02), ylim=(len(names) - 0.5, -0.5), yticks=lines, yticklabels=names)
+    # Above their lines: beside them they would take half of a phone's width.
+    for line, name in zip(lines, names, strict=True):
+        axes.text(0, line - 0.28, name, va="bottom", fontsize=8.5)
+    axes.set(xlim=(-0.02, 1.02), ylim=(len(names) - 0.4, -0.9), yticks=[])
+    axes.spines["left"].set_visible(False)
     axes.grid(axis="y", visible=False)
-    figure.legend(loc="upper center", ncols=1 + len(controls), handletextpad=0.3)
+    figure.legend(loc="upper center", ncols=1 + len(controls), handletextpad=0.1, columnspacing=0.8, fontsize=8)
     return _svg(figure)
 
 
@@ -85,17 +89,17 @@ def precision_recall(pooled: Sequence[Sequence[float]], labels: Mapping[str, tup
         pooled: (points, 2), recall and precision by rising recall.
         labels: {label: (its curve in the same form, its average precision)}, at most eight.
     """
-    figure = Figure(figsize=(WIDTH, 3.1), layout=LAYOUT)
-    grid = figure.add_gridspec(2, 6, width_ratios=(1.6, 1.6, 1, 1, 1, 1))
-    axes = figure.add_subplot(grid[:, :2])
+    figure = Figure(figsize=(WIDTH, 5.2), layout=LAYOUT)
+    grid = figure.add_gridspec(3, 4, height_ratios=(1.7, 1, 1))
+    axes = figure.add_subplot(grid[0, :])
     _curve(axes, pooled)
     axes.set(title="All findings together", xlabel="recall", ylabel="precision")
-    panels = [figure.add_subplot(grid[row, 2 + column]) for row in range(2) for column in range(4)]
+    panels = [figure.add_subplot(grid[1 + row, column]) for row in range(2) for column in range(4)]
     for axes, (label, (curve, average)) in zip(panels, labels.items(), strict=False):
         _curve(axes, curve)
-        axes.set_title(_wrapped(label) + ("" if average is None else f"\nAP {average:.2f}"), fontsize=7)
+        axes.set_title(_wrapped(label) + ("" if average is None else f"\nAP {average:.2f}"), fontsize=8)
     for place, axes in enumerate(panels):
-        axes.tick_params(labelsize=7, labelleft=place % 4 == 0, labelbottom=place >= 4)
+        axes.tick_params(labelsize=8, labelleft=place % 4 == 0, labelbottom=place >= 4)
     for axes in panels[len(labels) :]:
         axes.set_axis_off()
     return _svg(figure)
@@ -103,19 +107,29 @@ def precision_recall(pooled: Sequence[Sequence[float]], labels: Mapping[str, tup
 
 @matplotlib.rc_context(STYLE)
 def froc(curve: Sequence[Sequence[float]], sensitivities: Mapping[str, float | None]) -> str:
-    """Sensitivity of the boxes against false boxes an image.
+    """Sensitivity of the boxes against false boxes an image, as far as it was measured.
 
     Args:
-        curve: (points, 2), false positives an image and sensitivity.
-        sensitivities: {false positives an image, as text: sensitivity}, the points at which FROC is read.
+        curve: (points, 2), false positives an image and sensitivity; after its last point there are no more boxes.
+        sensitivities: {false positives an image, as text: sensitivity}, the points at which FROC is read; those after
+            the curve's last point are left out.
     """
     figure, axes = _panel(2.8)
     points = np.asarray([(0, 0), *curve], float)
     low, high = FALSE_POSITIVES[0] / 2, FALSE_POSITIVES[-1] * 1.4
-    # Straight lines between the points, from (0, 0), and flat after the last one, as the sensitivities are read.
-    at = np.geomspace(low, high, 400)
-    axes.plot(at, np.interp(at, *points.T), color=BLUE, linewidth=1.8)
-    read = [(float(at), value) for at, value in sensitivities.items() if value is not None]
+    # Straight lines between the points, from (0, 0), as the sensitivities are read.
+    end = min(points[-1, 0], high)
+    if end > low:
+        at = np.geomspace(low, end, 400)
+        axes.plot(at, np.interp(at, *points.T), color=BLUE, linewidth=1.8)
+    if 0 < end < high:
+        axes.vlines(max(end, low), 0, 1.08, color=NEUTRAL, linewidth=0.8, linestyle=":")
+        words = f"no more boxes\nafter {end:.2g}"
+        if end > 1:  # else they would leave the plot
+            axes.annotate(words, (end, 0.04), (-5, 0), textcoords="offset points", ha="right", fontsize=8)
+        else:
+            axes.annotate(words, (max(end, low), 0.04), (5, 0), textcoords="offset points", fontsize=8)
+    read = [(float(at), value) for at, value in sensitivities.items() if value is not None and float(at) <= end]
     for at, value in read:
         axes.annotate(f"{value:.2f}", (at, value), (0, 6), textcoords="offset points", ha="center", fontsize=8)
     axes.plot([at for at, _ in read], [value for _, value in read], "o", color=BLUE, markersize=5)

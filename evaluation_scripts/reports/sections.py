@@ -1,14 +1,15 @@
 """`metrics.json` -> what a report says of it: sections of paragraphs and tables, as data and in Markdown.
 
-    report_sections(metrics)[0].blocks[0]  # Table(["figure", ...], [["[identify] F1 of Finding", "0.750", ...], ...])
-    write_report(metrics, "outputs/demo/checkpoint", "outputs/demo/phantoms")  # "# LiteGPT: evaluation ..."
+    report_sections(metrics)[0].blocks[0]  # Table(["figure", ...], [["Any finding at all: F1 [identify]", "0.750", ...
+    verdict(headlines(metrics))  # "**The answers follow the image in 12 of 12 figures.** ..."
+    write_report(metrics, "demo/checkpoint", "phantoms")  # "# LiteGPT: evaluation ..."
 
 In: the metrics that `evaluate_litegpt.py` writes. Out: paragraphs with `code` and **bold**, and tables of text. What
 is said of a task depends on the kind of its answer. `html.py` lays out the same sections, with plots and pictures.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from litegpt.common.templates import template
@@ -22,8 +23,20 @@ from litegpt.evaluation_scripts.reports.published_figures import (
 )
 from litegpt.processing.tasks import ANSWER_KINDS, DIAGNOSES, FINDINGS, TASKS, AnswerKind, Task
 
-AVERAGES = ("micro", "macro", "weighted", "samples")
+AVERAGES = ("micro", "macro", "macro_present", "weighted", "samples")
 CONTROLS = ("shuffled", "noise", "black")
+CONTROL_ANSWERS = {
+    "shuffled": "another image's answers",
+    "noise": "the answers to pictures of noise",
+    "black": "the answer to a black picture",
+}
+RULE = (
+    "The rule of the first line: a figure follows the image where the lower bound of its 95 % interval lies above "
+    "what every control reaches, which are answers that have not seen the image. It asks for more than chance, not "
+    "for a good figure. Calibration error and answers that cannot be parsed, where lower is better, are no part of "
+    "it: they say how answers are put, not whether they follow the image."
+)
+COUNTS = ("true_positives", "false_positives", "true_negatives", "false_negatives")
 # Kind of the task, name, path (in metrics.json, in its intervals and in each control), the Hub's metric, path of the
 # paper's number in the task's own metrics. {task} is the task's name.
 F1_OF_FINDING, MICRO_F1 = ("classification", "finding", "f1"), ("classification", "micro", "f1")
@@ -42,6 +55,17 @@ HEADLINES = (
     (FINDINGS, "AUROC of Finding", ("finding_auroc",), "roc_auc", None),
     (DIAGNOSES, "AUROC, mean of the labels", ("auroc", "macro"), "roc_auc", None),
 )
+# What stands before a figure's name in the reports.
+PLAIN_WORDS = {
+    "F1 of Finding": "Any finding at all",
+    "F1 of the findings, micro average": "Which findings",
+    "F1 of the diagnoses, micro average": "Which diagnoses",
+    "AUROC of Finding": "Any finding at all, by probability",
+    "AUROC, mean of the labels": "Which diagnoses, by probability",
+    "FROC, mean sensitivity": "Boxes by falling score",
+    **{f"mAP at IoU {t}": "Boxes by falling score" for t in ("0.4", "0.5")},
+    **{f"Acc@IoU {path[-1]}, all true boxes": "True boxes found" for path in ACCURACY.values()},
+}
 GROUP_FIGURES = {  # heading: path in a group
     "F1 of Finding": ("finding_f1",),
     "F1, micro": ("micro_f1", "{task}"),
@@ -82,15 +106,29 @@ class Section(NamedTuple):
 
 
 class Headline(NamedTuple):
-    """A headline figure of `metrics.json`; `metric` is the Hub's name of the metric, `paper` LiteGPT's number."""
+    """A headline figure of `metrics.json`.
+
+    Attributes:
+        name: with the identifier, as model cards have it; `title` is the same in plain words.
+        metric: the Hub's name of the metric.
+        paper: LiteGPT's number; None on other data than the paper's.
+    """
 
     task: Task
     name: str
+    title: str
     metric: str
     value: float | None
     interval: tuple[float, float] | None
     controls: dict[str, float | None]
     paper: float | None
+
+    def beats(self, *controls: str) -> bool | None:
+        """Whether the interval lies above what all these controls reach; None where it cannot be told."""
+        reached = [self.controls[control] for control in controls]
+        if self.interval is None or None in reached:
+            return None
+        return self.interval[0] > max(reached)
 
 
 def write_report(metrics: dict[str, Any], model: str, data: str) -> str:
@@ -98,23 +136,75 @@ def write_report(metrics: dict[str, Any], model: str, data: str) -> str:
 
     Args:
         metrics: `metrics.json`.
-        model, data: what was evaluated on what, as the program was told.
+        model, data: the names of what was evaluated on what.
 
     Raises:
         ValueError: the metrics are of an older `evaluate_litegpt.py`.
     """
     return template(__file__, "report.md.jinja").render(
-        introduction=introduction(metrics, model, data), sections=report_sections(metrics)
+        introduction="\n\n".join(introduction(metrics, model, data)), sections=report_sections(metrics)
     )
 
 
-def introduction(metrics: dict[str, Any], model: str, data: str) -> str:
-    """The report's first paragraph, with `code`."""
-    data_set = metrics["data_set"]
-    return (
+def introduction(metrics: dict[str, Any], model: str, data: str) -> list[str]:
+    """The report's first paragraphs, with `code` and **bold**: verdict, what was found, and what was run.
+
+    Raises:
+        ValueError: the metrics are of an older `evaluate_litegpt.py`.
+    """
+    data_set, run, bootstrap = metrics["data_set"], metrics.get("run"), metrics.get("bootstrap")
+    paragraphs = [verdict(headlines(metrics)), *(_in_counts(metrics, task) for task in asked_tasks(metrics))]
+    if run is not None and run["caution"]:
+        paragraphs.append(f"**Caution about this checkpoint**: {run['caution']}.")
+    paragraphs.append(RULE)
+    paragraphs.append(
         f"Checkpoint `{model}`; {data_set['name']} (`{data}`), split `{data_set['split']}`, "
         f"{data_set['radiographs']:,} radiographs; greedy answers. Research software, not a medical device. A figure "
         "that cannot be computed is a dash."
+    )
+    if run is not None:
+        trained_on = f"Trained on {', '.join(run['trained_on'])}. " if run["trained_on"] else ""
+        digests = ", ".join(f"`{name}` {digest[:12]}" for name, digest in metrics["weights"].items())
+        weights = f" Weights by the beginning of their SHA-256: {digests}." if digests else ""
+        paragraphs.append(
+            f"{trained_on}Made on {run['date']} with litegpt {run['litegpt']}, transformers {run['transformers']}, "
+            f"torch {run['torch']}, Python {run['python']}; bootstrap of {bootstrap['resamples']:,} resamples, seed "
+            f"{bootstrap['seed']}.{weights}"
+        )
+    return paragraphs
+
+
+def verdict(figures: Sequence[Headline]) -> str:
+    """Whether the answers follow the image, in words; `RULE` says what decides it."""
+    told = [figure for figure in figures if figure.beats(*CONTROLS) is not None]
+    follow = [figure for figure in told if figure.beats(*CONTROLS)]
+    sentences = []
+    if not told:
+        sentences.append("**Whether the answers follow the image cannot be told**: no figure has all that it takes.")
+    else:
+        sentences.append(f"**The answers follow the image in {len(follow)} of {len(told)} figures.**")
+    for control, words in CONTROL_ANSWERS.items():
+        equal = [figure.title for figure in told if figure.beats(control) is False]
+        if equal:
+            sentences.append(f"**No better than {words} in {len(equal)} of {len(told)}**: {'; '.join(equal)}.")
+    untold = [figure.title for figure in figures if figure not in told]
+    if told and untold:
+        sentences.append(f"It cannot be told of {'; '.join(untold)}.")
+    return " ".join(sentences)
+
+
+def _in_counts(metrics: dict[str, Any], task: Task) -> str:
+    """What the answers to a task say of whole radiographs, in one sentence."""
+    counts = at(metrics[task.name], "decisions", "Finding")
+    name = f"{task.kind.output.capitalize()} (`{task.identifier}`)"
+    kept = ", by boxes from their thresholds on" if task.kind.has_boxes and metrics.get("thresholds") else ""
+    if counts is None:
+        return f"{name}: this run did not count radiographs with and without a finding."
+    tp, fp, tn, fn = (counts[key] for key in COUNTS)
+    return (
+        f"{name}: of {tp + fn:,} radiographs with a finding {tp:,} are said to have one{kept} (sensitivity "
+        f"{number(counts['sensitivity'])}), of {tn + fp:,} without one {tn:,} are said to have none (specificity "
+        f"{number(counts['specificity'])})."
     )
 
 
@@ -127,6 +217,7 @@ def report_sections(metrics: dict[str, Any]) -> list[Section]:
     check_metrics(metrics)
     sections = [_headlines_section(metrics), _honesty_section(metrics)]
     for task in asked_tasks(metrics):
+        sections += _decisions_section(metrics, task)
         sections.append(_classification_section(metrics, task))
         if task.kind.has_boxes:
             sections.append(_boxes_section(metrics, task))
@@ -179,14 +270,20 @@ def headlines(metrics: dict[str, Any]) -> list[Headline]:
             Headline(
                 task,
                 f"{task.identifier} {name}",
+                f"{PLAIN_WORDS[name]}: {name} {task.identifier}",
                 metric,
                 at(metrics, *path),
                 at(metrics["intervals"], *path),
                 {control: at(metrics["controls"].get(control), *path) for control in CONTROLS},
-                paper_figures(task.name).get(paper_path),
+                shown_paper_figures(metrics, task).get(paper_path),
             )
         )
     return figures
+
+
+def shown_paper_figures(metrics: dict[str, Any], task: Task) -> dict[tuple[str, ...], float]:
+    """The paper's figures of a task, for a report on the paper's data set; none for one on other data."""
+    return paper_figures(task.name) if metrics["data_set"]["name"] == PAPER_DATA else {}
 
 
 def at(scores: Any, *path: str) -> Any:
@@ -211,37 +308,64 @@ def interval_text(interval: Sequence[float] | None) -> str:
 
 def _headlines_section(metrics: dict[str, Any]) -> Section:
     name, figures = metrics["data_set"]["name"], headlines(metrics)
-    tables = "Tables 1 to 3" + (" and 6" if any(6 in PAPER_ROWS.get(one.task.name, {}) for one in figures) else "")
-    comparable = (
-        f"**Paper**: LiteGPT (arXiv 2407.12064), {tables}, on {PAPER_DATA}. Its boxes are counted with inclusive "
-        "pixels and over radiographs with findings alone (`--with_findings_only true`); it does not say which average "
-        "its F1 of the labels, 0.600, is: that over findings and diagnoses together would fit its tables by class."
-    )
-    if name != PAPER_DATA:
-        comparable = (
-            f"**The paper's numbers are of {PAPER_DATA}, these are of {name}: they stand here for orientation and do "
-            f"not compare.** {comparable}"
-        )
+    is_papers = name == PAPER_DATA
     rows = [
         [
-            figure.name,
+            figure.title,
             number(figure.value),
             interval_text(figure.interval),
             *(number(figure.controls[control]) for control in CONTROLS),
-            number(figure.paper),
+            *([number(figure.paper)] if is_papers else []),
         ]
         for figure in figures
     ]
+    if is_papers:
+        tables = "Tables 1 to 3"
+        tables += " and 6" if any(6 in PAPER_ROWS.get(one.task.name, {}) for one in figures) else ""
+        paper = (
+            f"**Paper**: LiteGPT (arXiv 2407.12064), {tables}, on {PAPER_DATA}. Its boxes are counted with inclusive "
+            "pixels and over radiographs with findings alone (`--with_findings_only true`); it does not say which "
+            "average its F1 of the labels, 0.600, is: that over findings and diagnoses together would fit its tables "
+            "by class."
+        )
+    else:
+        paper = (
+            f"The paper's numbers are of {PAPER_DATA}, these are of {name}: they do not compare and are left out here."
+        )
     return Section(
         "headlines",
         "Headline figures",
         [
-            Table(["figure", "value", "95 % interval", *CONTROLS, "paper"], rows),
+            Table(["figure", "value", "95 % interval", *CONTROLS, *(["paper"] if is_papers else [])], rows),
             "**Controls**, what a model reaches that does not look: `shuffled`: the same answers, each given to the "
             "image of another one; `noise`: every image gets the answer to a picture of noise; `black`: to a black "
-            "picture. Intervals: bootstrap over the radiographs.",
-            comparable,
+            "picture.",
+            _intervals_text(metrics.get("bootstrap")),
+            "**Figures**, from 0 to 1, higher is better: F1 weighs right, invented and missed labels; Acc@IoU is the "
+            "share of true boxes that an answered box of the same label overlaps with an IoU above the number; mAP "
+            "and FROC rank the answered boxes by their score; AUROC is the chance that a radiograph with the label "
+            "gets the higher probability than one without (0.5: no better than a coin).",
+            paper,
         ],
+    )
+
+
+def _intervals_text(bootstrap: dict[str, Any] | None) -> str:
+    """How the intervals were made, as far as the metrics say."""
+    means = (
+        " mAP and the mean AUROC are means over the same labels in each resample and in the figure: a label of which "
+        "no image was drawn keeps its own figure of the whole split. Where many labels have one or two images, their "
+        "intervals are too narrow: so few images do not tell how a label varies."
+    )
+    if bootstrap is None:
+        return "**Intervals**: bootstrap over the radiographs." + means
+    if bootstrap["unit"] == "patient":
+        return (
+            f"**Intervals**: bootstrap over the {bootstrap['patients']:,} patients, each with all radiographs." + means
+        )
+    return (
+        "**Intervals**: bootstrap over the radiographs. The data does not tell the patients: if some have several "
+        "radiographs, the intervals are too narrow." + means
     )
 
 
@@ -252,7 +376,7 @@ def _honesty_section(metrics: dict[str, Any]) -> Section:
         images, without = (at(scores, "classification", *path) for path in (["num_images"], ["no_finding", "support"]))
         rows.append(
             [
-                f"`{task.identifier}`",
+                plain_name(task),
                 str(images),
                 str(scores["num_unknown"]),
                 str(scores["num_malformed"]),
@@ -285,12 +409,65 @@ def _honesty_section(metrics: dict[str, Any]) -> Section:
     )
 
 
+def _decisions_section(metrics: dict[str, Any], task: Task) -> Iterator[Section]:
+    """Sensitivity, specificity and predictive values, if the metrics have them."""
+    decisions = metrics[task.name].get("decisions")
+    if decisions is None:
+        return
+    measures = ("sensitivity", "specificity", "ppv", "npv")
+    present = {
+        name: counts
+        for name, counts in decisions.items()
+        if name != "Finding" and counts["true_positives"] + counts["false_negatives"]
+    }
+    rows = []
+    for name, counts in decisions.items():
+        shown = measures if name in present or name == "Finding" else ()  # of a label without an image: dashes
+        rows.append([name, *(number(counts[key] if key in shown else None) for key in measures)])
+        rows[-1] += [str(counts[key]) for key in COUNTS]
+    if present:
+        means = [_mean(counts[key] for counts in present.values()) for key in measures]
+        labels = len(decisions) - 1
+        rows.insert(
+            1, [f"mean of the {len(present)} of {labels} labels that an image has", *map(number, means), *(["-"] * 4)]
+        )
+    if task.kind.has_boxes:
+        words = (
+            "Whole radiographs: one is said to have a label where the answer has a box of it with at least the "
+            "checkpoint's own threshold, wherever the box lies."
+            + (" This checkpoint has no thresholds: every box counts." if not metrics.get("thresholds") else "")
+        )
+    else:
+        words = "Whole radiographs: one is said to have a diagnosis where the answer names it."
+    words += (
+        " **Sensitivity**: of the radiographs with the label, the share that is said to have it; **specificity**: of "
+        "those without, the share that is not. **PPV**: of what is said, the share that is right; **NPV**: of what is "
+        "not said, the share that is rightly not; both depend on how common the label is in this split. TP, FP, TN, "
+        "FN: radiographs rightly and wrongly said to have it, rightly and wrongly not. A label without an image has "
+        "dashes, and no part in the mean."
+    )
+    head = ["", "sensitivity", "specificity", "PPV", "NPV", "TP", "FP", "TN", "FN"]
+    yield Section("decisions", f"{plain_name(task)}: right and wrong radiographs", [words, Table(head, rows)], task)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Of those that are not None; None where all are."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
 def _classification_section(metrics: dict[str, Any], task: Task) -> Section:
-    scores, paper = metrics[task.name]["classification"], paper_figures(task.name)
+    scores, paper = metrics[task.name]["classification"], shown_paper_figures(metrics, task)
     control = at(metrics["controls"], "shuffled", task.name, "classification")
     rows = []
     for key in ("finding", "no_finding", *AVERAGES):
-        name = {"finding": "Finding", "no_finding": "No finding"}.get(key, f"labels, {key} average")
+        if key not in scores:  # metrics of an older program have no average of the labels that are present
+            continue
+        name = {
+            "finding": "Finding",
+            "no_finding": "No finding",
+            "macro_present": f"labels, macro average of the {at(scores, 'macro_present', 'labels')} that an image has",
+        }.get(key, f"labels, {key} average")
         rows.append([name, *_classification_cells(scores[key], at(control, key))])
         if MICRO_F1 in paper:
             rows[-1].append(number(paper.get(("classification", key, "f1"))))
@@ -299,10 +476,12 @@ def _classification_section(metrics: dict[str, Any], task: Task) -> Section:
         head.append("F1 in the paper")
     return Section(
         "classification",
-        f"{task.identifier}: what is named",
+        f"{plain_name(task)}: what is named",
         [
             "Finding against No finding asks whether anything is there at all; the averages are over the labels. "
-            "Support counts the images, of an average the labels of all images.",
+            "The macro average counts a label that no image has as 0, as scikit-learn does and the paper's tables are "
+            "compared with; below it is the mean over the others. Support counts the images, of an average the labels "
+            "of all images.",
             Table(head, rows),
         ],
         task,
@@ -325,30 +504,38 @@ def _boxes_section(metrics: dict[str, Any], task: Task) -> Section:
         [name, *(number(at(source, key, threshold)) for source in (scores, control) for threshold in thresholds)]
         for key, name in definitions
     ]
-    paper = paper_figures(task.name)
+    paper = shown_paper_figures(metrics, task)
     if paper:
         printed = [number(paper.get(("localization", "accuracy_at_iou_release", t))) for t in thresholds]
         accuracies.append([f"the paper's LiteGPT, on {PAPER_DATA}", *printed, *(["-"] * len(thresholds))])
     heads = [f"Acc@{threshold}" for threshold in thresholds] + [f"shuffled @{threshold}" for threshold in thresholds]
     shuffled = at(top_figures(metrics, task), "controls", "shuffled")
+    measured = metrics[task.name].get("froc_measured_to") or {}
     rows, points = [], []
-    for name, maps, froc in (
-        *((f"IoU {t}", at(detection, "map", t), at(detection, "froc", t)) for t in detection["map"]),
-        ("IoU 0.4, shuffled", at(shuffled, "map", "0.4"), at(shuffled, "froc")),
+    for name, maps, froc, end in (
+        *((f"IoU {t}", at(detection, "map", t), at(detection, "froc", t), measured.get(t)) for t in detection["map"]),
+        ("IoU 0.4, shuffled", at(shuffled, "map", "0.4"), at(shuffled, "froc"), None),
     ):
         sensitivities = at(froc, "sensitivity") or {}
         points = points or list(sensitivities)
-        rows.append([name, number(maps), *(number(sensitivities.get(p)) for p in points), number(at(froc, "mean"))])
+        cells = [_froc_cell(sensitivities.get(point), float(point), end) for point in points]
+        rows.append([name, number(maps), *cells, number(at(froc, "mean"))])
     return Section(
         "boxes",
-        f"{task.identifier}: boxes",
+        f"{plain_name(task)}: boxes",
         [
             "**Acc@t**: the share of true boxes for which the answer has a box of the same label with an IoU above t, "
             "whatever its score. The shuffled answers' figures stand beside it.",
             Table(["definition", *heads], accuracies),
             f"**mAP** and **FROC** rank the {detection['num_detections']} answered boxes by their score: mAP is the "
             "mean over the labels of the area under the precision envelope, FROC the sensitivity, over all labels, "
-            "at so many false boxes an image, and its mean.",
+            "at so many false boxes an image, and its mean."
+            + (
+                " In brackets: not measured, as the answers have fewer false boxes than that; the last sensitivity "
+                "stands for it, in the mean too."
+                if any(cell.startswith("(") for row in rows for cell in row)
+                else ""
+            ),
             Table(["", "mAP", *(f"at {_fraction(point)}" for point in points), "FROC mean"], rows),
         ],
         task,
@@ -380,32 +567,35 @@ def _labels_section(metrics: dict[str, Any], task: Task) -> Section:
             "AUROC and average precision rank the radiographs by the label's probability, which is its marginal over "
             f"all answers that the model could give. Mean AUROC: {number(at(top, 'auroc', 'macro'))}."
         )
-    return Section("labels", f"{task.identifier}: each label", [words, Table(head, rows)], task)
+    return Section("labels", f"{plain_name(task)}: each label", [words, Table(head, rows)], task)
 
 
 def _others_section(metrics: dict[str, Any], task: Task) -> Section:
-    """What others report of the mean AUROC: on this data set, or else on the paper's."""
+    """What others report of the mean AUROC on this data set, if they do."""
     name = metrics["data_set"]["name"]
-    published = PUBLISHED_AUROC.get(name, PUBLISHED_AUROC[PAPER_DATA])
-    rows = [[model, setting, labels, number(value)] for model, setting, labels, value in published]
+    rows = [[model, setting, labels, number(value)] for model, setting, labels, value in PUBLISHED_AUROC.get(name, ())]
     labels = len(metrics[task.name]["classification"]["per_class"])
     mean = number(at(top_figures(metrics, task), "auroc", "macro"))
     ours = ["this checkpoint", f"{task.identifier} on {name}", f"{labels} labels", mean]
-    words = (
-        "What others report on VinDr-CXR. CXR-CLIP's mean is over the 18 labels, local and global, that ten or more "
-        "test images have, without other diseases and other lesions; it gives no values of single labels, and ECAMP "
-        "did not evaluate VinDr-CXR."
-    )
-    if name == "ChestX-ray14":
+    if name == PAPER_DATA:
+        words = (
+            "What others report on VinDr-CXR. CXR-CLIP's mean is over the 18 labels, local and global, that ten or "
+            "more test images have, without other diseases and other lesions; it gives no values of single labels, "
+            "and ECAMP did not evaluate VinDr-CXR."
+        )
+    elif rows:
         words = "What others report; their means leave No finding out."
-    elif name != PAPER_DATA:
-        words += f" **They do not compare with these of {name}.**"
+    else:
+        words = (
+            f"What others report is of {' and '.join(PUBLISHED_AUROC)}. **They do not compare with these of {name}** "
+            "and are left out."
+        )
     table = Table(["model", "setting", "mean over", "AUROC"], [ours, *rows])
-    return Section("others", f"{task.identifier}: AUROC of others", [words, table], task)
+    return Section("others", f"{plain_name(task)}: AUROC of others", [words, table], task)
 
 
 def _operating_points_section(metrics: dict[str, Any], task: Task) -> Section:
-    topic, title = "operating-points", f"{task.identifier}: operating points"
+    topic, title = "operating-points", f"{plain_name(task)}: operating points"
     points = metrics[task.name]["operating_points"]
     if not points:
         words = "This checkpoint has no thresholds; `evaluation_scripts/calibrate.py` chooses them on validation."
@@ -415,12 +605,20 @@ def _operating_points_section(metrics: dict[str, Any], task: Task) -> Section:
         [label, *(number(at(values, key)) for key in keys), str(_or_dash(at(values, "num_boxes")))]
         for label, values in points.items()
     ]
+    words = (
+        "What boxes of at least the checkpoint's own threshold reach here at IoU 0.4. The thresholds were chosen on "
+        "validation, the figures are of this split."
+    )
+    if any(at(values, "threshold") == 0 for values in points.values()):
+        words += (
+            " **A threshold of 0**: all boxes of the label are kept; on validation no higher threshold gave a better "
+            "F1, most often because nearly all its boxes were right there."
+        )
     return Section(
         topic,
         title,
         [
-            "What boxes of at least the checkpoint's own threshold reach here at IoU 0.4. The thresholds were chosen "
-            "on validation, the figures are of this split.",
+            words,
             Table(["label", "threshold", "precision", "recall", "false boxes an image", "true boxes"], rows),
         ],
         task,
@@ -428,18 +626,19 @@ def _operating_points_section(metrics: dict[str, Any], task: Task) -> Section:
 
 
 def _text_section(metrics: dict[str, Any], task: Task) -> Section:
-    scores, paper = metrics[task.name]["text"], paper_figures(task.name)
+    scores, paper = metrics[task.name]["text"], shown_paper_figures(metrics, task)
     control = at(metrics["controls"], "shuffled", task.name, "text")
+    is_papers = metrics["data_set"]["name"] == PAPER_DATA
     words = "Overlap with the true answers, boxes taken out; CIDEr from 0 to 10, the others from 0 to 1."
     if task.kind.has_boxes and ("text", "cider") in paper:
         words += " The paper's are over radiographs with findings alone."
-    rows = [
-        [name, number(scores[key]), number(at(control, key)), number(paper.get(("text", key)))]
-        for key, name in TEXT_SCORES.items()
-        if scores[key] is not None
-    ]
-    head = ["", "answers", "shuffled", f"paper, on {PAPER_DATA}"]
-    return Section("text", f"{task.identifier}: wording", [words, Table(head, rows)], task)
+    rows = []
+    for key, name in TEXT_SCORES.items():
+        if scores[key] is not None:
+            rows.append([name, number(scores[key]), number(at(control, key))])
+            rows[-1] += [number(paper.get(("text", key)))] if is_papers else []
+    head = ["", "answers", "shuffled", *([f"paper, on {PAPER_DATA}"] if is_papers else [])]
+    return Section("text", f"{plain_name(task)}: wording", [words, Table(head, rows)], task)
 
 
 def _calibration_section(metrics: dict[str, Any]) -> Section:
@@ -486,7 +685,7 @@ def _groups_section(metrics: dict[str, Any]) -> Iterator[Section]:
             f" In no group, as theirs would be too small or the data does not tell: {left_out}." if left_out else ""
         )
         if rows:
-            blocks += [f"**{task.identifier}**{words}", Table(["by", "group", "images", *columns], rows)]
+            blocks += [f"**{plain_name(task)}**{words}", Table(["by", "group", "images", *columns], rows)]
     if blocks:
         words = "Differences between small groups may be chance; the intervals above are of all radiographs together."
         yield Section("groups", "By view, sex and age", [words, *blocks])
@@ -497,9 +696,21 @@ def top_figures(metrics: dict[str, Any], task: Task) -> dict[str, Any]:
     return metrics if task is headline_task(metrics, task.kind) else {}
 
 
+def plain_name(task: Task) -> str:
+    """A task in plain words, then its identifier: "Findings [identify]"."""
+    return f"{task.kind.output.capitalize()} {task.identifier}"
+
+
 def _classification_cells(scores: dict[str, Any], control: dict[str, Any] | None) -> list[str]:
-    cells = [number(scores[key]) for key in ("precision", "recall", "f1")]
-    return [*cells, number(at(control, "f1")), str(scores["support"])]
+    """Precision, recall, F1, F1 shuffled and support; dashes for a label that no image has."""
+    values = [*(scores[key] for key in ("precision", "recall", "f1")), at(control, "f1")]
+    return [*(number(value if scores["support"] else None) for value in values), str(scores["support"])]
+
+
+def _froc_cell(sensitivity: float | None, point: float, measured_to: float | None) -> str:
+    """A sensitivity at `point` false boxes an image, in brackets beyond what was measured."""
+    text = number(sensitivity)
+    return f"({text})" if sensitivity is not None and measured_to is not None and point > measured_to else text
 
 
 def _fraction(point: str) -> str:

@@ -1,15 +1,23 @@
 import json
 import shutil
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from PIL import Image
 
 from litegpt.common.programs import Refusal
 from litegpt.datasets_scripts.vindr_cxr import load_vindr_cxr
 from litegpt.evaluation_scripts import evaluate_litegpt, predictions
 from litegpt.evaluation_scripts.arguments import EvaluationArguments
-from litegpt.evaluation_scripts.evaluate_litegpt import control_images, load_processor, main
+from litegpt.evaluation_scripts.evaluate_litegpt import (
+    bootstrap_facts,
+    control_images,
+    load_processor,
+    main,
+)
 from litegpt.evaluation_scripts.predictions import predict, prediction_line
 from litegpt.processing.answers import Finding, diagnoses_to_text, findings_to_text
 
@@ -32,6 +40,9 @@ def test_a_prediction_line_has_the_boxes_that_the_answer_states():
         "probabilities": {"No finding": 0.1},
         "malformed": None,
     }
+    doubtful = prediction_line("an_id", "identify", {**output, "warnings": ["it is black"]}, ["ILD"])
+    assert doubtful == {**identify, "warnings": ["it is black"]}
+    assert prediction_line("an_id", "identify", {**output, "warnings": []}, ["ILD"]) == identify
     vqa = prediction_line("an_id", "vqa", output, ["ILD"])
     assert vqa["diagnoses"] == [] and vqa["malformed"] == "it does not end with a full stop"
 
@@ -47,6 +58,20 @@ def test_the_control_images_are_one_black_and_eight_of_noise_the_same_in_every_r
         for seen in processor.squash(Image.fromarray(image)).pictures.values():
             assert len(np.unique(np.asarray(seen))) == 256
     assert len({image.tobytes() for image in pixels}) == 9
+
+
+def test_intervals_are_by_patient_where_the_rows_tell_them():
+    def rows(*names):
+        return Dataset.from_dict({"patient_id": list(names)})
+
+    assert bootstrap_facts(rows("p", "q", "p", "")) == {
+        "resamples": 1000,
+        "seed": 0,
+        "unit": "patient",
+        "patients": 3,
+    }
+    assert bootstrap_facts(rows("", ""))["patients"] is None
+    assert bootstrap_facts(Dataset.from_dict({"image_id": ["a"]}))["unit"] == "radiograph"
 
 
 def arguments(checkpoint, release, cache_dir, output_dir, **changes) -> EvaluationArguments:
@@ -68,7 +93,18 @@ def test_an_interrupted_run_goes_on_after_the_last_line(
     assert json.loads(metrics)["controls"].keys() == {"shuffled", "noise", "black"}
     report = (tmp_path / "report.md").read_text()
     assert "black" in report and "noise" in report and "ROUGE-1" in report and "CIDEr" in report
-    assert (tmp_path / "report.html").read_text().startswith("<!DOCTYPE html>")
+    page = (tmp_path / "report.html").read_text()
+    assert page.startswith("<!DOCTYPE html>")
+    # They are passed on: names stand in them, and no path of this machine.
+    for text in (metrics, report, page, (tmp_path / "predictions.jsonl").read_text()):
+        for folder in (tiny_checkpoint, phantom_release, tmp_path, cache_dir):
+            assert str(folder) not in text and str(Path(folder).parent) not in text
+    run, bootstrap = (json.loads(metrics)[key] for key in ("run", "bootstrap"))
+    versions = {"date", "litegpt", "transformers", "torch", "python"}
+    assert run.keys() == {"checkpoint", "trained_on", "caution", "not_for_diagnosis", "constrained", *versions}
+    assert run["caution"] in report and f"({phantom_release.name})" in report.replace("`", "")
+    assert bootstrap == {"resamples": 1000, "seed": 0, "unit": "radiograph", "patients": None}
+    assert run["transformers"] == version("transformers") and f"Made on {run['date']} with litegpt" in report
 
     path.write_text("".join(lines[:5]) + lines[5][:20])  # the sixth line was being written
     controls.write_text("".join(of_controls[:7]))

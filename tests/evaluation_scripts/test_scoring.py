@@ -10,7 +10,18 @@ from litegpt.evaluation_scripts.controls import random_cycle
 from litegpt.evaluation_scripts.figures import HEADLINE, headline_figures, row_figures, task_statistics
 from litegpt.evaluation_scripts.groups import group_figures
 from litegpt.evaluation_scripts.questions import by_task, label_names, question, true_answer
-from litegpt.evaluation_scripts.scoring import Calibration, curve_points, curves, operating_points, score_predictions
+from litegpt.evaluation_scripts.scoring import (
+    Calibration,
+    curve_points,
+    curves,
+    measured_to,
+    operating_points,
+    score_predictions,
+    task_decisions,
+)
+from litegpt.metrics.boxes import match
+from litegpt.metrics.intervals import means_over_the_same_labels, resamples
+from litegpt.metrics.labels import classification_scores
 
 TEMPERATURES = {"finding": 1.5, "diagnosis": 1.2}
 
@@ -210,3 +221,102 @@ def test_a_long_curve_keeps_a_hundred_points_and_its_ends():
     points = curve_points(x, x**2)
     assert len(points) == 100 and points[0] == [0, 0] and points[-1] == [1, 1]
     assert curve_points(np.array([np.nan]), np.array([1.0])) == []
+
+
+def test_an_image_has_a_finding_from_its_labels_threshold_on():
+    """Four images of ILD, answered with scores of 0.9, 0.4 and none, and malformed; one without, with 0.5."""
+    labels = {"finding": ["ILD", "Edema"], "diagnosis": ["Pneumonia", "No finding"]}
+    box = [0.1, 0.1, 0.5, 0.5]
+    rows = [{"findings": [{"label": 0, "box": box}], "diagnoses": [0]} for _ in range(4)]
+    rows.append({"findings": [], "diagnoses": [1]})
+    answers = [
+        {"findings": [{"label": "ILD", "box": box, "score": score}] if score else [], "malformed": None}
+        for score in (0.9, 0.4, None, None, 0.5)
+    ]
+    answers[3]["malformed"] = "a reason"
+    statistics = statistics_of("identify", rows, answers, labels)
+
+    def counts(thresholds, label):
+        scores = task_decisions(statistics, thresholds)[label]
+        return [scores[f"{kind}_{side}"] for kind in ("true", "false") for side in ("positives", "negatives")]
+
+    assert counts({"ILD": 0.5}, "ILD") == [1, 0, 1, 3]  # TP, TN, FP, FN
+    assert counts({"ILD": 0.51}, "ILD") == [1, 1, 0, 3]
+    assert counts({}, "ILD") == counts({"ILD": 0.0}, "ILD") == [2, 0, 1, 2]
+    assert counts({"ILD": 0.51}, "Finding") == [1, 1, 0, 3]
+    assert counts({}, "Edema") == [0, 5, 0, 0]
+    assert task_decisions(statistics, {})["Edema"]["sensitivity"] is None
+
+
+def test_a_diagnosis_is_decided_by_its_name_in_the_answer():
+    labels = {"finding": ["ILD"], "diagnosis": ["Pneumonia", "No finding"]}
+    rows = [{"findings": [], "diagnoses": diagnoses} for diagnoses in ([0], [0], [1], [1])]
+    answers = [
+        {"diagnoses": [{"label": label, "score": 0.1}], "malformed": None}
+        for label in ("Pneumonia", "No finding", "Pneumonia", "No finding")
+    ]
+    answers[3] = {"diagnoses": [], "malformed": "a reason"}  # wrong of Finding, and names no label
+    scores = task_decisions(statistics_of("vqa", rows, answers, labels), {"Pneumonia": 0.5})
+    assert scores["Pneumonia"]["sensitivity"] == 0.5 == scores["Pneumonia"]["specificity"]
+    assert scores["Finding"]["true_negatives"] == 0 and scores["Finding"]["false_positives"] == 2
+
+
+def test_malformed_answers_and_decisions_agree_with_the_scores_where_all_boxes_are_kept(drawn):
+    rows, predictions, _ = drawn
+    for task, answers in by_task(predictions, TASKS).items():
+        statistics = statistics_of(task, rows, answers)
+        scores = classification_scores(statistics.label_sets)
+        for label, counts in task_decisions(statistics, {}).items():
+            expected = scores["finding"] if label == "Finding" else scores["per_class"][label]
+            assert counts["sensitivity"] == pytest.approx(expected["recall"])
+            assert counts["ppv"] == pytest.approx(expected["precision"])
+
+
+def test_the_froc_is_measured_as_far_as_there_are_false_boxes():
+    box, other = [0.1, 0.1, 0.5, 0.5], [0.6, 0.6, 0.9, 0.9]
+    answers = [[{"label": "a", "box": where, "score": 0.5} for where in (box, other)], []]
+    assert measured_to(match(answers, [[{"label": "a", "box": box}], []], 0.4), 2) == 0.5
+    assert measured_to(match([[], []], [[], []], 0.4), 2) == 0
+
+
+def test_the_interval_of_map_lies_around_it_where_rare_labels_are_the_bad_ones():
+    """Twelve labels of one image each are never found, two frequent ones nearly always."""
+    rng = np.random.default_rng(0)
+    names = ["often", "also often", *(f"rare {number}" for number in range(12))]
+    labels = {"finding": names, "diagnosis": ["No finding"]}
+    box = [0.1, 0.1, 0.5, 0.5]
+    rows, lines = [], []
+    for number in range(112):
+        label = number % 2 if number < 100 else number - 98
+        rows.append({"image_id": str(number), "findings": [{"label": label, "box": box}], "diagnoses": []})
+        found = [{"label": names[label], "box": box, "score": float(rng.random())}]
+        found = found if label < 2 and rng.random() < 0.9 else []
+        line = {"task": "identify", "answer": "", "findings": found, "probabilities": {}, "malformed": None}
+        lines.append({"image_id": str(number), **line})
+    statistics = [statistics_of("identify", rows, lines, labels)]
+    once = np.ones((1, len(rows)))
+    figure = headline_figures(statistics, once)["map", "0.4"][0]
+    drawn_figures = np.concatenate(
+        [headline_figures(statistics, weights, by_label=True)["map", "0.4"] for weights in resamples(len(rows), 1000)]
+    )
+    observed = headline_figures(statistics, once, by_label=True)["map", "0.4"][0]
+    means = means_over_the_same_labels(drawn_figures, observed)
+    assert means.mean() == pytest.approx(figure, abs=0.01)
+    assert np.nanmean(drawn_figures, axis=1).mean() > figure + 0.04  # labels that dropped out
+    low, high = score_predictions(lines, rows, ["identify"], labels)["intervals"]["map"]["0.4"]
+    assert low < figure < high and (low + high) / 2 == pytest.approx(figure, abs=0.02)
+
+
+def test_patients_with_several_radiographs_are_resampled_as_a_whole(drawn):
+    rows, predictions, _ = drawn
+    answers = by_task(predictions, ["identify"])["identify"]
+    rows = [{**row, "patient_id": ""} for row in rows]
+    alone = score_predictions(answers, rows, ["identify"], LABELS)["intervals"]
+    # Each radiograph and its answer four times, as four radiographs of one patient.
+    again = [{**row, "patient_id": row["image_id"]} for row in rows for _ in range(4)]
+    lines = [line for line in answers for _ in range(4)]
+    by_patient = score_predictions(lines, again, ["identify"], LABELS)["intervals"]
+    assert by_patient["finding_f1"] == pytest.approx(alone["finding_f1"])
+    assert by_patient["accuracy_at_iou"]["0.4"] == pytest.approx(alone["accuracy_at_iou"]["0.4"])
+    singly = score_predictions(lines, [{**row, "patient_id": ""} for row in again], ["identify"], LABELS)["intervals"]
+    assert np.diff(singly["finding_f1"])[0] < 0.7 * np.diff(alone["finding_f1"])[0]

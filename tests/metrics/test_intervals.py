@@ -5,7 +5,9 @@ from scipy.stats import bootstrap, permutation_test
 from litegpt.metrics.intervals import (
     bootstrap_intervals,
     coin_tosses,
+    means_over_the_same_labels,
     paired_comparison,
+    patient_numbers,
     percentile_interval,
     resamples,
 )
@@ -93,3 +95,75 @@ def test_a_figure_that_one_run_lacks_is_not_compared():
 
     comparison = paired_comparison(figures_of, 1)["figure",]
     assert comparison == (1, None, None, None, None)
+
+
+def label_means(hits: dict[str, list[float]], by_label: bool):
+    """The mean over labels of the share of hits; each image has one label."""
+    values = np.concatenate(list(hits.values()))
+    labels = np.repeat(np.arange(len(hits)), [len(one) for one in hits.values()])
+
+    def figures(weights: np.ndarray):
+        sums = np.stack([weights[:, labels == label].sum(-1) for label in range(len(hits))], axis=-1)
+        right = np.stack(
+            [weights[:, labels == label] @ values[labels == label] for label in range(len(hits))], axis=-1
+        )
+        shares = np.divide(right, sums, out=np.full(sums.shape, np.nan), where=sums > 0)
+        return {("mean",): shares if by_label else np.nanmean(shares, axis=-1)}
+
+    return figures, len(values)
+
+
+def test_a_mean_over_labels_is_over_the_same_ones_in_every_resample():
+    """One label is always right, ten rare ones never: were those left out, the mean would rise, its interval too."""
+    hits = {"often": [1.0] * 40, **{f"rare {number}": [0.0] for number in range(10)}}
+    figures, num_images = label_means(hits, by_label=True)
+    figure = 1 / 11
+    assert bootstrap_intervals(figures, num_images)["mean",] == pytest.approx([figure, figure])
+    without, _ = label_means(hits, by_label=False)
+    low, _ = bootstrap_intervals(without, num_images)["mean",]
+    assert low > figure  # the figure would lie outside its own interval
+
+
+def test_a_label_that_a_resample_lacks_keeps_its_own_figure_there():
+    values = np.array([[1.0, np.nan, 0.5], [np.nan, np.nan, np.nan], [0.5, np.nan, 0.0]])
+    observed = np.array([0.8, np.nan, 0.2])  # no image has the second label
+    assert means_over_the_same_labels(values, observed) == pytest.approx([0.75, 0.5, 0.25])
+    assert means_over_the_same_labels(np.array([0.1, np.nan]), np.float64(0.3)).tolist()[0] == 0.1
+
+
+def test_the_difference_of_two_runs_is_over_the_same_labels_too():
+    """Run B is better by a half in one rare label alone; in a third of the resamples no image has it."""
+    a = {"often": [1.0] * 30, "rare": [0.0]}
+    b = {"often": [1.0] * 30, "rare": [0.5]}
+    (of_a, num_images), (of_b, _) = label_means(a, by_label=True), label_means(b, by_label=True)
+
+    def figures(weights: np.ndarray):
+        first, second = weights[:, :num_images], weights[:, num_images:]
+        is_a = first.sum(-1) >= second.sum(-1)
+        return {("mean",): np.where(is_a[:, None], of_a(first)["mean",], of_b(second)["mean",])}
+
+    comparison = paired_comparison(figures, num_images, num_permutations=10)["mean",]
+    assert comparison.difference == pytest.approx(0.25)
+    assert comparison.interval == pytest.approx([0.25, 0.25])
+
+
+def test_patients_are_drawn_with_all_of_their_images():
+    patients = patient_numbers(["p", "q", "p", "", "q", "q", ""])
+    assert patients.tolist() == [0, 1, 0, 2, 1, 1, 3]
+    weights = np.concatenate(list(resamples(7, 200, patients)))
+    assert weights.shape == (200, 7)
+    assert (weights[:, 0] == weights[:, 2]).all() and (weights[:, 1] == weights[:, 4]).all()
+    assert (weights[:, [0, 1, 3, 6]].sum(1) == 4).all() and len(set(weights.sum(1))) > 3
+    coins = np.concatenate(list(coin_tosses(7, 50, patients)))
+    assert (coins[:, 1] == coins[:, 5]).all() and 0 < coins.mean() < 1
+
+
+def test_images_of_one_patient_that_are_alike_make_the_interval_wider():
+    """Ten images a patient, all alike, tell no more than one: drawn singly, the interval would be a third as wide."""
+    values = np.repeat(np.random.default_rng(0).random(30), 10)
+    patients = np.repeat(np.arange(30), 10)
+    single, by_patient = (
+        np.diff(bootstrap_intervals(mean_of(values), 300, patients=chosen)["mean",])[0] for chosen in (None, patients)
+    )
+    one_each = np.diff(bootstrap_intervals(mean_of(values[::10]), 30)["mean",])[0]
+    assert by_patient == pytest.approx(one_each) and by_patient > 2.5 * single

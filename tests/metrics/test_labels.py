@@ -2,9 +2,9 @@ import random
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score
+from sklearn.metrics import confusion_matrix, f1_score, recall_score
 
-from litegpt.metrics.labels import classification_scores, finding_f1, micro_f1, read_labels
+from litegpt.metrics.labels import classification_scores, decisions, finding_f1, micro_f1, read_labels
 
 LABELS = ["COPD", "Lung tumor", "Pneumonia"]
 NOTHING = ["No finding"]
@@ -67,3 +67,37 @@ def test_lengths_that_differ_are_errors():
         read_labels([[]], [[], []], LABELS)
     with pytest.raises(ValueError, match="weights are for 3 images, not for 1"):
         micro_f1(read_labels([[]], [[]], LABELS), np.ones((2, 3)))
+
+
+def test_decisions_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    says, has = rng.random(200) < 0.4, rng.random(200) < 0.3
+    scores = decisions(says, has)
+    (tn, fp), (fn, tp) = confusion_matrix(has, says)
+    counts = ("true_positives", "false_positives", "true_negatives", "false_negatives")
+    assert [scores[key] for key in counts] == [tp, fp, tn, fn]
+    assert scores["sensitivity"] == pytest.approx(recall_score(has, says))
+    assert scores["specificity"] == pytest.approx(recall_score(~has, ~says))
+    assert (scores["ppv"], scores["npv"]) == (pytest.approx(tp / (tp + fp)), pytest.approx(tn / (tn + fn)))
+
+
+def test_decisions_that_have_nothing_to_divide_by_are_none():
+    nobody, everybody = np.zeros(3, bool), np.ones(3, bool)
+    scores = decisions(nobody, nobody)
+    assert scores["sensitivity"] is scores["ppv"] is None and scores["specificity"] == scores["npv"] == 1
+    scores = decisions(everybody, everybody)
+    assert scores["specificity"] is scores["npv"] is None and scores["sensitivity"] == scores["ppv"] == 1
+
+
+def test_labels_that_no_image_has_stand_in_no_mean_of_those_present():
+    scores = classification_scores(read_labels([["COPD"], ["Pneumonia"]], [["COPD"], ["COPD"]], LABELS))
+    assert scores["macro"]["recall"] == pytest.approx(0.5 / 3)  # as scikit-learn, and the paper's tables
+    assert scores["macro_present"] == {
+        "precision": 1,
+        "recall": 0.5,
+        "f1": pytest.approx(2 / 3),
+        "support": 2,
+        "labels": 1,
+    }
+    nothing = classification_scores(read_labels([NOTHING], [NOTHING], LABELS))["macro_present"]
+    assert nothing == {"precision": None, "recall": None, "f1": None, "support": 0, "labels": 0}

@@ -14,10 +14,13 @@ from litegpt.evaluation_scripts.reports.gallery import (
     SHOWN_PER_LABEL,
     SIDE,
     Case,
+    Rectangle,
     chosen,
+    diagnosis_gallery,
     gallery,
     iou,
     picture,
+    placed_words,
     row_cases,
 )
 from litegpt.metrics.boxes import match
@@ -32,7 +35,7 @@ def lines(rows) -> list[dict]:
     """To each radiograph one box that is nowhere."""
     box = {"label": "Edema", "box": [0.0, 0.0, 0.125, 0.25], "score": 0.875}
     return [
-        {"image_id": image_id, "task": "identify", "findings": [box], "malformed": None}
+        {"image_id": image_id, "task": "identify", "answer": "An answer.", "findings": [box], "malformed": None}
         for image_id in rows["image_id"]
     ]
 
@@ -50,6 +53,51 @@ def test_boxes_are_drawn_where_they_are():
     assert '<rect class="answered" x="120.0" y="120.0" width="360.0" height="60.0"><title>ILD</title>' in figure
     assert '<rect class="true other" x="0.0" y="0.0" width="60.0" height="60.0"><title>Edema</title>' in figure
     assert "<b>ILD</b><br>score 0.875, IoU 0.67<br><small>wide</small>" in figure
+
+
+def test_labels_stand_at_their_boxes_inside_the_picture_and_cover_no_other():
+    boxes = [("ILD", "true", 400.0, 0.0), ("Pulmonary fibrosis", "answered", 380.0, 2.0), ("ILD", "true", 402.0, 2.0)]
+    rectangles = [Rectangle(label, origin, True, x, y, 60.0, 40.0) for label, origin, x, y in boxes]
+    words = placed_words(rectangles, (480, 480))
+    assert [one.rectangle for one in words] == rectangles
+    areas = [(one.x, one.y - one.height, one.x + 0.6 * one.height * len(one.rectangle.label), one.y) for one in words]
+    for left, top, right, bottom in areas:
+        assert 0 <= left and right <= 480 and top >= -0.3 * 24 and bottom <= 480
+    for i, (left, top, _, bottom) in enumerate(areas):
+        for other in areas[:i]:
+            assert bottom <= other[1] + 8 or other[3] <= top + 8 or left >= other[2]
+    # A true label stands above its box where it can, an answered one below.
+    (above,) = placed_words([Rectangle("ILD", "true", True, 50.0, 100.0, 60.0, 40.0)], (480, 480))
+    (below,) = placed_words([Rectangle("ILD", "answered", True, 50.0, 100.0, 60.0, 40.0)], (480, 480))
+    assert above.x == below.x == 50 and above.y < 100 and below.y > 140
+
+
+def test_right_missed_and_wrong_diagnoses_are_shown_with_the_whole_answer(rows):
+    """Every radiograph is said to have Pneumonia and COPD, one answer is malformed."""
+    labels = label_names(rows)
+    answer = "Global diseases of this chest radiograph are Pneumonia, COPD."
+    named = [{"label": label, "score": score} for label, score in (("Pneumonia", 0.75), ("COPD", 0.5))]
+    given = [
+        {"image_id": image_id, "task": "vqa", "answer": answer, "diagnoses": named, "malformed": None}
+        for image_id in rows["image_id"]
+    ]
+    given[0] |= {"diagnoses": [], "malformed": "it does not end with a full stop"}
+    truths = [{labels["diagnosis"][index] for index in diagnoses} - {"No finding"} for diagnoses in rows["diagnoses"]]
+    groups = {group.title: group for group in diagnosis_gallery(given, rows, labels)}
+    said = [{"Pneumonia", "COPD"} if index else set() for index in range(len(rows))]
+    expected = {
+        "Right diagnoses": sum(len(one & true) for one, true in zip(said, truths, strict=True)),
+        "Missed diagnoses": sum(len(true - one) for one, true in zip(said, truths, strict=True)),
+        "Wrong diagnoses": sum(len(one - true) for one, true in zip(said, truths, strict=True)),
+    }
+    assert {title: group.count for title, group in groups.items()} == expected
+    assert expected["Missed diagnoses"] > 0 < expected["Wrong diagnoses"]
+    shown = groups["Wrong diagnoses"].pictures[0]
+    assert shown.answer == answer and shown.truth.startswith("Global diseases of this chest radiograph are")
+    assert shown.case.score == 0.75 and shown.case.iou is None
+    figure = as_html("figure", shown)
+    assert f"<b>Answer</b> {answer}" in figure and "probability 0.750" in figure and "IoU" not in figure
+    assert as_html("gallery", list(groups.values()), None).count("<h3>") == 3
 
 
 def test_a_boxs_words_are_escaped():

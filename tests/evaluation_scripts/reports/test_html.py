@@ -67,8 +67,9 @@ def predictions(rows, labels) -> list[dict]:
             for finding in row["findings"][:-1]
         ]
         findings.append({"label": "Edema", "box": [0.0, 0.0, 0.125, 0.25], "score": 0.875})
-        lines.append({"image_id": row["image_id"], "task": "identify", "findings": findings, "malformed": None})
-        lines.append({"image_id": row["image_id"], "task": "vqa", "diagnoses": [], "malformed": None})
+        shared = {"image_id": row["image_id"], "malformed": None}
+        lines.append({**shared, "task": "identify", "answer": "Local diseases: <p>Edema</p>.", "findings": findings})
+        lines.append({**shared, "task": "vqa", "answer": "Global diseases: none.", "diagnoses": []})
     return lines
 
 
@@ -182,11 +183,36 @@ def test_what_has_no_figures_has_no_plot(rows, predictions):
     ]
 
 
-def test_diagnoses_alone_have_no_gallery(rows, predictions, without_plots):
+def test_diagnoses_have_a_gallery_without_boxes(rows, predictions, without_plots):
     lines = [line for line in predictions if line["task"] == "vqa"]
     text = html_report(made_up_metrics(tasks=("vqa",)), lines, rows, "some/checkpoint", "some/data")
-    assert "<image" not in text and "gallery" not in text.partition("</style>")[2]
+    gallery = text.partition('<section id="vqa-gallery">')[2].partition("</section>")[0]
+    assert "<image" in gallery and "<rect" not in gallery and "IoU" not in gallery
+    assert "Missed diagnoses" in gallery and "Global diseases: none." in gallery
     Page(text)
+
+
+def test_the_page_opens_with_the_verdict(text):
+    body = text.partition("<body>")[2]
+    assert re.search(r"<h1>[^<]*</h1>\n<p class=\"verdict\"><b>The answers follow the image in 12 of 12 figures", body)
+
+
+def test_on_a_phone_each_number_stands_with_its_heading(text):
+    """There the head of a table is not shown: each row is a card, on which a cell has its heading."""
+    row = text.partition("<td")[0].rpartition("<tr>")[2] + "<td" + text.partition("<td")[2].partition("</tr>")[0]
+    assert re.findall(r'data-head="([^"]*)"', row) == [
+        "figure",
+        "value",
+        "95 % interval",
+        "shuffled",
+        "noise",
+        "black",
+    ]
+
+
+def test_an_answer_is_shown_whole_and_escaped(text):
+    assert "<b>Answer</b> Local diseases: &lt;p&gt;Edema&lt;/p&gt;." in text
+    assert "<b>True</b> Local diseases of this chest radiograph are &lt;p&gt;" in text
 
 
 def test_metrics_of_an_older_program_are_refused(rows, predictions):

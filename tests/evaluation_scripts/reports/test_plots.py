@@ -89,10 +89,15 @@ def test_froc_is_read_as_the_metric_reads_it(drawn):
     assert drawn[0].axes[0].get_xscale() == "log" and list(dots.get_xdata()) == [0.25, 1.0]
 
 
-def test_froc_starts_at_zero_and_is_flat_behind_its_last_point(drawn):
-    plots.froc([[1.0, 0.5]], {})
-    at, sensitivity = drawn[0].axes[0].lines[0].get_data()
+def test_froc_starts_at_zero_and_is_drawn_as_far_as_it_was_measured(drawn):
+    plots.froc([[1.0, 0.5]], {"0.5": 0.25, "1": 0.5, "2": 0.5})
+    line, dots = drawn[0].axes[0].lines
+    at, sensitivity = line.get_data()
     np.testing.assert_allclose(sensitivity, np.minimum(at, 1) / 2)
+    assert at.max() == 1 and list(dots.get_xdata()) == [0.5, 1.0]
+    assert [text.get_text() for text in drawn[0].axes[0].texts][0] == "no more boxes\nafter 1"
+    plots.froc([[0.01, 0.5]], {"0.125": 0.5})  # it ends before the plot begins
+    assert [len(one.get_xdata()) for one in drawn[1].axes[0].lines] == [0]
 
 
 def test_reliability_leaves_out_empty_bins(drawn):

@@ -29,18 +29,115 @@ def as_markdown(table: Table) -> str:
 
 
 def test_each_headline_stands_beside_its_interval_the_controls_and_the_papers_number():
-    lines = report(made_up_metrics(value=0.75, blind=0.25)).splitlines()
+    lines = report(made_up_metrics(value=0.75, blind=0.25, name="VinDr-CXR")).splitlines()
     first = next(line for line in lines if line.startswith("|"))
     assert first == "| figure | value | 95 % interval | shuffled | noise | black | paper |"
     assert (
-        "| [identify] Acc@IoU 0.3, all true boxes | 0.750 | 0.688 to 0.812 | 0.250 | 0.250 | 0.250 | 0.125 |" in lines
+        "| True boxes found: Acc@IoU 0.3, all true boxes [identify] | 0.750 | 0.688 to 0.812 | 0.250 | 0.250 | 0.250 "
+        "| 0.125 |" in lines
     )
     assert (
-        "| [vqa] F1 of the diagnoses, micro average | 0.750 | 0.688 to 0.812 | 0.250 | 0.250 | 0.250 | 0.600 |"
-        in lines
+        "| Which diagnoses: F1 of the diagnoses, micro average [vqa] | 0.750 | 0.688 to 0.812 | 0.250 | 0.250 | 0.250 "
+        "| 0.600 |" in lines
     )
-    for figure in ("mAP at IoU 0.4", "mAP at IoU 0.5", "FROC, mean sensitivity", "AUROC of Finding"):
-        assert f"| [identify] {figure} | 0.750 | 0.688 to 0.812 | 0.250 | 0.250 | 0.250 | - |" in lines
+    boxes = "Boxes by falling score"
+    for figure in (f"{boxes}: mAP at IoU 0.4", f"{boxes}: mAP at IoU 0.5", f"{boxes}: FROC, mean sensitivity"):
+        assert f"| {figure} [identify] | 0.750 | 0.688 to 0.812 | 0.250 | 0.250 | 0.250 | - |" in lines
+    ranked = "Any finding at all, by probability: AUROC of Finding [identify]"
+    assert f"| {ranked} | 0.750 | 0.688 to 0.812 | 0.250 | 0.250 | 0.250 | - |" in lines
+
+
+def verdict_of(controls: dict, **changes) -> str:
+    """The verdict where controls reach `controls` in figures, by path; `changes` are of `made_up_metrics`."""
+    metrics = made_up_metrics(value=0.75, blind=0.25, **changes)
+    for (control, *path, last), value in controls.items():
+        place = metrics["controls"][control]
+        for key in path:
+            place = place[key]
+        place[last] = value
+    return report(metrics).splitlines()[2]
+
+
+def test_the_report_opens_with_whether_the_answers_follow_the_image():
+    """Lower bounds are 0.6875: what a control reaches there, the figure does not beat."""
+    assert verdict_of({}) == "**The answers follow the image in 12 of 12 figures.**"
+    assert verdict_of({("noise", "map", "0.4"): 0.6874}).startswith("**The answers follow the image in 12 of 12")
+    blind = verdict_of(
+        {("shuffled", "map", "0.4"): 0.6875, ("shuffled", "froc", "mean"): 0.9, ("black", "map", "0.5"): 1}
+    )
+    assert blind.startswith("**The answers follow the image in 9 of 12 figures.**")
+    assert (
+        "**No better than another image's answers in 2 of 12**: Boxes by falling score: mAP at IoU 0.4 [identify]; "
+        "Boxes by falling score: FROC, mean sensitivity [identify]." in blind
+    )
+    assert "**No better than the answer to a black picture in 1 of 12**" in blind and "noise" not in blind
+
+
+def test_what_a_control_or_an_interval_lacks_is_not_judged():
+    verdict = verdict_of({("shuffled", "finding_auroc"): None})
+    assert verdict.startswith("**The answers follow the image in 11 of 11 figures.** It cannot be told of Any finding")
+    metrics = made_up_metrics(tasks=("vqa",))
+    metrics["intervals"] = {}
+    assert "**Whether the answers follow the image cannot be told**" in report(metrics)
+
+
+def test_the_report_says_what_was_run_and_how_intervals_were_made():
+    metrics = made_up_metrics()
+    metrics["weights"] = {"model.safetensors": "26f89470d732" + "0" * 52}
+    text = report(metrics)
+    assert "Made on 2026-11-26 with litegpt 0.1.0, transformers 5.17.0, torch 2.9.0, Python 3.11.7;" in text
+    assert (
+        "1,000 resamples, seed 0. Weights by the beginning of their SHA-256: `model.safetensors` 26f89470d732." in text
+    )
+    assert "bootstrap over the radiographs. The data does not tell the patients" in text
+    assert "\nTrained on Some-CXR. Made on" in text and "Caution" not in text
+    metrics["run"] |= {"caution": "trained on synthetic radiographs", "trained_on": []}
+    assert "\n**Caution about this checkpoint**: trained on synthetic radiographs.\n" in report(metrics)
+    metrics["bootstrap"] |= {"unit": "patient", "patients": 588}
+    assert "bootstrap over the 588 patients, each with all radiographs" in report(metrics)
+
+
+def test_sensitivity_specificity_and_predictive_values_stand_with_their_counts():
+    text = report(made_up_metrics())
+    head = "|  | sensitivity | specificity | PPV | NPV | TP | FP | TN | FN |"
+    assert text.count(head) == 2
+    assert "| Cardiomegaly | 0.750 | 0.811 | 0.750 | 0.811 | 30 | 10 | 43 | 10 |" in text
+    assert "of 40 radiographs with a finding 30 are said to have one, by boxes from their thresholds on" in text
+    # No image has the last label: it has no figures, and the mean is that of the two others.
+    assert "| Edema | - | - | - | - | 0 | 3 | 90 | 0 |" in text
+    assert "| mean of the 2 of 3 labels that an image has | 0.750 | 0.811 | 0.750 | 0.811 | - | - | - | - |" in text
+
+
+def test_a_label_that_no_image_has_is_dashes():
+    metrics = made_up_metrics()
+    per_class = metrics["identify"]["classification"]["per_class"]
+    per_class["Edema"] = {**per_class["Edema"], "support": 0}
+    assert "| Edema | - | - | - | - | 0 | 0 | - | - |" in report(metrics)
+
+
+def test_what_froc_did_not_measure_stands_in_brackets():
+    text = report(made_up_metrics(blind=0.25))
+    measured = "0.750 | 0.750 | 0.750 | 0.750 | 0.750"
+    assert f"| IoU 0.4 | 0.750 | {measured} | (0.750) | (0.750) | 0.750 |" in text
+    assert "In brackets: not measured" in text
+
+
+def test_a_threshold_of_zero_is_explained():
+    metrics = made_up_metrics()
+    assert "A threshold of 0" not in report(metrics)
+    metrics["identify"]["operating_points"]["Cardiomegaly"]["threshold"] = 0.0
+    assert "**A threshold of 0**: all boxes of the label are kept" in report(metrics)
+
+
+@pytest.mark.parametrize("name", ["Some-CXR", "Phantoms in VinDr-CXR's layout", "VinDr-CXR of another hospital"])
+def test_the_papers_numbers_stand_beside_those_of_its_own_data_alone(name):
+    """A hospital's report must not look as if the paper had measured its radiographs."""
+    text = report(made_up_metrics(name=name))
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert not any("paper" in row and "the paper's text" not in row and "the paper's code" not in row for row in rows)
+    assert not any("CXR-CLIP" in row for row in rows) and "0.600" not in text
+    assert f"The paper's numbers are of VinDr-CXR, these are of {name}" in text
+    assert all(figure.paper is None for figure in headlines(made_up_metrics(name=name)))
 
 
 def test_the_papers_numbers_are_said_to_compare_on_its_own_data_alone():
@@ -60,15 +157,15 @@ def test_auroc_stands_beside_what_others_report_of_the_data_set():
 
 def test_what_was_not_computed_is_a_dash():
     """Answers that were not constrained have no probabilities; a label without true boxes has no curve."""
-    metrics = made_up_metrics()
+    metrics = made_up_metrics(name="VinDr-CXR")
     for source in (metrics, metrics["intervals"], *metrics["controls"].values()):
         source["auroc"] = source["finding_auroc"] = None
         source["ece"]["diagnoses"] = {"before": None, "after": None}
         source["accuracy_at_iou"]["0.3"] = None
     metrics["vqa"]["probabilities"] = metrics["vqa"]["reliability"] = None
     text = report(metrics)
-    assert "| [identify] Acc@IoU 0.3, all true boxes | - | - | - | - | - | 0.125 |" in text
-    assert "| [vqa] AUROC, mean of the labels | - | - | - | - | - | - |" in text
+    assert "| True boxes found: Acc@IoU 0.3, all true boxes [identify] | - | - | - | - | - | 0.125 |" in text
+    assert "| Which diagnoses, by probability: AUROC, mean of the labels [vqa] | - | - | - | - | - | - |" in text
     assert "| Pneumonia | 0.750 | 0.750 | 0.750 | 0.250 | 10 | - | - | - |" in text
     assert "| diagnoses | 1.000 | - | - | - |" in text
     assert "| Edema | 0.750 | 0.750 | 0.750 | 0.250 | 10 | 0 | - | - |" in text
@@ -93,7 +190,7 @@ def test_the_report_has_what_was_asked_and_no_more(tasks):
 
 
 def test_boxes_are_counted_by_three_definitions_and_ranked():
-    text = report(made_up_metrics())
+    text = report(made_up_metrics(name="VinDr-CXR"))
     assert "| over all 12 true boxes | 0.750 | 0.750 | 0.750 | 0.250 | 0.250 | 0.250 |" in text
     assert "| over the 8 whose label was named (the paper's text) |" in text
     assert "| the paper's LiteGPT, on VinDr-CXR | 0.125 | 0.105 | 0.081 | - | - | - |" in text
@@ -102,15 +199,15 @@ def test_boxes_are_counted_by_three_definitions_and_ranked():
 
 
 def test_the_paper_of_grounding_is_that_of_table_6():
-    text = report(made_up_metrics(tasks=("grounding",)))
+    text = report(made_up_metrics(tasks=("grounding",), name="VinDr-CXR"))
     assert "| the paper's LiteGPT, on VinDr-CXR | 0.120 | 0.103 | 0.080 | - | - | - |" in text
-    assert "[grounding] Acc@IoU 0.3, all true boxes | 0.750 | 0.688 to 0.812 | 0.250 | 0.250 | 0.250 | 0.120 |" in text
-    assert "Tables 1 to 3 and 6, on VinDr-CXR" in text and "and 6" not in report(made_up_metrics())
+    assert "Acc@IoU 0.3, all true boxes [grounding] | 0.750 | 0.688 to 0.812 | 0.250 | 0.250 | 0.250 | 0.120 |" in text
+    assert "Tables 1 to 3 and 6, on VinDr-CXR" in text and "and 6" not in report(made_up_metrics(name="VinDr-CXR"))
 
 
 def test_answers_that_say_little_are_shown():
     text = report(made_up_metrics())
-    assert "| `[identify]` | 93 | 7 | 2 | 17 | 0.125 | 0.108 |" in text
+    assert "| Findings [identify] | 93 | 7 | 2 | 17 | 0.125 | 0.108 |" in text
 
 
 def test_groups_stand_in_the_report_only_where_the_data_tells_them():
@@ -131,7 +228,7 @@ def test_a_checkpoint_without_thresholds_is_said_to_have_none():
 
 
 def test_the_wording_stands_beside_the_papers():
-    text = report(made_up_metrics())
+    text = report(made_up_metrics(name="VinDr-CXR"))
     assert "| ROUGE-1 | 0.750 | 0.250 | 0.501 |" in text and "| CIDEr | 0.750 | 0.250 | 7.520 |" in text
     assert "| METEOR without synonyms | 0.750 | 0.250 | - |" in text and "| METEOR |" not in text
 
@@ -169,7 +266,7 @@ def test_what_the_report_is_not_given_is_an_error_and_no_gap():
 @pytest.mark.parametrize("kind, like", [(DIAGNOSES, "vqa"), (FINDINGS, "identify")])
 def test_a_new_task_has_all_that_a_task_of_its_kind_has(kind, like, monkeypatch):
     monkeypatch.setitem(TASKS, "triage", Task("triage", kind, "What is it?"))
-    new, known = (made_up_metrics(tasks=(task,)) for task in ("triage", like))
+    new, known = (made_up_metrics(tasks=(task,), name="VinDr-CXR") for task in ("triage", like))
     assert [(figure.name, figure.value, figure.interval, figure.controls) for figure in headlines(new)] == [
         (figure.name.replace(like, "triage"), figure.value, figure.interval, figure.controls)
         for figure in headlines(known)
@@ -180,7 +277,7 @@ def test_a_new_task_has_all_that_a_task_of_its_kind_has(kind, like, monkeypatch)
     assert [(section.topic, section.title) for section in sections] == [
         (section.topic, section.title.replace(f"[{like}]", "[triage]")) for section in expected
     ]
-    for topic in ("labels", "others", "operating-points", "honesty", "calibration", "groups"):
+    for topic in ("decisions", "labels", "others", "operating-points", "honesty", "calibration", "groups"):
         ours, theirs = ([one.blocks for one in both if one.topic == topic] for both in (sections, expected))
         assert str(ours) == str(theirs).replace(f"[{like}]", "[triage]")
     text = report(new)

@@ -194,7 +194,7 @@ def last_logits(checkpoint, radiograph) -> torch.Tensor:
 
 def test_a_checkpoint_and_its_pipeline_load_by_id(stranger, folders, radiograph):
     torch.testing.assert_close(torch.tensor(stranger["logits"]), last_logits(folders["checkpoint"], radiograph))
-    assert set(stranger["findings"]) == {"findings", "diagnoses", "answers", "probabilities", "malformed"}
+    assert set(stranger["findings"]) == {"findings", "diagnoses", "answers", "probabilities", "malformed", "warnings"}
     assert stranger["findings"]["answers"]["identify"]
 
 

@@ -84,7 +84,12 @@ def short_name(name: str | Path) -> str:
         >>> short_name("/home/ann/outputs/demo/checkpoint"), short_name("acme/litegpt")
         ("demo/checkpoint", "acme/litegpt")
     """
-    return "/".join(Path(name).resolve().parts[1:][-2:]) if Path(name).is_dir() else str(name)
+    if not Path(name).is_dir():
+        return str(name)
+    folder, home = Path(name).resolve(), Path.home().resolve()
+    # Of a checkpoint that lies in a home folder, that folder's name is a person's.
+    parts = folder.parts[1:][-1:] if folder.parent in (home, home.parent) else folder.parts[1:][-2:]
+    return "/".join(parts)
 
 
 def recorded_config(name: str | Path) -> dict[str, Any]:

@@ -65,3 +65,12 @@ def test_an_adapters_training_is_its_own(tiny_checkpoint, tmp_path):
     assert provenance(adapter, recorded_config(adapter)).caution == UNTRAINED
     (adapter / "training_record.json").write_text(json.dumps([trained(VINDR, "identify")]))
     assert provenance(adapter, recorded_config(adapter)).trained_on == (VINDR,)
+
+
+def test_the_name_of_a_checkpoint_in_somebodys_home_does_not_name_them(tmp_path, monkeypatch):
+    home = tmp_path / "ann"
+    (home / "checkpoint").mkdir(parents=True)
+    (home / "demo" / "checkpoint").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    assert short_name(home / "checkpoint") == "checkpoint"
+    assert short_name(home / "demo" / "checkpoint") == "demo/checkpoint"

@@ -4,41 +4,44 @@ from dataclasses import dataclass
 
 from litegpt.common.arguments import Count, WholeNumber, argument
 from litegpt.datasets_scripts.arguments import CACHE_DIR, DATA_DIR, NUM_PROC
+from litegpt.evaluation_scripts.reports.published_figures import TABLES
+from litegpt.metrics.intervals import NUM_PERMUTATIONS
 from litegpt.processing.tasks import DEFAULT_TASKS, TASKS
-
-BATCH_SIZE = "Prompts answered together."
-MAX_NEW_TOKENS = "The longest answer."
-DTYPE = "float32, bfloat16, ... or auto, as the weights are stored."
-DTYPES = ["auto", "float32", "bfloat16", "float16"]
-# The rows and the tables of the paper, in the order in which it has them.
-PAPER_ROWS = ["minigpt_v2", "biomedclip", "pubmedclip", "litegpt", "litegpt_grounding"]
-PAPER_TABLES = [1, 2, 3, 4, 5, 6]
 
 
 @dataclass
-class EvaluationArguments:
+class AnsweringArguments:
+    """What the programs take that ask a checkpoint about the radiographs of a split."""
+
     model_name_or_path: str = argument("A LiteGPT checkpoint.")
     data_dir: str = argument(DATA_DIR)
     output_dir: str = argument("Where predictions, metrics and report are written.")
     split: str = argument("The split, or a slice such as test[:100].", default="test")
     tasks: list[str] = argument("What to ask.", default=list(DEFAULT_TASKS), choices=list(TASKS))
+    batch_size: Count = argument("Prompts answered together.", default=16)
+    max_new_tokens: Count = argument("The longest answer.", default=512)
+    dtype: str = argument(
+        "float32, bfloat16, ... or auto, as the weights are stored.",
+        default="auto",
+        choices=["auto", "float32", "bfloat16", "float16"],
+    )
+    cache_dir: str | None = argument(CACHE_DIR, default=None)
+    num_proc: Count = argument(NUM_PROC, default=1)
+
+
+@dataclass
+class EvaluationArguments(AnsweringArguments):
     with_findings_only: bool = argument(
         "Radiographs with findings alone, as the paper's tables of findings, boxes and their texts.", default=False
     )
     constrained: bool = argument(
         "Answers of the checkpoint's own labels alone, none malformed; or as they come.", default=True
     )
-    batch_size: Count = argument(BATCH_SIZE, default=16)
-    max_new_tokens: Count = argument(MAX_NEW_TOKENS, default=512)
-    dtype: str = argument(DTYPE, default="auto", choices=DTYPES)
-    cache_dir: str | None = argument(CACHE_DIR, default=None)
-    num_proc: Count = argument(NUM_PROC, default=1)
 
 
 @dataclass
-class CalibrationArguments:
+class CalibrationArguments(AnsweringArguments):
     model_name_or_path: str = argument("The folder of a LiteGPT checkpoint or adapter, written to.")
-    data_dir: str = argument(DATA_DIR)
     output_dir: str = argument("Where predictions and calibration.json are written.")
     split: str = argument("A split that was not trained on, or a slice such as train[-300:].", default="validation")
     tasks: list[str] = argument(
@@ -46,11 +49,6 @@ class CalibrationArguments:
         default=list(DEFAULT_TASKS),
         choices=list(TASKS),
     )
-    batch_size: Count = argument(BATCH_SIZE, default=16)
-    max_new_tokens: Count = argument(MAX_NEW_TOKENS, default=512)
-    dtype: str = argument(DTYPE, default="auto", choices=DTYPES)
-    cache_dir: str | None = argument(CACHE_DIR, default=None)
-    num_proc: Count = argument(NUM_PROC, default=1)
 
 
 @dataclass
@@ -59,7 +57,7 @@ class ComparisonArguments:
     output: str | None = argument("comparison.json; written where it is given.", default=None)
     data_dir: str | None = argument("Where the data set is now, if it was moved.", default=None)
     split: str | None = argument("The split that both answered, if not as they say.", default=None)
-    num_permutations: WholeNumber = argument("Of the test.", default=2000)
+    num_permutations: WholeNumber = argument("Of the test.", default=NUM_PERMUTATIONS)
     cache_dir: str | None = argument(CACHE_DIR, default=None)
     num_proc: Count = argument(NUM_PROC, default=1)
 
@@ -69,8 +67,10 @@ class PaperTablesArguments:
     data_dir: str = argument("VinDr-CXR, as released or prepared.")
     weights_dir: str = argument("A converted checkpoint for each architecture, in a folder of its name.")
     output_dir: str = argument("Where all rows and tables are written.")
-    rows: list[str] = argument("Of the tables.", default=PAPER_ROWS)
-    tables: list[int] = argument("Of the paper.", default=PAPER_TABLES)
+    rows: list[str] = argument(
+        "Of the tables.", default=list(dict.fromkeys(row for table in TABLES.values() for row in table.paper))
+    )
+    tables: list[int] = argument("Of the paper.", default=list(TABLES))
     launch_options: str = argument("Options of `accelerate launch`, in one string.", default="")
     sft_options: str = argument("Options of sft.py, for both stages, in one string.", default="")
     evaluation_options: str = argument("Options of evaluate_litegpt.py, in one string.", default="")

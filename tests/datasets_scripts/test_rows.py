@@ -33,10 +33,10 @@ def prepared(phantom_release, tmp_path_factory):
 
 
 def test_a_release_and_its_prepared_folder_give_the_same_rows(phantom_release, prepared, tmp_path):
-    of_release = load_rows(str(phantom_release), "train[:5]", str(tmp_path / "cache"), num_proc=2)
-    of_folder = load_rows(str(prepared), "train[:5]", str(tmp_path / "cache"), num_proc=2)
-    assert len(of_release) == 5 and of_release.features == of_folder.features
-    assert of_release.to_list() == of_folder.to_list()
+    release_rows = load_rows(str(phantom_release), "train[:5]", str(tmp_path / "cache"), num_proc=2)
+    folder_rows = load_rows(str(prepared), "train[:5]", str(tmp_path / "cache"), num_proc=2)
+    assert len(release_rows) == 5 and release_rows.features == folder_rows.features
+    assert release_rows.to_list() == folder_rows.to_list()
 
 
 @pytest.fixture

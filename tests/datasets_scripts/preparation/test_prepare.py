@@ -168,8 +168,8 @@ def test_sex_and_age_are_columns_where_the_data_set_tells_them(release_with_demo
     assert "| `sex`, `age` |" in card and "Sex and age are what the release's public tables say" in card
 
 
-def test_an_interrupted_preparation_with_sex_and_age_goes_on(release_with_demographics, tmp_path, monkeypatch):
-    prepare(release_with_demographics, tmp_path / "whole")
+def prepare_until_second_shard(release, folder, monkeypatch):
+    """A preparation that is interrupted when the second shard of the training split would be written."""
     write_shard = radiograph_dataset._write_shard
 
     def interrupted(shard, *args):
@@ -179,7 +179,12 @@ def test_an_interrupted_preparation_with_sex_and_age_goes_on(release_with_demogr
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(radiograph_dataset, "_write_shard", interrupted)
-        prepare(release_with_demographics, tmp_path / "resumed")
+        prepare(release, folder)
+
+
+def test_an_interrupted_preparation_with_sex_and_age_goes_on(release_with_demographics, tmp_path, monkeypatch):
+    prepare(release_with_demographics, tmp_path / "whole")
+    prepare_until_second_shard(release_with_demographics, tmp_path / "resumed", monkeypatch)
     assert len(list((tmp_path / "resumed" / "data").iterdir())) == 1
     prepare(release_with_demographics, tmp_path / "resumed")
     for split in ("train", "test"):
@@ -505,16 +510,7 @@ def test_the_summary_is_printed_at_the_end_and_logged_by_what_loads(release, tmp
 
 
 def test_the_log_tells_when_each_shard_was_written_and_the_summary(release, tmp_path, monkeypatch):
-    write_shard = radiograph_dataset._write_shard
-
-    def interrupted(shard, *args):
-        if shard.name.startswith("train-00001"):
-            raise KeyboardInterrupt
-        write_shard(shard, *args)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(radiograph_dataset, "_write_shard", interrupted)
-        prepare(release, tmp_path / "out")
+    prepare_until_second_shard(release, tmp_path / "out", monkeypatch)
     prepare(release, tmp_path / "out")
     log = (tmp_path / "out" / "preparation.log").read_text()
     times, texts = zip(*(line.split("  ", 1) for line in log.splitlines()), strict=True)

@@ -86,6 +86,8 @@ def optional_columns(finding_labels: Sequence[str], diagnosis_labels: Sequence[s
     sex, age: "F", "M", or "" where unknown; whole years, null where unknown.
     report_findings, report_impression: the report's two sections, as they were written.
     mentioned: what the report says of diagnoses; those that it does not mention are not listed.
+    image_labels: what the tables say of the whole image, finding labels too, also those that have no box; as
+        `labels_of_images` numbers them.
     phrase: a report's phrases with their boxes; of an annotation in pixels, as a finding's.
     mask: a grey picture of the source's size, 0 outside and 255 inside; of an annotation the bytes of a PNG.
     readings: what the single readers said before they were merged; taken from `ImageAnnotation.readings`.
@@ -102,6 +104,7 @@ def optional_columns(finding_labels: Sequence[str], diagnosis_labels: Sequence[s
         "report_findings": text,
         "report_impression": text,
         "mentioned": datasets.List({"label": diagnosis, "state": datasets.ClassLabel(names=list(STATES))}),
+        "image_labels": datasets.List(datasets.ClassLabel(names=labels_of_images(finding_labels, diagnosis_labels))),
         "phrase": datasets.List({"phrase": text, "boxes": datasets.List(box)}),
         "mask": datasets.Image(),
         "readings": datasets.List(
@@ -112,6 +115,11 @@ def optional_columns(finding_labels: Sequence[str], diagnosis_labels: Sequence[s
             }
         ),
     }
+
+
+def labels_of_images(finding_labels: Sequence[str], diagnosis_labels: Sequence[str]) -> list[str]:
+    """All labels that an image may have: the findings', then the diagnoses', each once."""
+    return list(dict.fromkeys((*finding_labels, *diagnosis_labels)))
 
 
 def row_features(

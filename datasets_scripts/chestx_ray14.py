@@ -16,6 +16,11 @@ The layout (https://nihcc.app.box.com/v/ChestXray-NIHCC; Wang et al., CVPR 2017,
     BBox_List_2017.csv                   Image Index, Finding Label, Bbox [x, y, w, h] in pixels of 1024 x 1024
     train_val_list.txt, test_list.txt    the official split, by patient: -> train, test
 
+    exclude_patients.txt                 a file of your own: patients, a Patient ID a line, whose images leave train
+
+RSNA Pneumonia and SIIM-ACR Pneumothorax are of images of ChestX-ray14: who trains on this and tests on those leaves
+their patients out by `exclude_patients.txt` (images_excluded; docs/prepare_data.md says how to make it).
+
 Images may be resized copies, also as JPEG, as long as the whole image was scaled: boxes are scaled with them.
 
 The labels were mined from the reports by a program; 984 boxes in 880 images were drawn by a radiologist, for eight of
@@ -87,6 +92,7 @@ BOX_FILE = "BBox_List_2017.csv"
 BOX_COLUMNS = ("Bbox [x", "y", "w", "h]")  # the header's "Bbox [x,y,w,h]" is four cells
 BOX_SIDE = 1024  # pixels of the images that the boxes were drawn on
 SPLIT_LISTS = {"train": "train_val_list.txt", "test": "test_list.txt"}
+EXCLUSION_FILE = "exclude_patients.txt"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 IMAGE_FOLDERS = r"images(_\d+)?"
 PLAIN_BOX_COLUMNS = ("x", "y", "w", "h")
@@ -169,6 +175,27 @@ def _refuse_lists_of_other_images(data_dir: str, seen: dict[str, str], table: st
             )
 
 
+def read_exclusions(data_dir: str) -> set[str] | None:
+    """Patients whose images leave train, without zeros at the front; None where there is no such file.
+
+    Raises:
+        ValueError: a line is no Patient ID, or the file is no text.
+    """
+    path = os.path.join(data_dir, EXCLUSION_FILE)
+    if not os.path.isfile(path):
+        return None
+    try:
+        lines = read_text(path).splitlines()
+    except UnicodeError as error:
+        raise ValueError(f"{path} is not a text file in UTF-8: {error}.") from error
+    patients = set()
+    for number, line in enumerate(lines, start=1):
+        if line.strip() and not re.fullmatch(r"[0-9]+", line.strip()):
+            raise ValueError(f"{path}, line {number}: {line.strip()!r} is no Patient ID of ChestX-ray14.")
+        patients.update([line.strip().lstrip("0")] if line.strip() else [])
+    return patients
+
+
 def read_boxes(path: str) -> tuple[dict[str, list[Finding]], dict[str, int]]:
     """{image_id: findings} of the box file, boxes xyxy in 1024ths of the image, and {image_id: boxes without area}.
 
@@ -218,7 +245,8 @@ def read_release(data_dir: str | os.PathLike) -> Release:
     other label "No finding" is lost. `counts`, for each split: images; images_in_conflict ("No finding" beside another
     label); images_with_boxes, images_no_finding, images_unknown (neither); images_not_in_table (listed, so left out);
     boxes; boxes_without_area (skipped); boxes_not_in_table (of a listed image that is not in the table). For the split
-    "none": images and boxes that no list names, which are left out.
+    "none": images and boxes that no list names, which are left out. For train, where there is `exclude_patients.txt`:
+    images_excluded, and patients_not_in_table, where there are any of that file.
 
     Raises:
         FileNotFoundError: a file or all radiographs are missing.
@@ -233,6 +261,7 @@ def read_release(data_dir: str | os.PathLike) -> Release:
         raise FileNotFoundError(f"{data_dir} has neither {' nor '.join(ENTRY_FILES)}.")
     split_of = read_split_lists(data_dir)
     findings_of, without_area = read_boxes(os.path.join(data_dir, BOX_FILE))
+    excluded = read_exclusions(data_dir)
     files = find_radiographs(data_dir)
 
     splits = [split for split in SPLIT_LISTS if split in split_of.values()]
@@ -242,6 +271,9 @@ def read_release(data_dir: str | os.PathLike) -> Release:
     counts["none"] = {"images": 0, "boxes": 0}
     annotations: dict[str, list[ImageAnnotation]] = {split: [] for split in splits}
     seen: dict[str, str] = {}  # as the table names them
+    patients: set[str] = set()
+    if excluded is not None and "train" in splits:
+        counts["train"]["images_excluded"] = 0
     has_people = any(has_columns(entries[0], [name]) for name in (*SEX_COLUMNS, AGE_COLUMN))
     # Public numbers, by which an evaluation resamples patients rather than their radiographs.
     columns = ("patient_id", "sex", "age") if has_people else ("patient_id",)
@@ -260,7 +292,12 @@ def read_release(data_dir: str | os.PathLike) -> Release:
         split = split_of.get(image_id, "none")
         counts[split]["images"] += 1
         counts[split]["boxes"] += len(findings)
+        patient = row["Patient ID"].strip()
+        patients.add(patient.lstrip("0"))
         if split == "none":
+            continue
+        if split == "train" and excluded is not None and patient.lstrip("0") in excluded:
+            counts["train"]["images_excluded"] += 1
             continue
 
         labels.update(finding.label for finding in findings)
@@ -275,13 +312,18 @@ def read_release(data_dir: str | os.PathLike) -> Release:
                 image_id,
                 findings=tuple(findings),
                 diagnoses=tuple(label for label in DIAGNOSIS_LABELS if label in labels),
-                patient_id=row["Patient ID"].strip(),
+                patient_id=patient,
                 view=row["View Position"].strip(),
                 optional=sex_and_age(row) if has_people else {},
             )
         )
 
     _refuse_lists_of_other_images(data_dir, seen, entries[0])
+    if excluded is not None and "train" in splits:
+        if seen and not annotations["train"]:
+            raise ValueError(f"{os.path.join(data_dir, EXCLUSION_FILE)} leaves no image of train.")
+        if unknown_patients := len(excluded - patients):
+            counts["train"]["patients_not_in_table"] = unknown_patients
     for image_id in split_of.keys() - seen.keys():
         counts[split_of[image_id]]["images_not_in_table"] += 1
     for image_id in findings_of.keys() - seen.keys():

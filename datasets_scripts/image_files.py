@@ -9,7 +9,7 @@ Tables and lists name an image with or without a folder and a suffix; the bare n
 
 import os
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 SUFFIXES = (".dicom", ".dcm", ".png", ".jpg", ".jpeg")
@@ -62,17 +62,24 @@ class Files:
     several: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
-def find_files(folder: str, suffixes: Sequence[str] = SUFFIXES, folders: str = ".*") -> Files:
+def find_files(
+    folder: str,
+    suffixes: Sequence[str] = SUFFIXES,
+    folders: str = ".*",
+    id_of: Callable[[str], str] = image_id_of,
+) -> Files:
     """The radiographs in a folder and its sub-folders.
 
     Of several files of one image the one least deep counts, then the first in `suffixes`' order.
 
     Args:
         folders: a pattern of the sub-folders' names, at any depth; hidden ones never count.
+        id_of: path within the folder -> image_id, where the bare name tells no images apart.
     """
     ranked: dict[str, list[tuple[int, int, str]]] = {}
     for here, below, names in os.walk(folder, followlinks=True):
-        depth = os.path.relpath(here, folder).count(os.sep) + (here != folder)
+        inside = os.path.relpath(here, folder)
+        depth = inside.count(os.sep) + (here != folder)
         below[:] = [name for name in sorted(below) if re.fullmatch(folders, name) and name[0] not in "._"]
         if depth == 8:  # a link that leads back
             below.clear()
@@ -80,7 +87,7 @@ def find_files(folder: str, suffixes: Sequence[str] = SUFFIXES, folders: str = "
             suffix = os.path.splitext(name)[1].lower()
             if suffix in suffixes and not name.startswith("."):
                 path = os.path.join(here, name)
-                ranked.setdefault(image_id_of(name), []).append((depth, suffixes.index(suffix), path))
+                ranked.setdefault(id_of(os.path.join(inside, name)), []).append((depth, suffixes.index(suffix), path))
     files = Files()
     for image_id, ranks in ranked.items():
         first, *others = sorted(ranks)

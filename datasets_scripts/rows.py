@@ -16,7 +16,15 @@ import datasets
 import numpy as np
 from huggingface_hub import DatasetCard
 
-from litegpt.datasets_scripts import chestx_ray14, vindr_cxr
+from litegpt.datasets_scripts import (
+    chestx_ray14,
+    chexpert,
+    mimic_cxr,
+    open_i,
+    rsna_pneumonia,
+    siim_pneumothorax,
+    vindr_cxr,
+)
 from litegpt.datasets_scripts.preparation.dataset_card import license_name
 from litegpt.datasets_scripts.preparation.prepare import load, load_release
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, Release
@@ -48,6 +56,11 @@ class DataSet(Protocol):
 DATA_SETS: dict[str, DataSet] = {
     "vindr-cxr": vindr_cxr,
     "chestx-ray14": chestx_ray14,
+    "chexpert": chexpert,
+    "rsna-pneumonia": rsna_pneumonia,
+    "siim-pneumothorax": siim_pneumothorax,
+    "open-i": open_i,
+    "mimic-cxr": mimic_cxr,
 }
 
 

@@ -5,20 +5,24 @@ for where, row in read_csv("annotations_train.csv", ("image_id", "x_min", "y_min
     box_numbers(row, ("x_min", "y_min", "x_max", "y_max"), where)      # (950.0, 1560.0, 2025.0, 2220.0), or None
 
 Tables that Excel or pandas saved again read the same: with a byte order mark or in UTF-16, cells separated by commas,
-semicolons or tabs, decimal commas, blanks around cells, names in another case, empty columns and lines at the end.
+semicolons or tabs, decimal commas, blanks around cells, names in another case, empty columns and lines at the end; and
+so do tables that are packed as .gz.
 """
 
 import csv
+import gzip
 import io
 import math
 import os
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 
 NO_SPELLINGS: Mapping[str, str] = {}
 DELIMITERS = ",;\t"
 # 12,5 is 12.5 where commas do not separate cells; where they do, 1,234 may be a thousand.
 DECIMAL_COMMA = {",": r"[+-]?\d+,(?!\d{3}$)\d+", ";": r"[+-]?\d+,\d+", "\t": r"[+-]?\d+,\d+"}
+GZIP = b"\x1f\x8b"  # how a .gz begins
 EMPTY_CELLS = ("", "null", "none", "na", "n/a", "#n/a", "<na>")
 FLAGS = {"": False, "0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 
@@ -29,14 +33,19 @@ def plain(name: str) -> str:
 
 
 def read_text(path: str) -> str:
-    """A file's text in UTF-8, or in UTF-16 behind its byte order mark, as Excel's "Unicode text" has it.
+    """A file's text in UTF-8, or in UTF-16 behind its byte order mark, as Excel's "Unicode text" has it; or of a .gz.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, or unpacked.
         UnicodeError: it is neither.
     """
     with open(path, "rb") as file:
         data = file.read()
+    if data.startswith(GZIP):
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, OSError, zlib.error) as error:
+            raise OSError(f"{path} is cut off or damaged: {error}.") from None
     return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
 
 
@@ -113,7 +122,10 @@ def read_csv(
             comma = DECIMAL_COMMA[delimiter]
             yield (
                 where,
-                {name: cell.replace(",", ".") if re.fullmatch(comma, cell) else cell for name, cell in row.items()},
+                {
+                    name: cell.replace(",", ".") if "," in cell and re.fullmatch(comma, cell) else cell
+                    for name, cell in row.items()
+                },
             )
     except (UnicodeError, csv.Error) as error:
         raise ValueError(f"{path} is not a CSV file in UTF-8: {error}.") from error

@@ -34,6 +34,9 @@ What a row says about "nothing there":
     no findings, diagnoses ["No finding"]      a negative: the merged readers said so
     no findings, any other diagnoses           unknown to a localiser: a label without a box, or nothing was said
 
+Where the tables state a finding of an image that no box of it shows, rows have the column `image_labels`: what any
+reader says of the whole image. In VinDr-CXR itself each finding has one.
+
 Rows have the columns `sex` and `age`: the publisher's de-identification leaves Patient's Sex and Patient's Age in the
 DICOM files (github.com/vinbigdata-medical/vindr-cxr, de-identification/tags.csv), where many have no value. Of PNG and
 JPEG copies both are unknown.
@@ -273,7 +276,8 @@ def read_annotations(data_dir: str, split: str, merge: str = "paper") -> tuple[l
         The annotations, in the order in which images first appear in the CSV files, and their counts:
         images, images_in_conflict (said by some reader to have no finding and to have one), images_dropped (for that),
         images_with_boxes, images_no_finding, images_unknown (neither), boxes_without_area (skipped), boxes (pooled, of
-        the images not dropped), boxes_kept.
+        the images not dropped), boxes_kept; images_with_unboxed_findings (images not dropped of which a reader states
+        a finding that no box shows), where there are any.
 
     Raises:
         FileNotFoundError: a CSV is missing.
@@ -287,6 +291,7 @@ def read_annotations(data_dir: str, split: str, merge: str = "paper") -> tuple[l
     # Labels by image and reader, and the boxes of each image as (reader, finding) in the CSV's order.
     labels: dict[str, dict[str, set[str]]] = {}
     boxes: dict[str, list[tuple[str, Finding]]] = {}
+    boxed: dict[str, set[str]] = {}  # the labels with a box, also with one that is skipped
     image_counts = ("images", "images_in_conflict", "images_dropped")
     image_counts += ("images_with_boxes", "images_no_finding", "images_unknown")
     counts = Counter(dict.fromkeys((*image_counts, "boxes_without_area", "boxes", "boxes_kept"), 0))
@@ -315,6 +320,7 @@ def read_annotations(data_dir: str, split: str, merge: str = "paper") -> tuple[l
             continue
         if label not in FINDING_LABELS:
             raise ValueError(f"{where}: {label!r} is no local label and cannot have a box.")
+        boxed.setdefault(image_id, set()).add(label)
         if box[2] > box[0] and box[3] > box[1]:
             boxes.setdefault(image_id, []).append((reader, Finding(label, box)))
         else:
@@ -329,6 +335,8 @@ def read_annotations(data_dir: str, split: str, merge: str = "paper") -> tuple[l
         if annotation is None:
             counts["images_dropped"] += 1
             continue
+        if everything & set(FINDING_LABELS) - boxed.get(image_id, set()):
+            counts["images_with_unboxed_findings"] += 1
         counts["boxes"] += len(boxes.get(image_id, []))
         counts["boxes_kept"] += len(annotation.findings)
         if annotation.findings:
@@ -454,7 +462,10 @@ def _merge_image(
     in_csv_order = [Reading(reader, (finding,), ()) for reader, finding in boxes]
     findings = merge_readers([*in_csv_order, *(Reading(rad_id, (), ()) for rad_id in labels_of_readers)], merge)
     diagnoses = tuple(label for label in DIAGNOSIS_LABELS if label in labels)
-    return ImageAnnotation(image_id, findings, diagnoses, readings)
+    everything = set().union(*labels_of_readers.values())
+    everything = everything - {NO_FINDING} or everything
+    image_labels = [label for label in (*FINDING_LABELS, *DIAGNOSIS_LABELS) if label in everything]
+    return ImageAnnotation(image_id, findings, diagnoses, readings, optional={"image_labels": image_labels})
 
 
 def find_images(data_dir: str, split: str) -> Files:
@@ -498,6 +509,11 @@ def read_release(
         counts[split] |= fits[split] | file_counts(files, in_tables)
         if split == "train" and table != os.path.join(data_dir, KAGGLE_TABLE):
             counts[split] |= {"tables_not_read": 1} if os.path.isfile(os.path.join(data_dir, KAGGLE_TABLE)) else {}
+    columns: tuple[str, ...] = ("sex", "age")
+    if any("images_with_unboxed_findings" in rules for rules in counts.values()):
+        columns += ("image_labels",)
+    else:  # the boxes say it all
+        annotations = {split: [replace(image, optional={}) for image in read] for split, read in annotations.items()}
     return Release(
         facts=facts(data_dir, name, licence),
         finding_labels=FINDING_LABELS,
@@ -505,7 +521,7 @@ def read_release(
         annotations=annotations,
         images=images,
         counts=counts,
-        columns=("sex", "age"),
+        columns=columns,
         merge=merge,
     )
 

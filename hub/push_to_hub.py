@@ -18,6 +18,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCard, HfApi
 from huggingface_hub.errors import HTTPError
 from safetensors import SafetensorError, safe_open
@@ -35,6 +36,8 @@ from litegpt.modeling_litegpt.model_card import for_repository
 SMALL_FILES = ("*.json", "*.jinja", "*.py", "*.model", "*.txt")
 MODEL_FILES = ("*.safetensors", *SMALL_FILES)
 DATA_FILES = ("data/*.parquet", "manifest.csv", "summary.csv", "duplicates.csv", "preparation.json")
+# Parts of the names of licences that everybody signs for themselves: PhysioNet's, Stanford's, contests' at Kaggle.
+SIGNED_LICENCES = ("physionet", "credentialed", "research-use-agreement", "competition-rules")
 # Left over from an earlier push these would be loaded in place of, or beside, the new ones.
 REPLACED_FILES = ("model*.safetensors", "model.safetensors.index.json", "data/*.parquet")
 
@@ -128,15 +131,34 @@ def check_adapter(folder: Path, base_model: str | None) -> None:
 def check_licence(folder: Path, card: str, private: bool) -> None:
     """Refuses a data set that its licence forbids to share.
 
-    A private repository is left to its owner to answer for: all who can see it may have signed the licence.
+    A private repository is left to its owner to answer for: all who can see it may have signed the licence. But
+    reports of credentialed data never travel: whoever signed the licence downloads them from their publisher.
     """
     licence = DatasetCard(card).data.get("license_name")
     if licence is None:
         raise ValueError(f"{folder / 'README.md'} does not say under what licence the data set stands (license_name).")
-    if "physionet" in licence and not private:
+    signed = any(words in licence for words in SIGNED_LICENCES)
+    if signed and holds_reports(folder, card):
+        raise ValueError(
+            f"{folder} holds reports under {licence}, which are never passed on, not even to a private repository."
+        )
+    if "nd" in licence.split("-") and not private:
+        raise ValueError(
+            f"{folder} stands under {licence}, and its pictures were changed (scaled), which may not be shared: "
+            "it can only be pushed with --private true."
+        )
+    if signed and not private:
         raise ValueError(
             f"{folder} stands under {licence}, which forbids sharing it: it can only be pushed with --private true."
         )
+
+
+def holds_reports(folder: Path, card: str) -> bool:
+    """Whether a prepared data set has columns of reports' text, as its card or any of its shards says."""
+    columns = {feature["name"] for feature in DatasetCard(card).data["dataset_info"]["features"]}
+    for path in (folder / "data").glob("*.parquet"):
+        columns.update(pq.read_schema(path).names)
+    return any(column.startswith("report_") or column == "phrase" for column in columns)
 
 
 def read_metrics(path: Path, folder: Path) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """What keeps the splits of a data set apart: a fixed validation share, and the search for images in two splits.
 
 in_validation("patient 22", share=0.1)     # always the same answer
+seventy_fifteen_fifteen(["a", "b", ...])   # {"a": "train", "b": "test", ...}: GLoRIA's split of other data sets
 pixel_hash(image), perceptual_hash(image)  # of an 8-bit grey picture, as hexadecimal digits
 duplicates_across_splits(manifest)         # [("train", "a3", "test", "b7", "identical", 0), ...]
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -39,6 +40,25 @@ def in_validation(key: str, share: float) -> bool:
     if not 0 <= share <= 1:
         raise ValueError(f"The validation share must be from 0 to 1, not {share}.")
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") < share * 2**64
+
+
+def seventy_fifteen_fifteen(keys: Sequence[str]) -> dict[str, str]:
+    """{key: "train" | "validation" | "test"}, as GLoRIA's code splits RSNA Pneumonia, and CXR-CLIP after it.
+
+    scikit-learn's `train_test_split` with random_state 0, of all keys into 70 and 30 %, then of the 30 % into halves,
+    of which the first is test. The keys' order matters: sorted, the answer hangs on nothing but them.
+    """
+    from sklearn.model_selection import train_test_split  # it takes a second that others need not wait
+
+    if len(keys) < 4:  # too few for three splits
+        return dict.fromkeys(keys, "train")
+    train, others = train_test_split(list(keys), test_size=0.3, random_state=0)
+    test, validation = train_test_split(others, test_size=0.5, random_state=0)
+    return {
+        key: split
+        for split, part in zip(("train", "validation", "test"), (train, validation, test), strict=True)
+        for key in part
+    }
 
 
 def pixel_hash(image: Image.Image) -> str:

@@ -38,12 +38,32 @@ IN_WORDS = {
     "boxes_scaled": "{} scaled from the size that the tables give to the pictures' own",
     "boxes_clipped": "{} cut off or left out at the edge of the picture",
     "boxes_not_in_table": "{} of images that are not in the table",
+    "images_with_unboxed_findings": "{} with a finding that the tables state and no box shows",
+    "images_excluded": "{} left out of patients that are kept for a test",
+    "images_without_mentions": "{} of which nothing is said",
+    "images_without_report": "{} without a report",
+    "images_without_class": "{} of which the classes' table says nothing",
+    "images_not_in_mapping": "{} that the mapping to ChestX-ray14 lacks",
+    "patients_not_in_table": "{} to be left out and not in the table",
+    "patients_of_other_splits": "{} that other splits have too",
     "images_not_in_table": "{} of the split's list not in the table",
     "files_not_in_table": "{} not read that no table names",
     "second_files": "{} not read beside another of the same image",
+    "images_without_labels": "{} of studies that the table of labels lacks",
+    "reports_missing": "{} missing",
+    "reports_without_text": "{} with neither findings nor impression",
+    "reports_without_image": "{} without a radiograph",
     "tables_not_read": "{} not read: train.csv, beside annotations/",
 }
-NOUNS = {"boxes": "box", "images": "image", "files": "file", "tables": "table", "second": "file"}
+NOUNS = {
+    "boxes": "box",
+    "images": "image",
+    "patients": "patient",
+    "files": "file",
+    "tables": "table",
+    "second": "file",
+    "reports": "report",
+}
 DUPLICATE_COLUMNS = ("split_a", "image_a", "split_b", "image_b", "kind", "distance")
 
 
@@ -95,7 +115,7 @@ def summary_in_words(folder: Path) -> list[str]:
         if reasons:
             counted = ", ".join(f"{count:,} ({reason})" for reason, count in reasons.most_common())
             text.append(f"{split}: {reasons.total():,} of {len(images):,} radiographs left out: {counted}")
-    for rule, noun in (("images", "image"), ("boxes", "box")):
+    for rule, noun in (("reports", "report"), ("images", "image"), ("boxes", "box")):
         if count := counts.get(("none", rule), 0):
             text.append(f"{_number(count, noun)} left out that no list of a split names")
     duplicates = len(read_csv(folder / "duplicates.csv"))

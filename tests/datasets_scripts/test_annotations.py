@@ -7,6 +7,7 @@ from litegpt.datasets_scripts.annotations import (
     Finding,
     ImageAnnotation,
     Reading,
+    labels_of_images,
     normalise_box,
     optional_columns,
     row_features,
@@ -63,6 +64,7 @@ def test_every_optional_column_holds_what_a_data_set_gives_it():
         "report_findings": "A mass.",
         "report_impression": "Mass.",
         "mentioned": [{"label": "Pneumonia", "state": "uncertain"}],
+        "image_labels": ["Effusion", "No finding"],
         "phrase": [{"phrase": "A mass", "boxes": [(0, 30, 50, 60), outside]}, {"phrase": "No effusion", "boxes": []}],
         "mask": mask.getvalue(),
     }
@@ -76,6 +78,7 @@ def test_every_optional_column_holds_what_a_data_set_gives_it():
     assert stored["study_id"] == "s1" and stored["patient_id"] == "p7"
     assert stored["report_findings"] == "A mass." and stored["report_impression"] == "Mass."
     assert stored["mentioned"] == [{"label": 0, "state": 2}]
+    assert stored["image_labels"] == [1, 3]  # of the findings', then the diagnoses'
     assert stored["phrase"] == [
         {"phrase": "A mass", "boxes": [[0, 0.5, 0.5, 1]]},
         {"phrase": "No effusion", "boxes": []},
@@ -88,9 +91,13 @@ def test_every_optional_column_holds_what_a_data_set_gives_it():
 
 def test_what_a_data_set_declares_and_does_not_know_is_null():
     row, _ = row_of(ImageAnnotation("a", (), ()), DECODED, ALL)
-    unknown = {"study_id", "report_findings", "report_impression", "mentioned", "phrase", "mask"}
+    unknown = {"study_id", "report_findings", "report_impression", "mentioned", "image_labels", "phrase", "mask"}
     assert {column for column in ALL if row[column] is None} == unknown
     assert row["patient_id"] == "" and row["readings"] == []
+
+
+def test_a_label_that_is_a_finding_and_a_diagnosis_stands_once_among_those_of_images():
+    assert labels_of_images(("Mass", "Effusion"), ("Effusion", "No finding")) == ["Mass", "Effusion", "No finding"]
 
 
 def test_a_column_that_does_not_exist_is_refused_by_name():

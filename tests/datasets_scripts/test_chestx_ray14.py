@@ -235,6 +235,41 @@ def test_images_in_twelve_folders_are_found(release):
     assert "images_002" in images["00000001_001"]
 
 
+# Patients of tests of other data sets
+
+
+def test_images_of_excluded_patients_leave_train_and_are_counted(release, tmp_path, capsys):
+    extra = [("00000004_000.png", "Mass", 4, "PA"), ("00000004_001.png", "Mass", 4, "PA")]
+    for name, *_ in extra:
+        write_image(release / "images" / name)
+    write_tables(release, [*ENTRIES, *extra], BOX_ROWS, [*TRAIN, *(name for name, *_ in extra)], TEST)
+    complete = read_release(release)
+    assert "images_excluded" not in complete.counts["train"]
+    (release / "exclude_patients.txt").write_text("00000004\n\n3\n99999\n")  # 3 is in test, where it stays
+    read = read_release(release)
+    assert {image.patient_id for image in read.annotations["train"]} == {"1"}
+    assert read.annotations["test"] == complete.annotations["test"]
+    assert (read.counts["train"]["images_excluded"], read.counts["train"]["patients_not_in_table"]) == (2, 1)
+    prepare(read, tmp_path / "out")
+    said = capsys.readouterr().out
+    assert "2 images left out of patients that are kept for a test" in said
+    assert "1 patient to be left out and not in the table" in said
+    assert load_rows(str(release), "train", str(tmp_path / "cache"), 1)["patient_id"][:] == ["1", "1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1\n00000002_000.png\n", "exclude_patients.txt, line 2: '00000002_000.png' is no Patient ID"),
+        ("1\n", "exclude_patients.txt leaves no image of train"),
+    ],
+)
+def test_a_list_of_patients_that_cannot_be_meant_is_refused(release, text, message):
+    (release / "exclude_patients.txt").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_release(release)
+
+
 def test_a_release_with_one_list_has_one_split(release):
     os.remove(release / "train_val_list.txt")
     read = read_release(release)

@@ -61,3 +61,10 @@ def test_where_nothing_matches_an_example_of_both_sides_is_shown(tmp_path):
     write(tmp_path, "0001.png")
     with pytest.raises(FileNotFoundError, match='train.csv has "1", the folder "0001.png"'):
         match(["1"], find_files(str(tmp_path)), "path/train.csv", "train")
+
+
+def test_where_a_bare_name_tells_no_images_apart_the_folders_do(tmp_path):
+    write(tmp_path, "p1/view1.png", "p2/view1.png", "PNG/p2/view1.png")
+    files = find_files(tmp_path, id_of=lambda path: image_id_of("_".join(path.split("/")[-2:])))
+    assert files.paths == {"p1_view1": str(tmp_path / "p1/view1.png"), "p2_view1": str(tmp_path / "p2/view1.png")}
+    assert files.second == [str(tmp_path / "PNG/p2/view1.png")] and not files.several

@@ -66,7 +66,8 @@ def test_a_release_of_any_data_set_gives_its_rows_and_facts(nih_release, tmp_pat
 
 
 def test_every_data_set_has_a_name_for_the_command_line_and_what_is_asked_of_it():
-    assert list(DATA_SETS) == ["vindr-cxr", "chestx-ray14"]
+    names = ["vindr-cxr", "chestx-ray14", "chexpert", "rsna-pneumonia", "siim-pneumothorax", "open-i", "mimic-cxr"]
+    assert list(DATA_SETS) == names
     for data_set in DATA_SETS.values():
         assert data_set.LAYOUT and all(map(callable, (data_set.recognise, data_set.facts, data_set.read_release)))
 
@@ -91,11 +92,12 @@ def test_kaggles_train_csv_is_told_from_another_data_sets(tmp_path):
 def test_a_folder_of_no_data_set_is_answered_with_what_was_looked_for(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         load_rows(str(tmp_path), "train", None, 1)
+    layouts = ", nor ".join(data_set.LAYOUT for data_set in DATA_SETS.values())
     assert str(error.value) == (
-        f"{tmp_path} is no data set that is known: it has neither annotations/annotations_train.csv, or train.csv "
-        "with a column class_name (VinDr-CXR), nor Data_Entry_2017_v2020.csv or Data_Entry_2017.csv (ChestX-ray14), "
-        "nor data/ and README.md (a prepared folder)."
+        f"{tmp_path} is no data set that is known: it has neither {layouts}, nor data/ and README.md "
+        "(a prepared folder)."
     )
+    assert "train.csv with a column class_name (VinDr-CXR), nor Data_Entry_2017_v2020.csv or" in str(error.value)
     with pytest.raises(FileNotFoundError, match="nowhere is no folder"):
         data_set_facts(str(tmp_path / "nowhere"))
 

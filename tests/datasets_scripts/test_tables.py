@@ -1,3 +1,5 @@
+import gzip
+
 import pytest
 
 from litegpt.datasets_scripts.tables import box_numbers, flag, header, read_csv
@@ -50,6 +52,19 @@ def test_a_header_is_read_from_any_file_and_is_empty_where_there_is_none(tmp_pat
     assert header(write(tmp_path / "a.csv", "\ufeffid,label\n")) == ["id", "label"]
     assert header(write(tmp_path / "b.csv", "")) == header(str(tmp_path / "c.csv")) == []
     assert header(write(tmp_path / "d.csv", "ä", "latin-1")) == header(str(tmp_path)) == []
+
+
+def test_a_packed_table_reads_the_same_and_a_damaged_one_is_named(tmp_path):
+    text = "\ufeffid;x\na;1,5\n"
+    packed = tmp_path / "a.csv.gz"
+    packed.write_bytes(gzip.compress(text.encode()))
+    rows = [row for _, row in read_csv(str(packed), ("id",))]
+    assert rows == [row for _, row in read_csv(write(tmp_path / "a.csv", text), ("id",))] == [{"id": "a", "x": "1.5"}]
+    assert header(str(packed)) == ["id", "x"]
+    packed.write_bytes(packed.read_bytes()[:-9])
+    with pytest.raises(OSError, match=r"a\.csv\.gz is cut off or damaged"):
+        list(read_csv(str(packed), ("id",)))
+    assert header(str(packed)) == []
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,7 @@ def test_an_image_in_conflict_is_dropped_from_train_and_counted(release):
         "boxes_without_area": 0,
         "boxes": 3,
         "boxes_kept": 2,
+        "images_with_unboxed_findings": 1,
     }
 
 
@@ -264,7 +265,7 @@ def test_a_missing_folder_csv_or_image_folder_is_named(release, tmp_path):
 
 def test_rows_have_the_schema_and_boxes_in_the_unit_square(release, tmp_path):
     dataset = load_vindr_cxr(release, cache_dir=tmp_path / "cache")
-    features = row_features(FINDING_LABELS, DIAGNOSIS_LABELS, ("sex", "age"))
+    features = row_features(FINDING_LABELS, DIAGNOSIS_LABELS, ("sex", "age", "image_labels"))
     assert dataset["train"].features == features and dataset["test"].features == features
     assert dataset["train"]["image_id"][:] == ["both", "negative", "boxless"]
     row = dataset["train"][0]
@@ -275,6 +276,74 @@ def test_rows_have_the_schema_and_boxes_in_the_unit_square(release, tmp_path):
     assert dataset["train"][1]["findings"] == [] and dataset["train"][1]["diagnoses"] == [5]
     assert dataset["train"][2]["findings"] == [] and dataset["train"][2]["diagnoses"] == []
     assert [finding["readers"] for finding in dataset["test"][0]["findings"]] == [1]
+
+
+# What the tables say of a whole image
+
+
+def image_labels_of(read, split="train"):
+    return {image.image_id: image.optional.get("image_labels") for image in read.annotations[split]}
+
+
+def test_where_a_finding_has_no_box_all_rows_say_what_the_tables_say_of_the_image(release, tmp_path):
+    rows = load_vindr_cxr(release, cache_dir=tmp_path / "cache")
+    names = rows["train"].features["image_labels"].feature.names
+    assert names == [*FINDING_LABELS, *DIAGNOSIS_LABELS]
+    labels = {row["image_id"]: [names[i] for i in row["image_labels"]] for split in rows.values() for row in split}
+    assert labels == {
+        "both": ["Aortic enlargement", "Cardiomegaly", "Pneumonia", "Other diseases"],  # of any reader
+        "negative": ["No finding"],
+        "boxless": ["Edema"],
+        "t1": ["Pneumothorax", "COPD"],
+        "t2": ["No finding"],
+    }
+
+
+def test_no_finding_is_no_label_of_an_image_of_which_any_reader_says_something(release):
+    assert image_labels_of(read_release(release, "union"))["conflict"] == ["Cardiomegaly"]
+    assert image_labels_of(read_release(release, "majority"))["both"][:2] == ["Aortic enlargement", "Cardiomegaly"]
+
+
+@pytest.mark.parametrize("box", [HEART, (60, 40, 20, 80)])
+def test_where_each_finding_has_a_box_rows_are_without_the_column(tmp_path, box):
+    """Also where a box is skipped: VinDr-CXR's own rows stay what they are."""
+    boxes = [("a", "R1", "ILD", box), *((name, "R1", "ILD", HEART) for name in "bcdefghijkl")]
+    write_split(tmp_path, "train", boxes, {(name, "R1"): {"ILD", "COPD"} for name in "abcdefghijkl"})
+    read = read_release(tmp_path)
+    assert read.columns == ("sex", "age") and set(map(str, image_labels_of(read).values())) == {"None"}
+    assert all(image.optional == {} for image in read.annotations["train"])
+
+
+def test_phantoms_have_a_box_for_each_finding(phantom_release):
+    read = read_release(phantom_release)
+    assert read.columns == ("sex", "age") and "images_with_unboxed_findings" not in read.counts["train"]
+
+
+def test_a_finding_of_an_image_that_is_dropped_adds_no_column(release):
+    labels = release / "annotations" / "image_labels_train.csv"
+    labels.write_text("".join(line for line in labels.open() if not line.startswith("boxless")))
+    boxes = release / "annotations" / "annotations_train.csv"
+    boxes.write_text("".join(line for line in boxes.open() if not line.startswith("conflict,R2")))
+    assert read_release(release).columns == ("sex", "age")
+    assert read_release(release, "union").columns == ("sex", "age", "image_labels")
+
+
+def test_rows_that_were_prepared_without_the_column_are_not_taken_for_those_with_it(release, tmp_path):
+    labels = release / "annotations" / "image_labels_train.csv"
+    text = labels.read_text()
+    labels.write_text("".join(line for line in labels.open() if not line.startswith("boxless")))
+    assert "image_labels" not in load_vindr_cxr(release, "test", tmp_path / "cache").column_names
+    prepare(read_release(release), tmp_path / "out")
+    labels.write_text(text)
+    assert "image_labels" in load_vindr_cxr(release, "test", tmp_path / "cache").column_names
+    with pytest.raises(ValueError, match="prepared otherwise"):
+        prepare(read_release(release), tmp_path / "out")
+
+
+def test_what_was_counted_of_findings_without_a_box_is_said(release, tmp_path, capsys):
+    prepare(read_release(release), tmp_path / "out")
+    assert "1 image with a finding that the tables state and no box shows" in capsys.readouterr().out
+    assert "| `image_labels` |" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_changed_tables_are_noticed(release, tmp_path):

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from huggingface_hub import DatasetCard, ModelCard
@@ -425,6 +427,53 @@ def test_vindr_cxr_is_not_made_public(copy):
     assert contents(PushArguments(str(folder), "acme/x", private=True))[0] == "dataset"
     (folder / "README.md").write_text(card.replace("license_name: apache-license-2.0\n", ""), encoding="utf-8")
     refuses(folder, "under what licence", private=True)
+
+
+def with_licence_and_column(folder: Path, licence: str, column: str, in_card: bool) -> None:
+    """Writes a licence into the card, and a column into the card or into a shard."""
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "license_name: apache-license-2.0" in card and "  - name: view\n" in card
+    card = card.replace("license_name: apache-license-2.0", f"license_name: {licence}")
+    if in_card:
+        card = card.replace("  - name: view\n", f"  - name: {column}\n    dtype: string\n  - name: view\n", 1)
+    else:
+        shard = next((folder / "data").glob("test-*"))
+        table = pq.read_table(shard)
+        pq.write_table(table.append_column(column, pa.nulls(len(table), pa.string())), shard)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+@pytest.mark.parametrize("column", ["report_findings", "report_impression", "phrase"])
+@pytest.mark.parametrize("in_card", [True, False])
+@pytest.mark.parametrize("private", [True, False])
+def test_reports_of_credentialed_data_never_travel(copy, column, in_card, private):
+    folder = copy("data_set")
+    with_licence_and_column(folder, "physionet-credentialed-health-data-license-1.5.0", column, in_card)
+    refuses(folder, "holds reports under physionet-.*, not even to a private repository", private=private)
+
+
+def test_what_stanford_lends_is_not_made_public_and_its_reports_never_travel(copy, folders, tmp_path):
+    folder = copy("data_set")
+    licence = "stanford-university-dataset-research-use-agreement"
+    with_licence_and_column(folder, licence, "other", in_card=True)
+    refuses(folder, "stanford-.*, which forbids sharing it")
+    assert contents(PushArguments(str(folder), "acme/x", private=True))[0] == "dataset"
+    with_reports = Path(shutil.copytree(folders["data_set"], tmp_path / "with_reports"))
+    with_licence_and_column(with_reports, licence, "report_findings", in_card=False)
+    refuses(with_reports, "not even to a private repository", private=True)
+
+
+def test_reports_under_a_free_licence_travel(copy):
+    folder = copy("data_set")
+    with_licence_and_column(folder, "cc-by-4.0", "report_findings", in_card=True)
+    assert contents(PushArguments(str(folder), "acme/x"))[0] == "dataset"
+
+
+def test_changed_pictures_under_a_licence_without_derivatives_stay_private(copy):
+    folder = copy("data_set")
+    with_licence_and_column(folder, "cc-by-nc-nd-4.0", "report_findings", in_card=True)
+    refuses(folder, "under cc-by-nc-nd-4.0, and its pictures were changed .* only be pushed with --private true")
+    assert contents(PushArguments(str(folder), "acme/x", private=True))[0] == "dataset"
 
 
 def test_the_program_ends_in_one_sentence(tmp_path):

@@ -15,6 +15,7 @@ from litegpt.datasets_scripts.preparation.splits import (
     near_pairs,
     perceptual_hash,
     pixel_hash,
+    seventy_fifteen_fifteen,
 )
 
 
@@ -193,3 +194,20 @@ def test_the_child_process_gets_neither_datasets_nor_torch():
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
     )
+
+
+# GLoRIA's split
+
+
+def test_gloria_s_split_hangs_on_the_keys_and_their_order_alone():
+    keys = [f"patient {number:03d}" for number in range(200)]
+    split_of = seventy_fifteen_fifteen(keys)
+    assert list(sorted(split_of)) == keys and split_of == seventy_fifteen_fifteen(keys)
+    assert [list(split_of.values()).count(split) for split in ("train", "validation", "test")] == [140, 30, 30]
+    assert split_of != seventy_fifteen_fifteen(keys[::-1])
+
+
+def test_fewer_keys_than_three_splits_need_are_train():
+    assert seventy_fifteen_fifteen(["a", "b", "c"]) == dict.fromkeys("abc", "train")
+    assert sorted(seventy_fifteen_fifteen(list("abcd")).values()) == ["test", "train", "train", "validation"]
+    assert seventy_fifteen_fifteen([]) == {}

@@ -1,12 +1,8 @@
 """LiteGPT's processor: radiographs and prompts -> the model's tensors."""
 
 import sys
-from collections.abc import Iterator
 from functools import cached_property
-from http.client import HTTPException
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import numpy as np
 from PIL import Image
@@ -19,8 +15,7 @@ from .answer_automaton import answer_tokens
 from .answer_grammar import AnswerGrammar
 from .chat_pipeline_litegpt import RadiographTextPipeline  # noqa: F401 (its file must travel wherever this one does)
 from .constrained_decoding import AnswerLogitsProcessor, ConstrainedGreedy
-from .dicom import MAX_BYTES
-from .doubts import unusable
+from .image_sources import as_source, flat_images
 from .pipeline_litegpt import ChestXrayFindingsPipeline  # noqa: F401 (its file must travel wherever this one does)
 from .radiograph import SquashedRadiograph, holds_images, in_standard_view, load_radiograph, squash_radiograph
 from .tasks import TASKS
@@ -74,7 +69,6 @@ _VALUE_OPTIONS = {"do_rescale", "rescale_factor", "do_normalize", "image_mean", 
 _SQUASH_OPTIONS = {"do_resize", "size", "resample", "do_center_crop", "crop_size"}
 # These speak of pictures as they are handed over. Here they are PIL images in RGB by then.
 _IDLE_OPTIONS = {"return_tensors", "input_data_format", "do_convert_rgb", "disable_grouping"}
-_TIMEOUT = 60  # seconds without a byte from the server of a radiograph
 
 _tables: dict[str, np.ndarray] = {}  # (3, 256): an image processor's values of the grey levels
 
@@ -204,7 +198,7 @@ class LiteGPTProcessor(ProcessorMixin):
         Raises:
             RadiographError: a radiograph cannot be used.
         """
-        return [load_radiograph(_local(image), self.windowing) for image in _flat(images)]
+        return [load_radiograph(as_source(image), self.windowing) for image in flat_images(images)]
 
     def squash(self, source: Any) -> SquashedRadiograph:
         """One radiograph at the towers' sizes; the processor takes it as an image, as often as it is asked about.
@@ -223,7 +217,7 @@ class LiteGPTProcessor(ProcessorMixin):
 
     def _squash(self, source: Any, processors: list) -> SquashedRadiograph:
         return squash_radiograph(
-            _local(source),
+            as_source(source),
             [_size(processor) for processor in processors],
             Image.Resampling(processors[0].resample),
             self.windowing,
@@ -248,7 +242,7 @@ class LiteGPTProcessor(ProcessorMixin):
         if text is not None:
             self._check_placeholders(images or [], [text] if isinstance(text, str) else text)
         # The library counts pictures; these are still files, datasets, ...
-        pictures = [Image.new("L", (1, 1))] * len(list(_flat(images or []))) or None
+        pictures = [Image.new("L", (1, 1))] * len(list(flat_images(images or []))) or None
         super().validate_inputs(images=pictures, text=text, **kwargs)
 
     def _check_placeholders(self, images: list, texts: list[str]) -> None:
@@ -256,7 +250,7 @@ class LiteGPTProcessor(ProcessorMixin):
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("`text` must be a string or list of strings.")  # older releases do not say so
         counts = [text.count(IMAGE_TOKEN) for text in texts]
-        given = len(list(_flat(images)))
+        given = len(list(flat_images(images)))
         if sum(counts) != given:  # older releases of transformers do not compare the two
             raise ValueError(
                 "The image tokens in the prompts should be the same as the number of images: "
@@ -274,7 +268,7 @@ class LiteGPTProcessor(ProcessorMixin):
                 raise ValueError(f"There is no {IMAGE_TOKEN} in {prompt}, which asks [{tasks[0]}] of a radiograph.")
 
     def _process_images(self, images, **kwargs):
-        images = list(_flat(images))
+        images = list(flat_images(images))
         values = self._values(images, kwargs)
         if self.pack_pixel_values and len(values) == 2:
             values = [_packed(*values)]
@@ -297,7 +291,7 @@ class LiteGPTProcessor(ProcessorMixin):
                 radiographs = [i if isinstance(i, SquashedRadiograph) else self._squash(i, configured) for i in images]
                 return [_pixel_values(radiographs, processor) for processor in configured]
         _check_squashed(images, set())
-        pictures = [load_radiograph(_local(image), self.windowing) for image in images]
+        pictures = [load_radiograph(as_source(image), self.windowing) for image in images]
         pictures = [in_standard_view(picture).convert("RGB") for picture in pictures]
         options |= {"return_tensors": kwargs.get("return_tensors")}
         return [processor(pictures, **options)["pixel_values"] for processor in processors]
@@ -375,38 +369,9 @@ def _grouped(images: Any) -> list:
     images = list(images) if holds_images(images) else [images]
     lists = [image for image in images if isinstance(image, (list, tuple))]
     if not lists or any(image is not None and not isinstance(image, (list, tuple)) for image in images):
-        return list(_flat(images))
-    groups = [list(_flat(group or [])) for group in images]
+        return list(flat_images(images))
+    groups = [list(flat_images(group or [])) for group in images]
     return groups if any(groups) else []
-
-
-def _flat(images: Any) -> Iterator[Any]:
-    """The images of a nest of lists, generators, columns of data sets, batches of arrays, ..."""
-    if holds_images(images):
-        for image in images:
-            yield from _flat(image)
-    else:
-        yield images
-
-
-def _local(source: Any) -> Any:
-    """What `load_radiograph` takes."""
-    if isinstance(source, str) and source[:8].lower().startswith(("http://", "https://")):
-        return {"bytes": _download(source), "path": source}
-    if is_torch_tensor(source):
-        source = source.detach().cpu()
-        return (source.float() if source.is_floating_point() else source).numpy()
-    return source
-
-
-def _download(url: str) -> bytes:
-    """The file at a URL: the library's `load_image` would take pictures alone, and clip those of 16 bits."""
-    try:
-        with urlopen(Request(url, headers={"User-Agent": "LiteGPT"}), timeout=_TIMEOUT) as response:
-            return response.read(MAX_BYTES + 1)
-    except (OSError, HTTPException, ValueError) as error:
-        reason = f"its server answers {error.code}" if isinstance(error, HTTPError) else type(error).__name__
-        raise unusable(url, f"it cannot be downloaded ({reason})") from None
 
 
 def _check_rescaled(images: list) -> None:

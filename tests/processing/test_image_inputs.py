@@ -23,7 +23,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint
 from litegpt.modeling_litegpt.new_checkpoint import main as new_checkpoint
-from litegpt.processing import processing_litegpt
+from litegpt.processing import image_sources
 from litegpt.processing.dicom import RadiographError
 from litegpt.processing.processing_litegpt import LiteGPTProcessor
 from litegpt.processing.radiograph import load_radiograph
@@ -283,7 +283,7 @@ def test_tensors_and_arrays_are_taken_with_channels_first_or_last(processor, ord
 def test_bfloat16_is_the_nearest_grey(processor):
     levels = torch.arange(256) / 255
     expected = (levels.bfloat16().double() * 255).round().tolist()
-    assert list(load_radiograph(processing_litegpt._local(levels.bfloat16()[None])).tobytes()) == expected
+    assert list(load_radiograph(image_sources.as_source(levels.bfloat16()[None])).tobytes()) == expected
     assert list(load_radiograph((levels.numpy()[None]).astype(np.float16)).tobytes()) == list(range(256))
 
 
@@ -372,14 +372,14 @@ def test_a_radiograph_behind_a_url_is_downloaded(processor, ordinary, monkeypatc
         asked.append((request.full_url, timeout))
         return BytesIO(data)
 
-    monkeypatch.setattr(processing_litegpt, "urlopen", urlopen)
+    monkeypatch.setattr(image_sources, "urlopen", urlopen)
     assert_is_ordinary(processor, ["https://example.org/a?b=c", "HTTP://example.org/a"], ordinary, 2)
     assert [url for url, _ in asked] == ["https://example.org/a?b=c", "HTTP://example.org/a"]
     assert all(timeout for _, timeout in asked)
 
 
 def test_what_is_behind_a_url_is_named_by_it_where_it_is_no_radiograph(processor, monkeypatch):
-    monkeypatch.setattr(processing_litegpt, "urlopen", lambda request, timeout: BytesIO(b"<html>Sign in</html>"))
+    monkeypatch.setattr(image_sources, "urlopen", lambda request, timeout: BytesIO(b"<html>Sign in</html>"))
     with pytest.raises(RadiographError, match="https://example.org/a: it is neither a DICOM file nor a picture"):
         processor.squash("https://example.org/a")
 
@@ -397,7 +397,7 @@ def test_a_url_that_cannot_be_downloaded_is_an_error_in_one_sentence(processor, 
     def urlopen(request, timeout):
         raise error
 
-    monkeypatch.setattr(processing_litegpt, "urlopen", urlopen)
+    monkeypatch.setattr(image_sources, "urlopen", urlopen)
     with pytest.raises(RadiographError, match=rf"Cannot use https://example.org/a: .*{reason}\)"):
         processor.squash("https://example.org/a")
 

@@ -14,6 +14,10 @@ class NewCheckpointArguments:
     )
     vision_config: dict[str, Any] = argument("First tower, with `model_type`.", default={})
     aux_vision_config: dict[str, Any] | None = argument("Second tower; none: one tower.", default=None)
+    vision_tower: str | None = argument(
+        "First tower taken as it is from a checkpoint's folder, such as a CXR-CLIP's; else fresh.", default=None
+    )
+    aux_vision_tower: str | None = argument("Second tower, taken likewise.", default=None)
     text_config: dict[str, Any] = argument("Language model, with `model_type`.", default={})
     visual_token_group_size: Count = argument("Adjacent patch tokens in one visual token.", default=5)
     projector_hidden_size: Count | None = argument("None: one linear layer.", default=None)

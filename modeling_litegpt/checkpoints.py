@@ -100,10 +100,19 @@ def new_processor(
     tokenizer: PreTrainedTokenizerBase,
     finding_labels: Sequence[str],
     diagnosis_labels: Sequence[str],
+    statistics: Sequence[tuple[Sequence[float], Sequence[float]] | None] = (),
 ) -> LiteGPTProcessor:
-    """The processor of a new checkpoint; `tokenizer` has the tokens of `add_litegpt_tokens`."""
+    """The processor of a new checkpoint; `tokenizer` has the tokens of `add_litegpt_tokens`.
+
+    Args:
+        statistics: for each tower the mean and the deviation of its pixels; None or nothing: CLIP's.
+    """
+    statistics = [*statistics, *[None] * len(config.tower_configs)]
     return LiteGPTProcessor(
-        *(image_processor(tower.image_size) for tower in config.tower_configs),
+        *(
+            image_processor(tower.image_size, *(of or ()))
+            for tower, of in zip(config.tower_configs, statistics, strict=False)
+        ),
         tokenizer=tokenizer,
         num_towers=len(config.tower_configs),
         image_seq_length=config.num_visual_tokens,
@@ -113,13 +122,15 @@ def new_processor(
     )
 
 
-def image_processor(side: int) -> CLIPImageProcessorPil:
-    """Squashes the whole radiograph to side x side (bicubic, no crop), with CLIP's mean and deviation."""
+def image_processor(
+    side: int, mean: Sequence[float] = OPENAI_CLIP_MEAN, std: Sequence[float] = OPENAI_CLIP_STD
+) -> CLIPImageProcessorPil:
+    """Squashes the whole radiograph to side x side (bicubic, no crop), by default with CLIP's mean and deviation."""
     return CLIPImageProcessorPil(
         size={"height": side, "width": side},
         do_center_crop=False,
-        image_mean=OPENAI_CLIP_MEAN,
-        image_std=OPENAI_CLIP_STD,
+        image_mean=list(mean),
+        image_std=list(std),
     )
 
 

@@ -50,7 +50,7 @@ class LiteGPTConfig(PreTrainedConfig):
         if self.aux_vision_config is not None:
             self.aux_vision_config = _sub_config(self.aux_vision_config, PUBMEDCLIP_TOWER)
 
-        widths = [tower.hidden_size for tower in self.tower_configs]
+        widths = [tower_width(tower) for tower in self.tower_configs]
         if len(set(widths)) > 1:
             raise ValueError(
                 f"The towers' tokens are concatenated, so their widths must agree: hidden_size is {widths[0]} in "
@@ -71,12 +71,29 @@ class LiteGPTConfig(PreTrainedConfig):
     @property
     def num_patch_tokens(self) -> int:
         """Patch tokens of all towers for one radiograph (245 in the paper: 196 + 49)."""
-        return sum((tower.image_size // tower.patch_size) ** 2 for tower in self.tower_configs)
+        return sum(tower_grid(tower) ** 2 for tower in self.tower_configs)
 
     @property
     def num_visual_tokens(self) -> int:
         """Tokens that one radiograph takes in the language model's input (49 in the paper)."""
         return self.num_patch_tokens // self.visual_token_group_size
+
+
+def tower_width(config: PreTrainedConfig) -> int:
+    """Width of a tower's tokens; a ResNet has one for each stage, and the last counts."""
+    width = getattr(config, "hidden_size", None)
+    return config.hidden_sizes[-1] if width is None else width
+
+
+def tower_grid(config: PreTrainedConfig) -> int:
+    """Patch tokens along a side of a tower's square input: 14 of ViT-B/16 at 224 pixels, 7 of Swin-Tiny or ResNet-50.
+
+    Towers of several stages halve their grid at each stage after the first; a ResNet's stem has a stride of 4.
+    """
+    stride = getattr(config, "patch_size", 4)
+    if hasattr(config, "depths"):
+        stride *= 2 ** (len(config.depths) - 1)
+    return -(-config.image_size // stride)
 
 
 def _sub_config(config: dict | PreTrainedConfig | None, default: dict) -> PreTrainedConfig:

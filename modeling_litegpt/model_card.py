@@ -52,7 +52,22 @@ BASE_MODELS = {
         None,
         "as its authors state; trained on VinDr-CXR (PhysioNet Credentialed Health Data License 1.5.0)",
     ),
+    # Of CXR-CLIPs, and so of LiteGPTs with one's tower.
+    "cxr_clip": BaseModel(
+        "CXR-CLIP's published weights",
+        None,
+        "CC BY-NC 4.0 (its README) or CC BY-NC-SA 4.0 (its file LICENSE), for non-commercial use alone either way; "
+        "trained on MIMIC-CXR, some on CheXpert and ChestX-ray14 too",
+    ),
+    "bio_clinical_bert": BaseModel("Bio_ClinicalBERT", "emilyalsentzer/Bio_ClinicalBERT", "MIT; trained on MIMIC-III"),
+    "swin_tiny": BaseModel("Swin-Tiny", "microsoft/swin-tiny-patch4-window7-224", "Apache 2.0; trained on ImageNet"),
+    "resnet_50": BaseModel("ResNet-50", "microsoft/resnet-50", "Apache 2.0; trained on ImageNet"),
 }
+
+
+def base_model(key: str) -> BaseModel:
+    """Of a key of `BASE_MODELS`, or of another name, which a person gave: on the Hub it has an owner before it."""
+    return BASE_MODELS.get(key) or BaseModel(key, key if "/" in key else None, "as its card states")
 
 
 def model_card(model: "LiteGPTForConditionalGeneration", processor: "LiteGPTProcessor") -> str:
@@ -135,7 +150,7 @@ def _card(
         tasks=[TASKS[name] for name in DEFAULT_TASKS],
         base_models=_base_models(config),
         trainings=_training_record(config),
-        data_sets=_data_sets(config),
+        data_sets=recorded_data_sets(config),
     )
     return f"---\n{data}\n---\n\n{text}"
 
@@ -147,10 +162,10 @@ def _training_record(config: "LiteGPTConfig") -> list[dict[str, Any]]:
 def _base_models(config: "LiteGPTConfig") -> list[BaseModel] | None:
     """What the weights start from; None where it is not recorded."""
     keys = config.to_dict().get("base_models")
-    return None if keys is None else [BASE_MODELS[key] for key in keys]
+    return None if keys is None else [base_model(key) for key in keys]
 
 
-def _data_sets(config: "LiteGPTConfig") -> list[dict[str, Any]]:
+def recorded_data_sets(config: "LiteGPTConfig") -> list[dict[str, Any]]:
     """The data sets of the training record, each once, with the largest number of its radiographs."""
     data_sets: dict[str, dict[str, Any]] = {}
     for entry in _training_record(config):
@@ -169,5 +184,5 @@ def _metadata(config: "LiteGPTConfig") -> dict[str, Any]:
         "pipeline_tag": "image-text-to-text",
         "language": "en",
         "tags": ["litegpt", "medical", "radiology", "chest-x-ray", "object-detection", "custom_code"],
-        "datasets": [license_name(facts["name"]) for facts in _data_sets(config)] or None,
+        "datasets": [license_name(facts["name"]) for facts in recorded_data_sets(config)] or None,
     }

@@ -1,6 +1,7 @@
 """LiteGPT: two vision towers and a projector in front of a language model (arXiv 2407.12064, section 3.1)."""
 
 import copy
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from transformers.processing_utils import Unpack
 from transformers.quantizers import AutoQuantizationConfig
 from transformers.utils import TransformersKwargs, can_return_tuple, logging, torch_compilable_check
 
-from .configuration_litegpt import LiteGPTConfig
+from .configuration_litegpt import LiteGPTConfig, tower_width
 
 logger = logging.get_logger(__name__)
 
@@ -79,7 +80,7 @@ class LiteGPTMultiModalProjector(nn.Module):
         super().__init__()
         self.group_size = config.visual_token_group_size
         self.normalize = config.normalize_patch_features
-        joined_size = config.vision_config.hidden_size * self.group_size
+        joined_size = tower_width(config.vision_config) * self.group_size
         text_size = config.text_config.hidden_size
         if config.projector_hidden_size is None:
             self.linear_1, self.act, self.linear_2 = None, None, nn.Linear(joined_size, text_size)
@@ -217,7 +218,7 @@ class LiteGPTModel(LiteGPTPreTrainedModel):
         for tower, values in zip(self.towers, pixels, strict=True):
             # Not left to autograd: `enable_input_require_grads` makes a frozen tower's embeddings ask for gradients.
             with torch.set_grad_enabled(torch.is_grad_enabled() and (_is_trained(tower) or values.requires_grad)):
-                outputs.append(tower(values.to(tower.dtype), return_dict=True, **kwargs))
+                outputs.append(tower_output(tower, values, return_dict=True, **kwargs))
         return outputs
 
     def _unpacked(self, pixel_values: torch.FloatTensor) -> list[torch.FloatTensor]:
@@ -228,9 +229,7 @@ class LiteGPTModel(LiteGPTPreTrainedModel):
         return [pixel_values[:, :3, : sides[0], : sides[0]], pixel_values[:, 3:, : sides[1], : sides[1]]]
 
     def _patch_features(self, outputs: list[BaseModelOutputWithPooling]) -> torch.FloatTensor:
-        # The patch tokens stand last, after a class token (ViT, CLIP), registers or nothing (SigLIP).
-        counts = [(tower.config.image_size // tower.config.patch_size) ** 2 for tower in self.towers]
-        tokens = [output.last_hidden_state[:, -count:] for output, count in zip(outputs, counts, strict=True)]
+        tokens = [patch_tokens(output.last_hidden_state) for output in outputs]
         return torch.cat([t.to(tokens[0].device) for t in tokens], dim=1)  # a device map may part the towers
 
     @can_return_tuple
@@ -256,7 +255,7 @@ class LiteGPTModel(LiteGPTPreTrainedModel):
             last_hidden_state=patch_features,
             pooler_output=list(visual_tokens),
             hidden_states=sum((output.hidden_states or () for output in outputs), ()) or None,
-            attentions=sum((output.attentions or () for output in outputs), ()) or None,
+            attentions=sum((output.get("attentions") or () for output in outputs), ()) or None,  # a ResNet has none,
         )
 
     def get_placeholder_mask(
@@ -455,6 +454,30 @@ class LiteGPTForConditionalGeneration(LiteGPTPreTrainedModel, GenerationMixin):
     def _summed_loss_of_chunk(self, hidden_states: torch.FloatTensor, targets: torch.LongTensor) -> torch.FloatTensor:
         logits = self.lm_head(hidden_states).float()
         return nn.functional.cross_entropy(logits, targets.to(logits.device), reduction="sum")
+
+
+def tower_output(tower: PreTrainedModel, pixel_values: torch.FloatTensor, **kwargs) -> BaseModelOutputWithPooling:
+    """What a tower makes of (images, 3, height, width), in its own precision.
+
+    A tower whose configuration says `standardize_pixels` was trained on radiographs that were each brought to mean 0
+    and deviation 1, so that the grey values of another hospital's machines are no surprise.
+    """
+    if getattr(tower.config, "standardize_pixels", False):
+        mean = pixel_values.mean(dim=(1, 2, 3), keepdim=True)
+        pixel_values = (pixel_values - mean) / (pixel_values.std(dim=(1, 2, 3), keepdim=True) + 1e-3)
+    return tower(pixel_values.to(tower.dtype), **kwargs)
+
+
+def patch_tokens(hidden_state: torch.Tensor) -> torch.Tensor:
+    """(images, patches, width) of a tower's last hidden state, row by row of a square grid.
+
+    A ResNet's is (images, width, rows, columns). Of others' tokens the patches stand last, after a class token (ViT,
+    CLIP), registers or nothing (SigLIP, Swin): fewer than twice the grid's side, so the patches are the largest square
+    number of tokens.
+    """
+    if hidden_state.ndim == 4:
+        return hidden_state.flatten(2).transpose(1, 2)
+    return hidden_state[:, -(math.isqrt(hidden_state.shape[1]) ** 2) :]
 
 
 def _visual_tokens(image_outputs: BaseModelOutputWithPooling | None) -> torch.FloatTensor | None:

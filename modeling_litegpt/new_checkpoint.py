@@ -7,6 +7,11 @@ The labels, and with them the tokenizer and the instructions, are VinDr-CXR's, o
     litegpt new --config tiny --output_dir outputs/tiny/new \\
         --data_dir path/to/prepared
 
+A tower can be another checkpoint's, taken as it is, such as that of a CXR-CLIP:
+
+    litegpt new --config tiny --vision_tower outputs/cxr_clip/checkpoint --aux_vision_config null \\
+        --visual_token_group_size 1 --output_dir outputs/tiny/new
+
 For sizes that a CPU can train. Real runs start from published weights instead.
 """
 
@@ -27,6 +32,8 @@ from litegpt.modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGenerat
 from litegpt.modeling_litegpt.answer_tokenizer import train_tokenizer
 from litegpt.modeling_litegpt.arguments import NewCheckpointArguments
 from litegpt.modeling_litegpt.checkpoints import new_processor, save_checkpoint
+from litegpt.modeling_litegpt.configuration_litegpt import tower_grid
+from litegpt.modeling_litegpt.taken_tower import taken_tower
 from litegpt.processing.processing_litegpt import VISUAL_TOKEN, add_litegpt_tokens
 
 
@@ -35,12 +42,18 @@ def main(arguments: NewCheckpointArguments) -> None:
     with refuse_bad_input():
         refuse_filled_folder(arguments.output_dir)
         finding_labels, diagnosis_labels = labels_of(arguments.data_dir)
+        folders = (arguments.vision_tower, arguments.aux_vision_tower)
+        taken = [None if folder is None else taken_tower(folder) for folder in folders]
     set_seed(arguments.seed)
     tokenizer = train_tokenizer(finding_labels, diagnosis_labels)
     add_litegpt_tokens(tokenizer)
+    tower_configs = [
+        config if tower is None else tower.config
+        for config, tower in zip((arguments.vision_config, arguments.aux_vision_config), taken, strict=True)
+    ]
     config = LiteGPTConfig(
-        vision_config=arguments.vision_config,
-        aux_vision_config=arguments.aux_vision_config,
+        vision_config=tower_configs[0],
+        aux_vision_config=tower_configs[1],
         text_config={
             **arguments.text_config,
             "vocab_size": len(tokenizer),
@@ -52,11 +65,21 @@ def main(arguments: NewCheckpointArguments) -> None:
         visual_token_group_size=arguments.visual_token_group_size,
         projector_hidden_size=arguments.projector_hidden_size,
     )
-    config.base_models = []  # for the model card: the weights start fresh
+    # For the model card: the weights start fresh, but for towers, whose making goes with them.
+    config.base_models = [key for tower in taken if tower for key in tower.record.get("base_models") or []]
+    trainings = [entry for tower in taken if tower for entry in tower.record.get("training_record") or []]
+    if trainings:
+        config.training_record = trainings
     model = LiteGPTForConditionalGeneration(config)
-    for tower in model.model.towers:
-        start_positions_from_sinusoids(tower)
-    processor = new_processor(config, tokenizer, finding_labels, diagnosis_labels)
+    statistics = []
+    for tower, source, folder in zip(model.model.towers, taken, folders, strict=False):
+        if source is None:
+            start_positions_from_sinusoids(tower)
+        else:
+            with refuse_bad_input():
+                source.load_into(tower, folder)
+        statistics.append(None if source is None else (source.mean, source.std))
+    processor = new_processor(config, tokenizer, finding_labels, diagnosis_labels, statistics)
     save_checkpoint(model, processor, arguments.output_dir)
     print(f"{arguments.output_dir}: {model.num_parameters():,} parameters, {len(tokenizer)} tokens")
 
@@ -71,9 +94,14 @@ def labels_of(data_dir: str | None) -> tuple[list[str], list[str]]:
 
 
 def start_positions_from_sinusoids(tower: PreTrainedModel) -> None:
-    """Starts a fresh tower's learned patch positions from 2-D sinusoids, so that it need not learn where left is."""
-    table = next(parameter for name, parameter in tower.named_parameters() if "position_embedding" in name)
-    side = tower.config.image_size // tower.config.patch_size
+    """Starts a fresh tower's learned patch positions from 2-D sinusoids, so that it need not learn where left is.
+
+    Towers that have none, such as a ResNet, stay as they are.
+    """
+    table = next((parameter for name, parameter in tower.named_parameters() if "position_embedding" in name), None)
+    if table is None:
+        return
+    side = tower_grid(tower.config)
     quarter = tower.config.hidden_size // 4
     frequencies = math.pi * 2.0 ** (4 * torch.arange(quarter) / quarter - 1)
     centres = (torch.arange(side) + 0.5) / side

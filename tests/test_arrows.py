@@ -12,6 +12,7 @@ FLOORS = (
     {"common"},
     {"datasets_scripts"},
     {"modeling_litegpt"},
+    {"modeling_towers"},
     {"inference_scripts", "evaluation_scripts"},
     {"train_scripts", "hub", "litegpt"},
     {"benchmarks"},
@@ -43,8 +44,8 @@ def test_no_arrow_runs_back_up(path):
 
 
 def test_what_travels_with_a_checkpoint_imports_siblings_alone():
-    travelling = [*(ROOT / "processing").glob("*.py"), ROOT / "modeling_litegpt" / "modeling_litegpt.py"]
-    for path in [*travelling, ROOT / "modeling_litegpt" / "configuration_litegpt.py"]:
+    networks = [*ROOT.glob("modeling_*/modeling_*.py"), *ROOT.glob("modeling_*/configuration_*.py")]
+    for path in [*(ROOT / "processing").glob("*.py"), *networks]:
         assert "litegpt." not in "".join(
             ast.unparse(node)
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))

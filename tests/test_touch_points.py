@@ -13,6 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TRAVELLING = [
     "modeling_litegpt/configuration_litegpt.py",
     "modeling_litegpt/modeling_litegpt.py",
+    "modeling_towers/configuration_cxr_clip.py",
+    "modeling_towers/modeling_cxr_clip.py",
     *(f"processing/{path.name}" for path in sorted((ROOT / "processing").glob("*.py"))),
 ]
 

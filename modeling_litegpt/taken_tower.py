@@ -1,0 +1,95 @@
+"""An image tower taken out of a checkpoint, as it is: what `litegpt new --vision_tower` puts before a language model.
+
+    tower = taken_tower("outputs/cxr_clip/checkpoint")
+    tower.config["model_type"]       # "resnet"
+    tower.weights                    # {"embedder.embedder.convolution.weight": ..., ...}
+    tower.mean, tower.std            # of the pixels that it was trained on
+
+The folder holds a CXR-CLIP, a LiteGPT (of which the first tower is taken), another model with a `vision_config`, or a
+tower alone, as transformers saves it.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+from litegpt.modeling_litegpt.checkpoints import check_checkpoint_exists
+from litegpt.modeling_litegpt.published_weights import read_weights
+
+# Under which name a model has its image tower; another model is one itself.
+PREFIXES = {"cxr_clip": "vision_model.", "clip": "vision_model.", "litegpt": "model.vision_tower."}
+POOLERS = ("pooler.",)  # of a tower that was saved alone: nothing here reads it
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+
+
+@dataclass(frozen=True)
+class TakenTower:
+    """A tower: its configuration as a dictionary with `model_type`, its weights by name, its pixels' statistics.
+
+    `record` is what the folder's configuration says of its making: `base_models` and `training_record`.
+    """
+
+    config: dict[str, Any]
+    weights: dict[str, torch.Tensor]
+    mean: list[float]
+    std: list[float]
+    record: dict[str, Any]
+
+    def load_into(self, tower: torch.nn.Module, folder: str) -> None:
+        """Gives a model's tower these weights.
+
+        Raises:
+            ValueError: a tensor is missing or of another shape.
+        """
+        # By the library: files have some towers' weights under other names than the networks.
+        loaded, info = type(tower).from_pretrained(
+            None,
+            config=tower.config,
+            state_dict=dict(self.weights),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+        loaded = loaded.state_dict()
+        wrong = {str(key) for key in info["missing_keys"]} | {key for key, *_ in info["mismatched_keys"]}
+        wrong = sorted(wrong & tower.state_dict().keys())  # without a pooler, which nothing here reads
+        if wrong:
+            raise ValueError(f"{folder}: the tower's {wrong[0]} is missing or of another shape.")
+        tower.load_state_dict({key: loaded[key] for key in tower.state_dict()})
+
+
+def taken_tower(folder: str) -> TakenTower:
+    """The image tower of a checkpoint's folder.
+
+    Raises:
+        OSError: there is no checkpoint.
+        ValueError: it has no image tower, or its weights are damaged.
+    """
+    check_checkpoint_exists(folder)
+    config = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
+    prefix = PREFIXES.get(config.get("model_type"), "")
+    tower = dict(config["vision_config"]) if prefix else {**config}
+    weights = {
+        key.removeprefix(prefix): tensor for key, tensor in read_weights(Path(folder)) if key.startswith(prefix)
+    }
+    weights = {key: tensor for key, tensor in weights.items() if not key.startswith(POOLERS)}
+    if not weights or "image_size" not in tower:
+        raise ValueError(f"{folder}: a {config.get('model_type')} has no image tower that can be taken.")
+    for name in ("architectures", "auto_map", "custom_pipelines", "dtype", "transformers_version"):
+        tower.pop(name, None)
+    record = {name: config[name] for name in ("base_models", "training_record") if name in config}
+    return TakenTower(tower, weights, *_statistics(Path(folder)), record)
+
+
+def _statistics(folder: Path) -> tuple[list[float], list[float]]:
+    """Mean and deviation of the image processor; CLIP's where the folder does not say."""
+    for name in PROCESSOR_FILES:
+        if (folder / name).is_file():
+            processor = json.loads((folder / name).read_text(encoding="utf-8"))
+            processor = processor.get("image_processor", processor)
+            if "image_mean" in processor:
+                return processor["image_mean"], processor["image_std"]
+    return list(OPENAI_CLIP_MEAN), list(OPENAI_CLIP_STD)

@@ -1,0 +1,168 @@
+"""`litegpt new --vision_tower`: a tower out of another checkpoint, with its weights, pixels and record."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, BertConfig, BertModel, BertTokenizer, CLIPConfig, CLIPModel, ViTConfig, ViTModel
+
+from litegpt.modeling_litegpt.checkpoints import image_processor, load_checkpoint
+from litegpt.modeling_litegpt.new_checkpoint import main
+from litegpt.modeling_litegpt.taken_tower import taken_tower
+from litegpt.modeling_towers import CXRCLIPConfig, CXRCLIPModel
+from litegpt.modeling_towers.checkpoints import save_cxr_clip
+from litegpt.processing.processing_cxr_clip import CXRCLIPProcessor
+from tests.small_cxr_clip import BERT, RESNET, VIT
+
+SIDE = 64
+SWIN = {"model_type": "swin", "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
+CLIP_TOWER = {
+    **{name: value for name, value in VIT.items() if "dropout" not in name},
+    "model_type": "clip_vision_model",
+}
+MEAN, STD = [0.4, 0.41, 0.42], [0.3, 0.31, 0.32]
+DATA_SET = {"name": "Made-up", "license_name": None, "license_link": None}
+RECORD = [{"program": "pretrain_cxr_clip.py", "data_set": DATA_SET, "radiographs": 7, "tasks": []}]
+RECORD[0] |= {"trained": "both towers", "batch_size": 8, "learning_rate": 1e-3, "seed": 0, "steps": 5}
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "edema"]
+
+
+def write_cxr_clip(folder: Path, tower: dict) -> CXRCLIPModel:
+    torch.manual_seed(5)
+    config = CXRCLIPConfig(
+        vision_config={**tower, **({} if tower is RESNET else {"image_size": SIDE})},
+        text_config={**BERT, "vocab_size": len(WORDS)},
+        image_size=SIDE,
+        projection_dim=8,
+    )
+    config.base_models, config.training_record = ["resnet_50"], RECORD
+    model = CXRCLIPModel(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    tokenizer = BertTokenizer({word: number for number, word in enumerate(WORDS)})
+    save_cxr_clip(model, CXRCLIPProcessor(image_processor(SIDE, MEAN, STD), tokenizer), folder)
+    return model
+
+
+def new_litegpt(arguments, folder: Path, tower: Path, **changes):
+    changes = {"aux_vision_config": None, "visual_token_group_size": 4, "vision_tower": str(tower), **changes}
+    main(replace(arguments, output_dir=str(folder), **changes))
+    return load_checkpoint(folder)
+
+
+def answers(model, processor) -> torch.Tensor:
+    inputs = processor(
+        images=np.full((80, 70), 99, dtype=np.uint8),
+        text=processor.prompt("identify"),
+        add_special_tokens=False,
+        return_tensors="pt",
+    )
+    assert (inputs["input_ids"] == model.config.image_token_id).sum() == model.config.num_visual_tokens
+    with torch.no_grad():
+        return model.eval()(**inputs).logits
+
+
+@pytest.mark.parametrize(
+    ("tower", "patches"),
+    [(RESNET, 64), (SWIN, 64), (VIT, 64), (CLIP_TOWER, 64)],
+    ids=["resnet", "swin", "vit", "clip_vision_model"],
+)
+def test_a_cxr_clips_tower_is_taken_as_it_is(tower, patches, tiny_arguments, tmp_path):
+    cxr_clip = write_cxr_clip(tmp_path / "cxr_clip", tower)
+    model, processor = new_litegpt(tiny_arguments, tmp_path / "new", tmp_path / "cxr_clip")
+    assert model.config.num_patch_tokens == patches and model.config.num_visual_tokens == patches // 4
+    expected, found = cxr_clip.vision_model.state_dict(), model.model.vision_tower.state_dict()
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        assert torch.equal(tensor, expected[name]), name
+    pixels = torch.randn(2, 3, SIDE, SIDE)
+    with torch.no_grad():
+        features = model.model.get_patch_features(pixels)
+        torch.testing.assert_close(features.reshape(2, patches, -1), cxr_clip.get_patch_features(pixels))
+    (pictures,) = processor.tower_image_processors
+    assert list(pictures.image_mean) == MEAN and list(pictures.image_std) == STD
+    assert dict(pictures.size) == {"height": SIDE, "width": SIDE}
+    assert torch.isfinite(answers(model, processor)).all()
+
+
+def test_its_making_goes_with_a_tower(tiny_arguments, tmp_path):
+    write_cxr_clip(tmp_path / "cxr_clip", RESNET)
+    model, _ = new_litegpt(tiny_arguments, tmp_path / "new", tmp_path / "cxr_clip")
+    assert model.config.training_record == RECORD and model.config.base_models == ["resnet_50"]
+    assert "Made-up" in (tmp_path / "new" / "README.md").read_text()
+
+
+def test_a_second_tower_may_be_taken_beside_a_fresh_one(tiny_arguments, tmp_path):
+    cxr_clip = write_cxr_clip(tmp_path / "cxr_clip", {**VIT, "patch_size": 16})
+    model, processor = new_litegpt(
+        tiny_arguments,
+        tmp_path / "new",
+        None,
+        vision_tower=None,
+        aux_vision_tower=str(tmp_path / "cxr_clip"),
+        vision_config={**tiny_arguments.vision_config, "hidden_size": 16, "intermediate_size": 24},
+    )
+    assert model.config.num_patch_tokens == 64 + 16 and model.config.num_visual_tokens == 20
+    for name, tensor in model.model.aux_vision_tower.state_dict().items():
+        assert torch.equal(tensor, cxr_clip.vision_model.state_dict()[name]), name
+    first, second = processor.tower_image_processors
+    assert list(second.image_mean) == MEAN != list(first.image_mean)
+    assert torch.isfinite(answers(model, processor)).all()
+
+
+def test_a_litegpts_first_tower_is_taken(tiny_checkpoint, tiny_arguments, tmp_path):
+    model, _ = new_litegpt(tiny_arguments, tmp_path / "new", tiny_checkpoint)
+    expected = load_checkpoint(tiny_checkpoint)[0].model.vision_tower.state_dict()
+    for name, tensor in model.model.vision_tower.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_the_tower_of_a_clip_and_one_saved_alone_are_taken(tiny_arguments, tmp_path):
+    tower = {name: value for name, value in CLIP_TOWER.items() if name != "model_type"} | {"image_size": SIDE}
+    CLIPModel(CLIPConfig(vision_config=tower, text_config={"hidden_size": 16, "vocab_size": 9})).save_pretrained(
+        tmp_path / "clip"
+    )
+    alone = {name: value for name, value in VIT.items() if name != "model_type"} | {"image_size": SIDE}
+    ViTModel(ViTConfig(**alone)).save_pretrained(tmp_path / "vit")
+    for name, path in (("clip", "vision_model"), ("vit", "")):
+        model, _ = new_litegpt(tiny_arguments, tmp_path / f"new {name}", tmp_path / name)
+        expected = AutoModel.from_pretrained(tmp_path / name).get_submodule(path).state_dict()
+        for key, tensor in model.model.vision_tower.state_dict().items():
+            assert torch.equal(tensor, expected[key]), key
+
+
+def test_a_folder_without_a_tower_is_refused_in_one_sentence(tiny_arguments, tmp_path):
+    BertModel(BertConfig(**{name: BERT[name] for name in BERT if name != "model_type"})).save_pretrained(
+        tmp_path / "bert"
+    )
+    sentences = {"bert": "a bert has no image tower that can be taken", "nothing": "nothing"}
+    for folder, sentence in ((tmp_path / name, sentence) for name, sentence in sentences.items()):
+        with pytest.raises(SystemExit, match=sentence):
+            new_litegpt(tiny_arguments, tmp_path / "new", folder)
+        assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("tower", [RESNET, SWIN, VIT], ids=["resnet", "swin", "vit"])
+def test_weights_that_are_missing_or_of_another_shape_are_refused(tower, tmp_path):
+    model = write_cxr_clip(tmp_path / "cxr_clip", tower).vision_model
+    taken = taken_tower(str(tmp_path / "cxr_clip"))
+    name, tensor = next((name, tensor) for name, tensor in taken.weights.items() if tensor.ndim == 1)
+    for weights in (
+        {key: value for key, value in taken.weights.items() if key != name},
+        {**taken.weights, name: torch.zeros(len(tensor) + 1)},
+    ):
+        with pytest.raises(ValueError, match="cxr_clip: the tower's .* is missing or of another shape"):
+            replace(taken, weights=weights).load_into(model, str(tmp_path / "cxr_clip"))
+
+
+def test_a_configuration_without_pixels_statistics_has_clips(tmp_path):
+    write_cxr_clip(tmp_path / "cxr_clip", RESNET)
+    for file in ("processor_config.json", "preprocessor_config.json"):
+        (tmp_path / "cxr_clip" / file).unlink(missing_ok=True)
+    assert taken_tower(str(tmp_path / "cxr_clip")).mean == pytest.approx([0.48145466, 0.4578275, 0.40821073])
+    config = json.loads((tmp_path / "cxr_clip" / "config.json").read_text())
+    assert taken_tower(str(tmp_path / "cxr_clip")).config["hidden_sizes"] == config["vision_config"]["hidden_sizes"]

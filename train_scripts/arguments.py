@@ -1,7 +1,7 @@
 """What the programs of this folder take, beside the arguments of transformers and TRL."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from litegpt.common.arguments import Count, Share, WholeNumber, argument
 from litegpt.datasets_scripts.arguments import CACHE_DIR, DATA_DIR, NUM_PROC
@@ -80,6 +80,78 @@ class TowerArguments:
     num_proc: Count = argument(NUM_PROC, default=1)
     repeat_findings: Count = argument(
         "How often an epoch shows a radiograph with findings; the others are shown once.", default=2
+    )
+    labels_only: bool = argument("Learn which findings a radiograph has, not where they are.", default=False)
+
+
+@dataclass
+class CXRCLIPArguments:
+    """What a CXR-CLIP is made of, and what it is trained on."""
+
+    data_dirs: list[str] = argument(f"One or several of: {DATA_DIR}")
+    model_name_or_path: str | None = argument("A CXR-CLIP checkpoint to start from; else towers.", default=None)
+    vision_model: str | None = argument(
+        "Image tower: a folder or name on the Hub, such as microsoft/swin-tiny-patch4-window7-224.", default=None
+    )
+    vision_config: dict[str, Any] | None = argument("A fresh image tower, with `model_type`.", default=None)
+    text_model: str | None = argument(
+        "Text tower with its tokenizer: a folder or name, such as emilyalsentzer/Bio_ClinicalBERT.", default=None
+    )
+    text_config: dict[str, Any] | None = argument(
+        "A fresh text tower, with `model_type`; its tokenizer learns from the training texts.", default=None
+    )
+    image_size: Count = argument("Pixels of the square input, for towers that do not say.", default=224)
+    projection_dim: Count = argument("Width of the common space.", default=512)
+    max_length: Count = argument("Tokens of a text; longer ones are cut.", default=256)
+    train_split: str = argument("The split to train on, or a slice, of each data set.", default="train")
+    validation_split: str | None = argument(
+        "A split or slice that is not trained on, of each data set: its loss, zero-shot AUROC and retrieval are shown "
+        "as --eval_strategy says.",
+        default=None,
+    )
+    cache_dir: str | None = argument(CACHE_DIR, default=None)
+    training_cache_dir: str | None = argument(
+        "Radiographs at the tower's size; OUTPUT_DIR/cache by default.", default=None
+    )
+    num_proc: Count = argument(NUM_PROC, default=1)
+
+
+@dataclass
+class StudyArguments:
+    """What of a study is shown: the rows of the paper's Table 4 are `study_sampling`, `augment`, `multi_view`."""
+
+    study_sampling: bool = argument(
+        "Draw pictures and sections of a study; false: its first frontal picture and its whole report.", default=True
+    )
+    augment: bool = argument("Show pictures and sentences in another way each time.", default=True)
+    multi_view: bool = argument("Two pictures and two texts of each study; false: one of each.", default=True)
+    equalise: Share = argument("How often a picture's contrast is equalised (CLAHE; extra `clahe`).", default=0.5)
+    min_crop_area: Share = argument("The smallest part of a picture that is shown.", default=0.8)
+    max_gamma: float = argument(
+        "Grey values to a power between exp(-max_gamma) and exp(max_gamma); not the paper's.", default=0.0
+    )
+    prompts: Share = argument("How often one of a report's two texts is its labels' prompts instead.", default=0.0)
+    negatives: WholeNumber | None = argument("Negative labels in a text of prompts; none: all.", default=3)
+    labels_only: bool = argument("Prompts alone, where there are reports too.", default=False)
+    abnormal_share: Share | None = argument(
+        "The share of studies with findings in what is shown; by default as it comes.", default=None
+    )
+    release: bool = argument(
+        "As the published code does: sections drawn with replacement, sentences left in order, no sentence for "
+        '"No finding", a Swin tower\'s first token in place of the mean.',
+        default=False,
+    )
+    shuffle_reports: bool = argument("The control: each study gets another one's text.", default=False)
+
+
+@dataclass
+class ContrastArguments:
+    image_loss_weight: float = argument("ICL's weight.", default=1.0)
+    text_loss_weight: float = argument("TCL's weight.", default=0.5)
+    multi_view_weight: float = argument("MVS' weight; 0: images are contrasted without any text.", default=1.0)
+    chunk_size: Count | None = argument(
+        "Studies in memory at once: the batch is computed in such chunks, twice; the gradient is exactly its own.",
+        default=None,
     )
 
 

@@ -10,6 +10,7 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from litegpt.modeling_litegpt import LiteGPTModel
+from litegpt.modeling_litegpt.configuration_litegpt import tower_width
 from litegpt.train_scripts.radiograph_store import RadiographStore, check_free_space
 from litegpt.train_scripts.views import Movement
 
@@ -59,7 +60,7 @@ def map_patch_features(path: Path, model: LiteGPTModel, num_views: int) -> torch
 
 
 def _shape(model: LiteGPTModel, num_views: int) -> tuple[int, int, int]:
-    return num_views, model.config.num_patch_tokens, model.config.vision_config.hidden_size
+    return num_views, model.config.num_patch_tokens, tower_width(model.config.vision_config)
 
 
 def _compute(

@@ -7,13 +7,15 @@ Fresh towers learn to localise only so: a language model after them gives too we
 start from BiomedCLIP and PubMedCLIP instead, or continue from them with this program. It is supervision by boxes, not
 CLIP pre-training: every patch token says which findings' boxes it lies in (a sigmoid for each label) and where the
 corners of the smallest of them are; the largest of the patches' logits is the image's label. The heads are thrown
-away. The same command resumes where an interrupted run stopped.
+away. `--labels_only` leaves out where: the image's labels alone teach the towers, also those that no box shows. The
+same command resumes where an interrupted run stopped.
 """
 
 import litegpt.common.startup  # noqa: F401
 
 # isort: split
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,10 +26,13 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
 from litegpt.common.programs import program, refuse_bad_input
+from litegpt.datasets_scripts.image_labels import label_matrix
 from litegpt.datasets_scripts.rows import check_labels, load_rows
 from litegpt.modeling_litegpt import LiteGPTModel
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint, save_checkpoint
+from litegpt.modeling_litegpt.configuration_litegpt import tower_grid, tower_width
 from litegpt.modeling_litegpt.model_card import add_training, training_entry
+from litegpt.modeling_litegpt.modeling_litegpt import patch_tokens, tower_output
 from litegpt.train_scripts.arguments import TowerArguments
 from litegpt.train_scripts.radiograph_store import RadiographStore
 from litegpt.train_scripts.resume import checkpoint_to_resume
@@ -44,17 +49,23 @@ class TowerTrainingModel(nn.Module):
     def __init__(self, model: LiteGPTModel, num_labels: int):
         super().__init__()
         self.towers = nn.ModuleList(model.towers)
-        self.heads = nn.ModuleList(nn.Linear(tower.config.hidden_size, num_labels + 4) for tower in model.towers)
+        self.heads = nn.ModuleList(nn.Linear(tower_width(tower.config), num_labels + 4) for tower in model.towers)
         self.num_labels = num_labels
 
     def forward(
-        self, pixel_values: list[torch.Tensor], findings: list[list[dict]], **_: Any
+        self,
+        pixel_values: list[torch.Tensor],
+        findings: list[list[dict]],
+        labels: torch.Tensor | None = None,
+        **_: Any,
     ) -> dict[str, torch.Tensor]:
         loss = torch.zeros((), device=pixel_values[0].device)
         for tower, head, pixels in zip(self.towers, self.heads, pixel_values, strict=True):
-            side = tower.config.image_size // tower.config.patch_size
-            output = head(tower(pixels).last_hidden_state[:, -side * side :])
-            loss = loss + patch_loss(output, findings, side, self.num_labels)
+            output = head(patch_tokens(tower_output(tower, pixels).last_hidden_state))
+            if labels is None:
+                loss = loss + patch_loss(output, findings, tower_grid(tower.config), self.num_labels)
+            else:
+                loss = loss + functional.binary_cross_entropy_with_logits(image_logits(output[..., :-4]), labels)
         return {"loss": loss}
 
 
@@ -71,9 +82,7 @@ def patch_loss(output: torch.Tensor, findings: list[list[dict]], side: int, num_
     per_patch = functional.binary_cross_entropy_with_logits(
         logits, inside, pos_weight=torch.tensor(INSIDE_WEIGHT, device=output.device)
     )
-    # A smooth maximum over the patches; log 4 as if a finding covered four of them.
-    image_logits = logits.logsumexp(dim=1) - math.log(4)
-    per_image = functional.binary_cross_entropy_with_logits(image_logits, inside.amax(dim=1))
+    per_image = functional.binary_cross_entropy_with_logits(image_logits(logits), inside.amax(dim=1))
     loss = num_labels * per_patch + 0.25 * per_image
     in_a_box = boxes[..., 2] > 0
     if in_a_box.any():
@@ -83,6 +92,11 @@ def patch_loss(output: torch.Tensor, findings: list[list[dict]], side: int, num_
         offsets = OFFSET_SCALE * (boxes - centre)
         loss = loss + 2 * (corners[in_a_box] - offsets[in_a_box]).abs().mean()
     return loss
+
+
+def image_logits(logits: torch.Tensor) -> torch.Tensor:
+    """(images, labels) of (images, patches, labels): a smooth maximum, as if a finding covered four patches."""
+    return logits.logsumexp(dim=1) - math.log(4)
 
 
 def patch_targets(findings: list[list[dict]], side: int, num_labels: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -111,7 +125,7 @@ def patch_targets(findings: list[list[dict]], side: int, num_labels: int) -> tup
 class RowIndices(Dataset):
     """Row numbers; the collator turns them into batches. Rows with findings are repeated."""
 
-    def __init__(self, findings: list[list[dict]], repeat_findings: int):
+    def __init__(self, findings: Sequence[Any], repeat_findings: int):
         self.rows = [row for row, found in enumerate(findings) for _ in range(repeat_findings if found else 1)]
 
     def __len__(self) -> int:
@@ -122,19 +136,24 @@ class RowIndices(Dataset):
 
 
 class MovedRadiographs:
-    """Row numbers -> a batch of randomly moved radiographs with their boxes."""
+    """Row numbers -> a batch of randomly moved radiographs with their boxes, and with `labels` where these are given.
 
-    def __init__(self, store: RadiographStore, findings: list[list[dict]]):
-        self.store, self.findings = store, findings
+    Args:
+        labels: (rows, labels) 1 or 0, of whole radiographs.
+    """
+
+    def __init__(self, store: RadiographStore, findings: list[list[dict]], labels: torch.Tensor | None = None):
+        self.store, self.findings, self.labels = store, findings, labels
 
     def __call__(self, rows: list[int]) -> dict[str, Any]:
         # Seeded from torch, whose random state the trainer restores when a run is resumed.
         rng = np.random.default_rng(int(torch.randint(2**62, (1,))))
         movements = [Movement.random(rng) for _ in rows]
-        return {
+        batch = {
             "pixel_values": self.store.pixel_values(rows, movements),
             "findings": [movement.findings(self.findings[row]) for row, movement in zip(rows, movements, strict=True)],
         }
+        return batch if self.labels is None else {**batch, "labels": self.labels[rows]}
 
 
 @program
@@ -149,13 +168,18 @@ def main(arguments: TowerArguments, training_arguments: TrainingArguments) -> No
         entry = training_entry("pretrain_boxes.py", arguments.data_dir, len(rows), [], "towers", training_arguments)
         store = RadiographStore(rows, processor.tower_image_processors, cache_dir)
     findings = rows["findings"][:]
+    labels = None
+    shown = findings  # rows with findings are shown more often
+    if arguments.labels_only:
+        labels = torch.from_numpy(label_matrix(rows, processor.finding_labels)).nan_to_num(0)
+        shown = labels.bool().any(dim=1).tolist()
 
     training_arguments.remove_unused_columns = False
     trainer = Trainer(
         model=TowerTrainingModel(model.model, len(processor.finding_labels)),
         args=training_arguments,
-        train_dataset=RowIndices(findings, arguments.repeat_findings),
-        data_collator=MovedRadiographs(store, findings),
+        train_dataset=RowIndices(shown, arguments.repeat_findings),
+        data_collator=MovedRadiographs(store, findings, labels),
     )
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(training_arguments))
     add_training(model.config, entry, trainer.state.global_step)

@@ -15,20 +15,27 @@ import numpy as np
 from datasets import Dataset
 
 MAX_SCALE, MAX_SHIFT, MAX_CONTRAST, MAX_BRIGHTNESS = 0.1, 0.05, 0.15, 0.05
+# RandomResizedCrop's and ColorJitter's ranges in CXR-CLIP (arXiv 2310.13292, section 4.2): share of the area, aspect,
+# brightness, contrast; and how often contrast is equalised (CLAHE).
+CROP_AREA, CROP_ASPECT, CROP_BRIGHTNESS, CROP_CONTRAST, EQUALISED = (0.8, 1.1), (3 / 4, 4 / 3), 0.1, 0.2, 0.5
+CROP_TRIES = 10  # torchvision's; then the whole picture
 MIN_VISIBLE = 0.3  # of a box's area; a finding of which less is seen is left out
 
 
 @dataclass
 class Movement:
-    """A random view of a radiograph: scaled and shifted, with other contrast and brightness; never mirrored or turned.
+    """A random view of a radiograph: scaled and shifted, with other grey values; never mirrored or turned.
 
-    Left and right carry meaning in a chest radiograph. In [0, 1], `u -> (u - 0.5) * scale + 0.5 + shift`.
+    Left and right carry meaning in a chest radiograph. In [0, 1], `u -> (u - 0.5) * scale + 0.5 + shift`; grey values
+    become `grey ** gamma * contrast + brightness`, after the contrast was equalised where `equalised`.
     """
 
     scale: tuple[float, float] = (1.0, 1.0)
     shift: tuple[float, float] = (0.0, 0.0)
     contrast: float = 1.0
     brightness: float = 0.0
+    gamma: float = 1.0
+    equalised: bool = False
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> "Movement":
@@ -37,6 +44,43 @@ class Movement:
             shift=tuple(rng.uniform(-MAX_SHIFT, MAX_SHIFT, 2)),
             contrast=1 + rng.uniform(-MAX_CONTRAST, MAX_CONTRAST),
             brightness=rng.uniform(-MAX_BRIGHTNESS, MAX_BRIGHTNESS),
+        )
+
+    @classmethod
+    def random_crop(
+        cls,
+        rng: np.random.Generator,
+        min_area: float = CROP_AREA[0],
+        max_gamma: float = 0.0,
+        equalised: float = EQUALISED,
+    ) -> "Movement":
+        """CXR-CLIP's view: a crop of 0.8 to 1.1 of the area, brightness and contrast; no flip.
+
+        Args:
+            min_area: of the crop, where it is not the paper's.
+            max_gamma: grey values to a power between exp(-max_gamma) and exp(max_gamma); not the paper's.
+            equalised: how often the contrast is equalised.
+
+        Source: section 4.2 of arXiv 2310.13292; the ranges of the aspect are torchvision's defaults.
+        """
+        for _ in range(CROP_TRIES):
+            area, aspect = rng.uniform(min_area, CROP_AREA[1]), np.exp(rng.uniform(*np.log(CROP_ASPECT)))
+            size = np.sqrt([area * aspect, area / aspect])
+            if (size <= 1).all():
+                break
+        else:
+            size = np.ones(2)
+        start = rng.uniform(0, 1 - size)
+        brightness = 1 + rng.uniform(-CROP_BRIGHTNESS, CROP_BRIGHTNESS)
+        contrast = 1 + rng.uniform(-CROP_CONTRAST, CROP_CONTRAST)
+        return cls(
+            scale=tuple(1 / size),
+            shift=tuple((0.5 - start) / size - 0.5),
+            contrast=brightness * contrast,
+            # torchvision turns the contrast about the picture's mean grey; here that is taken to be the middle.
+            brightness=(1 - contrast) * brightness / 2,
+            gamma=float(np.exp(rng.uniform(-max_gamma, max_gamma))),
+            equalised=bool(rng.random() < equalised),
         )
 
     def findings(self, findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

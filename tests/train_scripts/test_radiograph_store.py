@@ -65,6 +65,41 @@ def test_views_are_never_mirrored():
     assert min(min(scale) for scale in scales) > 0.85
 
 
+def grey_values(store: RadiographStore, movements: list[Movement], row: int = 3) -> torch.Tensor:
+    """(movements, height, width) in 0..255 of one radiograph, as moved."""
+    processor = store.image_processors[0]
+    pixels = store.pixel_values([row] * len(movements), movements)[0][:, 0]
+    return 255 * (pixels * processor.image_std[0] + processor.image_mean[0])
+
+
+def test_a_power_of_grey_values_keeps_black_white_and_the_neighbours_of_a_batch(store):
+    plain, darker, brighter = grey_values(store, [Movement(), Movement(gamma=1.5), Movement(gamma=0.7)])
+    torch.testing.assert_close(plain, grey_values(store, [Movement()])[0])
+    torch.testing.assert_close(darker, 255 * (plain / 255).clamp(0, 1) ** 1.5, atol=0.05, rtol=0)
+    torch.testing.assert_close(brighter, 255 * (plain / 255).clamp(0, 1) ** 0.7, atol=0.05, rtol=0)
+
+
+def test_the_view_of_a_crop_is_that_part_of_the_picture(store):
+    side = store.pictures[0].shape[1]
+    half = Movement(scale=(2.0, 2.0), shift=(0.5, 0.5))  # the upper left quarter
+    picture = np.zeros((1, side, side), dtype=np.uint8)
+    picture[0, : side // 2, : side // 2] = 200
+    store.pictures = [picture, picture]
+    seen = grey_values(store, [half], row=0)[0]
+    torch.testing.assert_close(seen[:-2, :-2], torch.full((side - 2, side - 2), 200.0), atol=0.05, rtol=0)
+
+
+def test_contrast_is_equalised_where_a_movement_says_so(store):
+    cv2 = pytest.importorskip("cv2", reason="the extra clahe is not installed")
+    before = np.array(store.pictures[0])
+    plain, equalised = grey_values(store, [Movement(), Movement(equalised=True)])
+    expected = cv2.createCLAHE(clipLimit=4.0, tileGridSize=(8, 8)).apply(before[3])
+    torch.testing.assert_close(equalised, torch.from_numpy(expected).float(), atol=0.05, rtol=0)
+    torch.testing.assert_close(plain, torch.from_numpy(before[3]).float(), atol=0.05, rtol=0)
+    assert (equalised - plain).abs().mean() > 2
+    assert (store.pictures[0] == before).all()  # the stored ones stay
+
+
 def test_stored_features_are_the_towers_and_are_found_again(loaded, store, tmp_path):
     model = loaded[0].model.eval()
     views = [(0, Movement()), (1, Movement()), (1, Movement.random(np.random.default_rng(0)))]

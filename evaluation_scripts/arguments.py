@@ -8,6 +8,9 @@ from litegpt.evaluation_scripts.reports.published_figures import TABLES
 from litegpt.metrics.intervals import NUM_PERMUTATIONS
 from litegpt.processing.tasks import DEFAULT_TASKS, TASKS
 
+CXR_CLIP_WORDINGS = ("report", "plain", "paper", "templates")
+CXR_CLIP_TASKS = ("zero_shot", "classes", "retrieval", "probe")
+
 
 @dataclass
 class AnsweringArguments:
@@ -60,6 +63,46 @@ class ComparisonArguments:
     num_permutations: WholeNumber = argument("Of the test.", default=NUM_PERMUTATIONS)
     cache_dir: str | None = argument(CACHE_DIR, default=None)
     num_proc: Count = argument(NUM_PROC, default=1)
+
+
+@dataclass
+class CXRCLIPEvaluationArguments:
+    model_name_or_path: str = argument("A CXR-CLIP checkpoint.")
+    data_dir: str = argument(DATA_DIR)
+    output_dir: str = argument("Where embeddings, metrics and report are written.")
+    split: str = argument("The split, or a slice such as test[:100].", default="test")
+    train_split: str | None = argument(
+        "What probes learn from, of the same data; without it there are none.", default=None
+    )
+    tasks: list[str] = argument(
+        "What to measure; what the data does not allow is left out, and said.",
+        default=list(CXR_CLIP_TASKS),
+        choices=list(CXR_CLIP_TASKS),
+    )
+    wordings: list[str] = argument(
+        "Of zero-shot's sentences; the first one is the headline. biovil is for Pneumonia alone.",
+        default=list(CXR_CLIP_WORDINGS),
+        choices=[*CXR_CLIP_WORDINGS, "biovil"],
+    )
+    min_positives: Count = argument("Positive, and negative, radiographs that a label needs.", default=10)
+    frontal_only: bool = argument("Without radiographs that are known to be no frontal ones.", default=False)
+    controls: bool = argument("Probes of the same network with random weights too, a second pass.", default=True)
+    batch_size: Count = argument("Radiographs or texts encoded together.", default=64)
+    dtype: str = argument(
+        "float32, bfloat16, ... or auto, as the weights are stored.",
+        default="auto",
+        choices=["auto", "float32", "bfloat16", "float16"],
+    )
+    cache_dir: str | None = argument(CACHE_DIR, default=None)
+    num_proc: Count = argument(NUM_PROC, default=1)
+
+
+@dataclass
+class CXRCLIPTablesArguments:
+    runs: list[str] = argument(
+        "Finished evaluations as DATA:ROW=FOLDER, such as VinDr:s_m_c=outputs/eval; the tables name both.", default=[]
+    )
+    output_dir: str = argument("Where tables.md and tables.json are written.", default="outputs/cxr_clip_tables")
 
 
 @dataclass

@@ -59,3 +59,17 @@ class AskArguments:
 
     def __post_init__(self):
         check_radiographs(self.radiographs)
+
+
+@dataclass
+class ExplainArguments:
+    radiographs: list[str] = argument(RADIOGRAPHS, positional=True)
+    model_name_or_path: str = argument("A CXR-CLIP checkpoint: folder or Hub repository.")
+    texts: list[str] = argument("Sentences, each of which gets a map of its own.")
+    output_dir: str = argument("Where maps and pictures are written.")
+    against: str | None = argument("A contrasting sentence, whose cosines are subtracted.", default=None)
+
+    def __post_init__(self):
+        check_radiographs(self.radiographs)
+        if not all(text.strip() for text in [*self.texts, "." if self.against is None else self.against]):
+            raise ValueError("a sentence of --texts or --against is empty")

@@ -4,8 +4,8 @@
     # Listing(files=[Path("inbox/a.png"), Path("inbox/study/b.dcm"), Path("a.dicom")], drawn=[])
 
 A folder is entered once, however many links lead to it: real folders first, then linked ones, and none that a link
-lies in. Hidden files and folders are left out, and what programs of this folder write: `predictions.jsonl`, the
-pictures that it names, and beside it what goes with it.
+lies in. Hidden files and folders are left out, and what programs of this folder write: `predictions.jsonl` and
+`maps.jsonl`, the pictures and arrays that they name, and beside them what goes with them.
 """
 
 import json
@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PREDICTIONS, DIGESTS = "predictions.jsonl", "digests.jsonl"
-WRITTEN = (PREDICTIONS, DIGESTS)
+PREDICTIONS, DIGESTS, MAPS = "predictions.jsonl", "digests.jsonl", "maps.jsonl"
+WRITTEN = (PREDICTIONS, DIGESTS, MAPS)
 UNFINISHED = ".incomplete"  # `files.replacing` was interrupted
 
 
@@ -56,7 +56,8 @@ def _enter(folder: Path, listing: Listing, entered: set[Path], links: list[Path]
     except OSError:
         listing.files.append(folder)
         return
-    drawn = set(_drawn_pictures(folder / PREDICTIONS))
+    drawn = {*_named(folder / PREDICTIONS, "overlay"), *_named(folder / MAPS, "overlay")}
+    written = {*WRITTEN, *_named(folder / MAPS, "grid")}
     for entry in entries:
         if entry.is_dir():
             if entry.is_symlink():
@@ -65,19 +66,19 @@ def _enter(folder: Path, listing: Listing, entered: set[Path], links: list[Path]
                 _enter(entry, listing, entered, links)
         elif entry.name in drawn:
             listing.drawn.append(entry)
-        elif entry.name in WRITTEN or entry.name.endswith(UNFINISHED):
+        elif entry.name in written or entry.name.endswith(UNFINISHED):
             continue
         elif entry.is_file() or entry.is_symlink():  # no pipe, which would wait for ever
             listing.files.append(entry)
 
 
-def _drawn_pictures(predictions: Path) -> Iterator[str]:
-    """The names of the pictures that an earlier run has drawn; other programs' files of this name have none."""
-    if not predictions.is_file():
+def _named(lines_file: Path, key: str) -> Iterator[str]:
+    """The names of what an earlier run has written beside its lines; other programs' files of this name have none."""
+    if not lines_file.is_file():
         return
-    with predictions.open(encoding="utf-8", errors="replace") as lines:
+    with lines_file.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             try:
-                yield str(json.loads(line)["overlay"])
+                yield str(json.loads(line)[key])
             except (ValueError, KeyError, TypeError):
                 continue

@@ -10,7 +10,7 @@ class PushArguments:
     folder: str = argument("A checkpoint, an adapter, or a prepared data set.")
     repo_id: str = argument("Where to: OWNER/NAME. It is made if it does not exist.")
     metrics: str | None = argument(
-        "A checkpoint's metrics.json, of evaluate_litegpt.py, for the model card.", default=None
+        "A LiteGPT's metrics.json, of evaluate_litegpt.py, for the model card.", default=None
     )
     base_model: str | None = argument(
         "An adapter's base: a repository on the Hub, in place of the local folder.", default=None

@@ -7,10 +7,11 @@
         --repo_id acme/litegpt-adapter
     litegpt push --folder prepared/chestx-ray14 --repo_id acme/chestx-ray14
 
-What the folder is, it tells itself; what is not whole, or none of the three, is refused. The folder's README.md
-becomes the card, with the repository's name and with the figures of `metrics.json`; the folder stays as it is. Nobody
-sees a half-pushed repository: the big files go up one by one, then one commit makes all visible. The same command
-resumes where an interrupted push stopped: files that are up are not sent again.
+What the folder is, it tells itself; what is not whole, or none of the three, is refused. A checkpoint is a LiteGPT or
+a CXR-CLIP. The folder's README.md becomes the card, with the repository's name and, of a LiteGPT, with the figures of
+`metrics.json`; the folder stays as it is. Nobody sees a half-pushed repository: the big files go up one by one, then
+one commit makes all visible. The same command resumes where an interrupted push stopped: files that are up are not
+sent again.
 """
 
 import json
@@ -32,6 +33,12 @@ from litegpt.hub.arguments import PushArguments
 from litegpt.hub.figures_of_card import with_figures
 from litegpt.modeling_litegpt.model_card import for_repository
 
+# Checkpoints that there are, by `model_type`: what they are called, and the module that says what their files hold (by
+# its name: a push imports no torch).
+MODEL_TYPES = {
+    "litegpt": ("LiteGPT", "litegpt.modeling_litegpt.checkpoints"),
+    "cxr_clip": ("CXR-CLIP", "litegpt.modeling_towers.checkpoints"),
+}
 # What belongs to a checkpoint or an adapter: no pickles, no state of a trainer. All but the weights are small.
 SMALL_FILES = ("*.json", "*.jinja", "*.py", "*.model", "*.txt")
 MODEL_FILES = ("*.safetensors", *SMALL_FILES)
@@ -77,7 +84,9 @@ def contents(args: PushArguments) -> tuple[str, str, dict[str, Path | bytes]]:
         check_licence(folder, card, args.private)
     else:
         if kind == "checkpoint":
-            check_checkpoint(folder)
+            model_type = check_checkpoint(folder)
+            if args.metrics is not None and model_type != "litegpt":
+                raise ValueError(f"metrics are for a LiteGPT, and {folder} holds a {MODEL_TYPES[model_type][0]}.")
         else:
             check_adapter(folder, args.base_model)
         card = (folder / "README.md").read_text(encoding="utf-8")
@@ -108,10 +117,13 @@ def kind_of(folder: Path) -> str:
     raise ValueError(f"{folder} is no checkpoint (config.json), adapter or prepared data set.")
 
 
-def check_checkpoint(folder: Path) -> None:
+def check_checkpoint(folder: Path) -> str:
+    """The `model_type` of a checkpoint that is whole."""
     config = _read_json(folder / "config.json")
-    if config.get("model_type") != "litegpt":
-        raise ValueError(f"{folder / 'config.json'}: model_type is {config.get('model_type')!r}, not 'litegpt'.")
+    model_type = config.get("model_type")
+    if model_type not in MODEL_TYPES:
+        known = " or ".join(map(repr, MODEL_TYPES))
+        raise ValueError(f"{folder / 'config.json'}: model_type is {model_type!r}, not {known}.")
     pipelines = [pipeline["impl"] for pipeline in config.get("custom_pipelines", {}).values()]
     references = [*config.get("auto_map", {}).values(), *pipelines]
     code = {f"{reference.partition('.')[0]}.py" for reference in references}
@@ -120,6 +132,7 @@ def check_checkpoint(folder: Path) -> None:
     _check_files(folder, {"README.md", "processor_config.json", *code, *weights})
     if not code:
         raise ValueError(f"{folder / 'config.json'} names no code (auto_map), so that nobody could load it.")
+    return model_type
 
 
 def check_adapter(folder: Path, base_model: str | None) -> None:

@@ -5,16 +5,18 @@
     litegpt refresh --repo_id acme/litegpt
     litegpt refresh --repo_id somebody/litegpt --create_pr true
 
-A checkpoint carries its code with it, and a release of transformers that is newer than the code can break it. Written
-anew are the code files, where `config.json` and `processor_config.json` point to them, and what `generate` does unless
-it is told otherwise. The chat template only where the checkpoint's own prompts keep their tokens. Of a repository on
-the Hub the small files alone are fetched, and what has changed goes up in one commit. The same command again changes
-nothing more.
+A checkpoint, of a LiteGPT or a CXR-CLIP, carries its code with it, and a release of transformers that is newer than
+the code can break it. Written anew are the code files, where `config.json` and `processor_config.json` point to them,
+and what `generate` does unless it is told otherwise. The chat template only where the checkpoint's own prompts keep
+their tokens. Of a repository on the Hub the small files alone are fetched, and what has changed goes up in one commit.
+The same command again changes nothing more.
 """
 
 import json
 import tempfile
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
 from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
@@ -24,9 +26,8 @@ from litegpt.common.arguments import parse
 from litegpt.common.files import replacing
 from litegpt.common.programs import Refusal, program, refuse_bad_input
 from litegpt.hub.arguments import RefreshArguments
-from litegpt.hub.push_to_hub import SMALL_FILES, hub_reason
-from litegpt.modeling_litegpt import modeling_litegpt
-from litegpt.modeling_litegpt.checkpoints import AUTO_MAP, CUSTOM_PIPELINES, GENERATION_DEFAULTS
+from litegpt.hub.push_to_hub import MODEL_TYPES, SMALL_FILES, hub_reason
+from litegpt.modeling_litegpt.checkpoints import GENERATION_DEFAULTS
 from litegpt.processing import processing_litegpt
 
 
@@ -76,39 +77,57 @@ def refreshed_files(folder: Path, name: str | None = None) -> dict[str, bytes]:
         name: for messages; the folder by default.
 
     Raises:
-        ValueError: it is neither a LiteGPT checkpoint nor the adapter of one, or a file is damaged.
+        ValueError: it is no checkpoint of `MODEL_TYPES`, nor the adapter of a LiteGPT, or a file is damaged.
     """
     name = name or str(folder)
     is_adapter = (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
     config = {} if is_adapter else _read(folder / "config.json", name)
-    if not is_adapter and config.get("model_type") != "litegpt":
-        raise ValueError(f"{name} is no LiteGPT checkpoint: its config.json has another model_type.")
+    model_type = "litegpt" if is_adapter else config.get("model_type")
+    if model_type not in MODEL_TYPES:
+        known = " or ".join(called for called, _ in MODEL_TYPES.values())
+        raise ValueError(f"{name} is no {known} checkpoint: its config.json has another model_type.")
+    of_today = _checkpoints(model_type)
+    code = of_today.AUTO_MAP["AutoProcessor"]
     processor = _read(folder / "processor_config.json", name)
-    if processor.get("processor_class") not in (None, "LiteGPTProcessor"):
+    if processor.get("processor_class") not in (None, code.rpartition(".")[2]):
         raise ValueError(f"{name} has a processor of another kind, {processor['processor_class']}.")
 
-    files = {path.name: path.read_bytes() for path in code_files(is_adapter)}
-    auto_map = {"AutoProcessor": AUTO_MAP["AutoProcessor"]}
-    configurations = {"processor_config.json": (processor, processor | {"auto_map": auto_map})}
+    files = {path.name: path.read_bytes() for path in code_files(model_type, processor_alone=is_adapter)}
+    configurations = {"processor_config.json": (processor, processor | {"auto_map": {"AutoProcessor": code}})}
+    answers = model_type == "litegpt"  # in words, to a prompt
     if not is_adapter:
-        today = {"auto_map": AUTO_MAP, "custom_pipelines": CUSTOM_PIPELINES}
+        today = {"auto_map": of_today.AUTO_MAP, "custom_pipelines": of_today.CUSTOM_PIPELINES}
         configurations["config.json"] = config, config | today
-        if (folder / "generation_config.json").is_file():
+        if answers and (folder / "generation_config.json").is_file():
             generation = _read(folder / "generation_config.json", name)
             configurations["generation_config.json"] = generation, GENERATION_DEFAULTS | generation
     for file, (present, wanted) in configurations.items():
         if wanted != present:  # by value: how a file is laid out says nothing
             files[file] = (json.dumps(wanted, indent=2, ensure_ascii=False) + "\n").encode()
-    if (folder / "chat_template.jinja").is_file() and (template := _new_chat_template(folder)) is not None:
-        files["chat_template.jinja"] = template.encode()
+    if answers and (folder / "chat_template.jinja").is_file():
+        if (template := _new_chat_template(folder)) is not None:
+            files["chat_template.jinja"] = template.encode()
     return {file: text for file, text in files.items() if not _has(folder / file, text)}
 
 
-def code_files(processor_alone: bool = False) -> list[Path]:
+def code_files(model_type: str = "litegpt", processor_alone: bool = False) -> list[Path]:
     """The code that travels with a checkpoint, or with an adapter."""
-    modules = [processing_litegpt] if processor_alone else [processing_litegpt, modeling_litegpt]
-    files = [file for module in modules for file in [module.__file__, *get_relative_import_files(module.__file__)]]
-    return sorted({Path(file).resolve() for file in files})
+    checkpoints = _checkpoints(model_type)
+    modeling, processing = Path(checkpoints.__file__).parent, Path(processing_litegpt.__file__).parent
+    files = [processing / _file(checkpoints.AUTO_MAP["AutoProcessor"])]
+    if not processor_alone:
+        files.append(modeling / _file(checkpoints.AUTO_MAP["AutoModel"]))
+    imported = [imported for file in files for imported in get_relative_import_files(str(file))]
+    return sorted({Path(file).resolve() for file in [*files, *imported]})
+
+
+def _checkpoints(model_type: str) -> ModuleType:
+    """The module that saves such checkpoints, with their `AUTO_MAP` and `CUSTOM_PIPELINES`."""
+    return import_module(MODEL_TYPES[model_type][1])
+
+
+def _file(reference: str) -> str:
+    return f"{reference.partition('.')[0]}.py"
 
 
 def _new_chat_template(folder: Path) -> str | None:
@@ -141,7 +160,7 @@ def _read(file: Path, name: str) -> dict:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{name} is no LiteGPT checkpoint or adapter: it has no {file.name}.") from None
+        raise ValueError(f"{name} is no checkpoint or adapter: it has no {file.name}.") from None
     except ValueError as error:
         raise ValueError(f"{name}: {file.name} is no JSON ({error}).") from None
 

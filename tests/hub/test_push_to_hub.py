@@ -26,6 +26,7 @@ from litegpt.hub.push_to_hub import contents
 from litegpt.modeling_litegpt.adapters import add_adapter, save_adapter
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint, save_checkpoint
 from litegpt.modeling_litegpt.model_card import add_training
+from litegpt.modeling_towers.checkpoints import load_cxr_clip
 from litegpt.train_scripts import sft
 from tests.hub_stand_in import HubStandIn
 from tests.made_up_metrics import made_up_metrics
@@ -57,6 +58,7 @@ def refused(**arguments):
 main(PushArguments(folders["checkpoint"], "acme/litegpt", metrics=folders["metrics"], tag="v1"))
 main(PushArguments(folders["adapter"], "acme/adapter", base_model="acme/litegpt", tag="v1"))
 main(PushArguments(folders["data_set"], "acme/phantoms", tag="v1"))
+main(PushArguments(folders["cxr_clip"], "acme/cxr-clip"))
 refused(folder=folders["checkpoint"], repo_id="acme/litegpt", tag="v1")
 refused(folder=folders["data_set"], repo_id="acme/phantoms", private=True)
 main(PushArguments(folders["data_set"], "acme/secret", private=True))
@@ -98,6 +100,8 @@ results["largest logit now"] = now(**inputs).logits.abs().max().item()
 
 findings = pipeline("chest-xray-findings", model="acme/litegpt", **v1)
 results["findings"] = findings(radiograph, max_new_tokens=12)
+zero_shot = pipeline("zero-shot-image-classification", model="acme/cxr-clip", trust_remote_code=True)
+results["zero-shot"] = zero_shot(radiograph, candidate_labels=["edema", "a nodule"], negative_template="no {}")
 
 whole = load_dataset("acme/phantoms", revision="v1")
 results["rows"] = {split: len(rows) for split, rows in whole.items()}
@@ -135,8 +139,8 @@ def hub(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def folders(tiny_checkpoint, phantom_release, tmp_path_factory) -> dict[str, Path]:
-    """A checkpoint with its metrics, an adapter with its merged checkpoint, and a prepared data set."""
+def folders(tiny_checkpoint, tiny_cxr_clip, phantom_release, tmp_path_factory) -> dict[str, Path]:
+    """A checkpoint with its metrics, an adapter with its merged checkpoint, a CXR-CLIP, and a prepared data set."""
     folder = tmp_path_factory.mktemp("pushed")
     model, processor = load_checkpoint(tiny_checkpoint)
     options = ModelConfig(str(tiny_checkpoint), use_peft=True, lora_r=4, dtype="float32")
@@ -161,7 +165,8 @@ def folders(tiny_checkpoint, phantom_release, tmp_path_factory) -> dict[str, Pat
     metrics["weights"] = weights_sha256(tiny_checkpoint)
     (folder / "metrics.json").write_text(json.dumps(metrics))
     paths = {"adapter": "adapter", "merged": "checkpoint", "data_set": "data_set", "metrics": "metrics.json"}
-    return {"checkpoint": tiny_checkpoint, **{name: folder / path for name, path in paths.items()}}
+    whole = {"checkpoint": tiny_checkpoint, "cxr_clip": tiny_cxr_clip}
+    return {**whole, **{name: folder / path for name, path in paths.items()}}
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +203,20 @@ def test_a_checkpoint_and_its_pipeline_load_by_id(stranger, folders, radiograph)
     torch.testing.assert_close(torch.tensor(stranger["logits"]), last_logits(folders["checkpoint"], radiograph))
     assert set(stranger["findings"]) == {"findings", "diagnoses", "answers", "probabilities", "malformed", "warnings"}
     assert stranger["findings"]["answers"]["identify"]
+
+
+def test_a_cxr_clip_and_its_pipeline_load_by_id_and_its_card_names_the_repository(hub, stranger, folders, radiograph):
+    model, processor = load_cxr_clip(folders["cxr_clip"])
+    with torch.no_grad():
+        vectors = model(**processor(images=str(radiograph), text=["edema", "no edema", "a nodule", "no a nodule"]))
+    expected = (vectors.image_embeds @ vectors.text_embeds.T).view(2, 2).softmax(dim=1)[:, 0].tolist()
+    scores = {found["label"]: found["score"] for found in stranger["zero-shot"]}
+    assert [scores["edema"], scores["a nodule"]] == pytest.approx(expected, abs=1e-5)
+    files = hub.files("models", "acme/cxr-clip")
+    card = ModelCard(files["README.md"].decode())
+    assert 'model="acme/cxr-clip"' in card.text and card.data.pipeline_tag == "zero-shot-image-classification"
+    pushed = {name for name in files if name != ".gitattributes"}
+    assert pushed == {file.name for file in folders["cxr_clip"].iterdir()}
 
 
 def test_a_tag_keeps_the_weights_that_a_later_push_replaces(stranger):
@@ -333,7 +352,7 @@ def refuses(folder, match, error=ValueError, **options) -> None:
 def test_a_folder_that_is_none_of_the_three_is_refused(tmp_path):
     refuses(tmp_path, "no checkpoint .* adapter or prepared data set")
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    refuses(tmp_path, "model_type is 'llama'")
+    refuses(tmp_path, "model_type is 'llama', not 'litegpt' or 'cxr_clip'")
 
 
 def test_weights_that_are_cut_off_or_missing_are_refused(copy):
@@ -350,9 +369,16 @@ def test_weights_that_are_cut_off_or_missing_are_refused(copy):
     refuses(weights.parent, "has no model-00001-of-00002.safetensors", FileNotFoundError)
 
 
-def test_a_checkpoint_without_its_code_or_card_is_refused(copy):
-    folder = copy("checkpoint")
-    for code in ("modeling_litegpt.py", "chat_pipeline_litegpt.py"):
+@pytest.mark.parametrize(
+    "name, of_it",
+    [
+        ("checkpoint", ("modeling_litegpt.py", "chat_pipeline_litegpt.py")),
+        ("cxr_clip", ("modeling_cxr_clip.py", "zero_shot_pipeline_cxr_clip.py", "processor_config.json")),
+    ],
+)
+def test_a_checkpoint_without_its_code_or_card_is_refused(copy, name, of_it):
+    folder = copy(name)
+    for code in of_it:
         (folder / code).rename(folder / "elsewhere.txt")
         refuses(folder, f"has no {code}", FileNotFoundError)
         (folder / "elsewhere.txt").rename(folder / code)
@@ -369,6 +395,10 @@ def test_metrics_of_other_weights_are_refused(folders, tmp_path):
     del metrics["controls"]
     (tmp_path / "old.json").write_text(json.dumps(metrics))
     refuses(folders["checkpoint"], "old.json is of an older evaluate_litegpt.py", metrics=str(tmp_path / "old.json"))
+
+
+def test_metrics_of_a_litegpt_do_not_go_into_the_card_of_a_cxr_clip(folders):
+    refuses(folders["cxr_clip"], "metrics are for a LiteGPT, and .* a CXR-CLIP", metrics=str(folders["metrics"]))
 
 
 def test_what_sft_trained_and_evaluate_measured_stands_in_the_cards(tiny_checkpoint, phantom_release, tmp_path):

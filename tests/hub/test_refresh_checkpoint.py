@@ -111,10 +111,33 @@ def test_an_adapter_gets_the_processors_code(older, tiny_checkpoint, tmp_path):
     assert refreshed_files(adapter) == {}
 
 
+def test_an_older_cxr_clip_gets_its_own_code_and_pipeline_and_nothing_of_a_litegpt(tiny_cxr_clip, tmp_path, capsys):
+    older = Path(shutil.copytree(tiny_cxr_clip, tmp_path / "older"))
+    (older / "modeling_cxr_clip.py").write_text("raise RuntimeError\n")
+    (older / "zero_shot_pipeline_cxr_clip.py").unlink()
+    change(older / "config.json", auto_map={}, custom_pipelines={})
+    change(older / "processor_config.json", auto_map={})
+    template = b"{# a text tower's own #}"
+    (older / "chat_template.jinja").write_bytes(template)
+    main(RefreshArguments(folder=str(older)))
+    assert "modeling_cxr_clip.py" in capsys.readouterr().out
+    after, wanted = contents(older), {**contents(tiny_cxr_clip), "chat_template.jinja": template}
+    assert after.keys() == wanted.keys() and "generation_config.json" not in after
+    for name in wanted:
+        if name in ("config.json", "processor_config.json"):
+            assert json.loads(after[name]) == json.loads(wanted[name]), name
+        else:
+            assert after[name] == wanted[name], name
+    code = {name for name in after if name.endswith(".py")}
+    assert code == {file.name for file in code_files("cxr_clip")}
+    assert refreshed_files(older) == {}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("config.json", '{"model_type": "llava"}', "no LiteGPT checkpoint: its config.json has another model_type"),
+        ("config.json", '{"model_type": "llava"}', "no LiteGPT or CXR-CLIP checkpoint: .* another model_type"),
+        ("config.json", '{"model_type": "cxr_clip"}', "a processor of another kind, LiteGPTProcessor"),
         ("config.json", "{", "config.json is no JSON"),
         ("processor_config.json", None, "it has no processor_config.json"),
         ("processor_config.json", '{"processor_class": "LlavaProcessor"}', "a processor of another kind"),

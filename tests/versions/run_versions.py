@@ -5,8 +5,9 @@
 
 The release is overlaid on this environment (`pip install --target`, with what it needs in another version, such as
 tokenizers), so all else is as locked. For each: `stranger.py` (load by every Auto class, plain and constrained
-generation, both pipelines, saving), two steps of `sft.py`, and checkpoints exchanged with the locked version both
-ways, whose logits must be equal (`TOLERANCE`). Ends with status 1 if anything is not green.
+generation, all pipelines, saving), two steps of `sft.py` and of `pretrain_cxr_clip.py`, and checkpoints exchanged with
+the locked version both ways, whose logits or vectors must be equal (`TOLERANCE`). Ends with status 1 if anything is
+not green.
 """
 
 import argparse
@@ -28,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OLDEST = Version("5.17")
 SFT = ["--config", "train_scripts/configs/tiny_stage1.yaml", "--max_steps", "2", "--report_to", "none"]
 SFT += ["--save_strategy", "no", "--per_device_train_batch_size", "4", "--cache_features", "false"]
-EXCHANGED = ("its own, trained", "the locked one's, trained")
+EXCHANGED = ("its own, trained", "the locked one's, trained", "its own CXR-CLIP", "the locked one's CXR-CLIP")
 # CPU kernels may sum in another order from one process to the next, also on one release: 3e-5 was seen once.
 TOLERANCE = 1e-4
 # Warnings that point at a line of ours, and what the library's logger calls deprecated: calls of ours, except for one
@@ -57,6 +58,7 @@ def main() -> int:
     new = ["--config", "train_scripts/configs/tiny.yaml", "--output_dir", str(locked / "new")]
     run(["modeling_litegpt/new_checkpoint.py", *new], locked)
     train(phantoms, locked / "new", locked)
+    train_cxr_clip(phantoms, locked)
     radiograph = str(next((phantoms / "test").iterdir()))
 
     results = {}
@@ -83,21 +85,25 @@ def try_release(
         steps["sft.py"] = warning_of_ours(train(phantoms, locked / "new", folder, python_path))
     except subprocess.CalledProcessError as error:
         return {"sft.py": last_line(error.stderr)}
-    checkpoints = [folder / "sft" / "checkpoint", locked / "sft" / "checkpoint"]
+    try:
+        steps["pretrain_cxr_clip.py"] = warning_of_ours(train_cxr_clip(phantoms, folder, python_path))
+    except subprocess.CalledProcessError as error:
+        return steps | {"pretrain_cxr_clip.py": last_line(error.stderr)}
+    checkpoints = [place / kind / "checkpoint" for kind in ("sft", "cxr_clip") for place in (folder, locked)]
     try:
         mine = stranger(radiograph, folder / "mine.npz", checkpoints, folder, python_path)
         theirs = stranger(radiograph, folder / "locked.npz", checkpoints, folder, None)
     except subprocess.CalledProcessError as error:
         return steps | {"stranger.py": last_line(error.stderr)}
-    steps |= {line["step"]: line["reason"] for line in mine if "step" in line and "logits" not in line["step"]}
+    steps |= {line["step"]: line["reason"] for line in mine if "step" in line and "outputs" not in line["step"]}
     if mine[0]["transformers"] != release:
         steps["release"] = f"transformers {mine[0]['transformers']} ran, not {release}"
     ours, locks = np.load(folder / "mine.npz"), np.load(folder / "locked.npz")
     failed = {line["step"]: line["reason"] for line in [*theirs, *mine] if not line.get("ok", True)}
     for number, name in enumerate(EXCHANGED):
-        reason = failed.get(f"logits {number}")
+        reason = failed.get(f"outputs {number}")
         if reason is None and (difference := np.abs(ours[str(number)] - locks[str(number)]).max()) > TOLERANCE:
-            reason = f"logits differ by up to {difference:.2g}"
+            reason = f"outputs differ by up to {difference:.2g}"
         steps[f"exchange: {name}"] = reason
     return steps
 
@@ -105,6 +111,13 @@ def try_release(
 def train(phantoms: Path, checkpoint: Path, folder: Path, python_path: Path | None = None) -> str:
     options = ["--data_dir", phantoms, "--cache_dir", phantoms.with_name("prepared"), "--output_dir", folder / "sft"]
     command = ["train_scripts/sft.py", *SFT, "--model_name_or_path", checkpoint, *options]
+    return run([str(part) for part in command], folder, python_path)[1]
+
+
+def train_cxr_clip(phantoms: Path, folder: Path, python_path: Path | None = None) -> str:
+    options = ["--data_dirs", phantoms, "--cache_dir", phantoms.with_name("prepared")]
+    options += ["--config", "tests/versions/cxr_clip.yaml", "--output_dir", folder / "cxr_clip"]
+    command = ["train_scripts/pretrain_cxr_clip.py", *options]
     return run([str(part) for part in command], folder, python_path)[1]
 
 

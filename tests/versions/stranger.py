@@ -2,7 +2,8 @@
 
     python stranger.py RADIOGRAPH OUTPUT.npz CHECKPOINT [CHECKPOINT ...]
 
-The first checkpoint is tried in all ways; of every one the logits go to OUTPUT.npz. Prints a JSON line for each step:
+The first LiteGPT and the first CXR-CLIP are tried in all ways; of every checkpoint the logits, or the vectors of an
+image and of texts, go to OUTPUT.npz. Prints a JSON line for each step:
 {"step": ..., "ok": true | false, "reason": ...}. Nothing of this repository can be imported, except its touch points.
 """
 
@@ -22,6 +23,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoModelForMultimodalLM,
+    AutoModelForZeroShotImageClassification,
     AutoProcessor,
     pipeline,
 )
@@ -30,20 +32,30 @@ from tests.stranger import NOTHING_OF_OURS
 from tests.versions.touch_points import missing
 
 TRUST = {"trust_remote_code": True}
+LABELS = ["pneumothorax", "pleural effusion", "an enlarged heart"]
+NEGATIVE = "no {}"
 
 
 def main(radiograph: str, output: str, *checkpoints: str) -> None:
-    checkpoint, logits = checkpoints[0], {}
+    cxr_clips = [path for path in checkpoints if is_cxr_clip(path)]
+    checkpoint, outputs = next(path for path in checkpoints if path not in cxr_clips), {}
     step("touch points", lambda: same(missing(), []))
     step("every Auto class", every_auto_class, checkpoint)
     for number, path in enumerate(checkpoints):
-        step(f"logits {number}", lambda path=path, number=number: logits.update({str(number): logits_of(path)}))
+        of_path = vectors_of if path in cxr_clips else logits_of
+        step(
+            f"outputs {number}",
+            lambda path=path, number=number, of_path=of_path: outputs.update({str(number): of_path(path)}),
+        )
     step("generate", plain_generation, checkpoint)
     step("constrained", constrained_generation, checkpoint)
     step("findings pipeline", findings_pipeline, checkpoint)
     step("chat pipeline", chat_pipeline, checkpoint)
     step("save", saving, checkpoint)
-    np.savez(output, **logits)
+    step("CXR-CLIP: Auto classes", cxr_clip_auto_classes, cxr_clips[0])
+    step("CXR-CLIP: pipeline", zero_shot_pipeline, cxr_clips[0])
+    step("CXR-CLIP: save", saving_cxr_clip, cxr_clips[0])
+    np.savez(output, **outputs)
 
 
 def step(name: str, check: Callable, *arguments: str) -> None:
@@ -76,6 +88,10 @@ def every_auto_class(checkpoint: str) -> None:
     for auto in (AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoModelForCausalLM):
         same(type(auto.from_pretrained(checkpoint, **TRUST)).__name__, "LiteGPTForConditionalGeneration")
     same(type(AutoProcessor.from_pretrained(checkpoint, **TRUST)).__name__, "LiteGPTProcessor")
+
+
+def is_cxr_clip(checkpoint: str) -> bool:
+    return json.loads(Path(checkpoint, "config.json").read_text(encoding="utf-8"))["model_type"] == "cxr_clip"
 
 
 def loaded(checkpoint: str) -> tuple:
@@ -142,6 +158,49 @@ def saving(checkpoint: str) -> None:
         same(inputs_again["input_ids"].tolist(), inputs["input_ids"].tolist())
         with torch.no_grad():
             torch.testing.assert_close(again(**inputs_again).logits, model(**inputs).logits, atol=1e-4, rtol=1e-4)
+
+
+# --- CXR-CLIP --------------------------------------------------------------------------------------------------------
+
+
+def cxr_clip_auto_classes(checkpoint: str) -> None:
+    same(type(AutoConfig.from_pretrained(checkpoint, **TRUST)).__name__, "CXRCLIPConfig")
+    for auto in (AutoModel, AutoModelForZeroShotImageClassification):
+        same(type(auto.from_pretrained(checkpoint, **TRUST)).__name__, "CXRCLIPModel")
+    same(type(AutoProcessor.from_pretrained(checkpoint, **TRUST)).__name__, "CXRCLIPProcessor")
+
+
+def vectors_of(checkpoint: str) -> np.ndarray:
+    """(1 + 2 labels, projection_dim): the radiograph's vector, those of the labels and of their negations."""
+    model = AutoModel.from_pretrained(checkpoint, **TRUST).eval()
+    texts = [*LABELS, *(NEGATIVE.format(label) for label in LABELS)]
+    inputs = AutoProcessor.from_pretrained(checkpoint, **TRUST)(images=RADIOGRAPH, text=texts)
+    with torch.no_grad():
+        outputs = model(**inputs)
+    return torch.cat([outputs.image_embeds, outputs.text_embeds]).numpy()
+
+
+def zero_shot_pipeline(checkpoint: str) -> None:
+    image, *texts = torch.from_numpy(vectors_of(checkpoint))
+    positive, negative = (torch.stack(texts) @ image).view(2, len(LABELS))
+    by_hand = dict(zip(LABELS, (positive - negative).sigmoid().tolist(), strict=True))
+    asked = {"candidate_labels": LABELS, "negative_template": NEGATIVE}
+    pipe = pipeline("zero-shot-image-classification", model=checkpoint, **TRUST)
+    answer = pipe(RADIOGRAPH, **asked)
+    scores = {found["label"]: found["score"] for found in answer}
+    np.testing.assert_allclose([scores[label] for label in LABELS], list(by_hand.values()), atol=1e-4)
+    alone = pipe(RADIOGRAPH, candidate_labels=LABELS)
+    np.testing.assert_allclose(sum(found["score"] for found in alone), 1, atol=1e-4)
+    with tempfile.TemporaryDirectory() as folder:
+        pipe.save_pretrained(folder)
+        same(pipeline("zero-shot-image-classification", model=folder, **TRUST)(RADIOGRAPH, **asked), answer)
+
+
+def saving_cxr_clip(checkpoint: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        AutoModelForZeroShotImageClassification.from_pretrained(checkpoint, **TRUST).save_pretrained(folder)
+        AutoProcessor.from_pretrained(checkpoint, **TRUST).save_pretrained(folder)
+        np.testing.assert_allclose(vectors_of(folder), vectors_of(checkpoint), atol=1e-4)
 
 
 if __name__ == "__main__":

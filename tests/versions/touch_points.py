@@ -14,6 +14,7 @@ TOUCH_POINTS = {
     # Classes that ours inherit, and types
     "transformers.cache_utils.DynamicCache": "what constrained decoding reads into and cuts back",
     "transformers.configuration_utils.PreTrainedConfig": "base class",
+    "transformers.feature_extraction_utils.BatchFeature": "what processors return",
     "transformers.generation.BaseStreamer": "type of generate's streamer",
     "transformers.generation.GenerationMixin": "base class",
     "transformers.modeling_outputs.BaseModelOutputWithPast": "base class of an output; its cache field's name",
@@ -23,6 +24,7 @@ TOUCH_POINTS = {
     "transformers.pipelines.PIPELINE_REGISTRY": "makes chest-xray-findings known for a model that is loaded already",
     "transformers.pipelines.base.ChunkPipeline": "base class",
     "transformers.pipelines.image_text_to_text.ImageTextToTextPipeline": "base class",
+    "transformers.pipelines.zero_shot_image_classification.ZeroShotImageClassificationPipeline": "base class",
     "transformers.processing_utils.MultiModalData": "what vLLM's hook returns",
     "transformers.processing_utils.ProcessorMixin": "base class",
     "transformers.processing_utils.Unpack": "types of keyword arguments",
@@ -42,6 +44,8 @@ TOUCH_POINTS = {
     "transformers.utils.torch_compilable_check": "errors that torch.compile does not stumble over",
     # Hooks and declarations of base classes
     "transformers.PreTrainedModel._can_compile_fullgraph": "declares",
+    "transformers.PreTrainedModel._init_weights": "hook: projections start as CLIP's",
+    "transformers.PreTrainedModel._keep_in_fp32_modules_strict": "declares: CXR-CLIP's scale is never rounded",
     "transformers.PreTrainedModel._skip_keys_device_placement": "declares: a device map does not move the cache",
     "transformers.PreTrainedModel._supports_attention_backend": "declares",
     "transformers.PreTrainedModel._supports_flash_attn": "declares",

@@ -46,21 +46,26 @@ test-real-tokenizers: .venv/installed
 
 # Conversion of weights against BiomedCLIP's own code, and the processor beside torchvision.
 test-convert: .venv-convert/installed
-	HF_HUB_OFFLINE=1 .venv-convert/bin/python -m pytest tests/modeling_litegpt tests/processing/test_processing_litegpt.py
+	HF_HUB_OFFLINE=1 .venv-convert/bin/python -m pytest tests/modeling_litegpt tests/processing/test_processing_litegpt.py \
+		tests/benchmarks/test_cxr_clip_vs_open_clip.py
 
 # transformers' own tests of models and processors, fetched from PyPI, on our classes.
 conformance: .venv/installed
 	$(PYTHON) tests/conformance/fetch_transformers_tests.py
 	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest -q -m "" tests/conformance
 
-# Every program of benchmarks/ in its quick form; two of them measure the demo's checkpoint.
-bench: .venv/installed $(DEMO)/checkpoint/config.json
+# Every program of benchmarks/ in its quick form; two of them measure the demo's checkpoint, one needs open_clip.
+bench: .venv/installed .venv-convert/installed $(DEMO)/checkpoint/config.json
 	$(PYTHON) -m pip install -qq --disable-pip-version-check --no-deps -r requirements/bench.txt
 	$(PYTHON) benchmarks/run_all.py --quick --output outputs/bench.json
+	.venv-convert/bin/python benchmarks/cxr_clip_vs_open_clip.py --quick --parts step --output outputs/bench.json
 
 # DATA: VinDr-CXR, as released or prepared; WEIGHTS: a converted checkpoint for each architecture, in a folder of its name.
+# CXR_CLIP_RUNS: finished evaluations of CXR-CLIP as DATA:ROW=FOLDER, for that paper's tables; alone they suffice.
 paper-tables: .venv/installed
-	$(LITEGPT) paper-tables --data_dir $(DATA) --weights_dir $(WEIGHTS) --output_dir outputs/paper $(OPTIONS)
+	$(if $(CXR_CLIP_RUNS),$(LITEGPT) cxr-clip-tables --runs $(CXR_CLIP_RUNS) --output_dir outputs/paper/cxr_clip)
+	$(if $(DATA)$(WEIGHTS)$(if $(CXR_CLIP_RUNS),,always),$(LITEGPT) paper-tables --data_dir $(DATA) --weights_dir $(WEIGHTS) \
+		--output_dir outputs/paper $(OPTIONS))
 
 serve: .venv-serve/installed
 	VLLM_CPU_KVCACHE_SPACE=$${VLLM_CPU_KVCACHE_SPACE-1} VLLM_NO_USAGE_STATS=1 \

@@ -11,6 +11,7 @@ FOLDERS = [
     "inference_scripts",
     "metrics",
     "modeling_litegpt",
+    "modeling_towers",
     "processing",
     "train_scripts",
 ]
@@ -44,6 +45,7 @@ setup(
     package_data={
         "litegpt.common": ["*.jinja"],
         "litegpt.modeling_litegpt": ["configs/*.json", "*.jinja"],
+        "litegpt.modeling_towers": ["*.jinja"],
         "litegpt.metrics": ["**/*.md", "**/*.txt"],
         "litegpt.evaluation_scripts": ["**/*.jinja"],
         "litegpt.datasets_scripts": ["**/*.jinja"],
@@ -88,12 +90,14 @@ setup(
     ],
     extras_require={
         "wbf": ["ensemble-boxes>=1.0.9"],  # merging readers by weighted box fusion; needs numba
+        # Equalised contrast (CLAHE), one of CXR-CLIP's augmentations.
+        "clahe": ["opencv-python-headless>=4.11"],
         # BiomedCLIP's own code: the conversion of its weights is checked against it and needs none of it.
         "convert": ["open_clip_torch>=3.3", "timm>=1.0.20", "torchvision>=0.26"],
         # Decodes JPEG for the paper's code, which benchmarks/ compares with. GPL: nothing of ours imports it.
         "bench": ["pylibjpeg-libjpeg>=2.3"],
         "conformance": ["parameterized>=0.9"],  # of transformers' own tests
         # gguf: the format of the real weights that tests/real_tokenizers read.
-        "dev": ["pytest>=9.0", "ruff>=0.14", "ensemble-boxes>=1.0.9", "xgrammar>=0.2.8", "gguf>=0.17"],
+        "dev": ["pytest>=9.0", "ruff>=0.14", "ensemble-boxes>=1.0.9", "xgrammar>=0.2.8", "gguf>=0.17", "opencv-python-headless>=4.11"],
     },
 )

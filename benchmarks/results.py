@@ -96,9 +96,9 @@ def against_llava(values: dict[str, list[float]], what: str, name: str = "LiteGP
     return {"value": paired_ratio(values, name), "unit": "x", "against": against}
 
 
-def paired_ratio(values: dict[str, list[float]], name: str) -> float:
-    """The median ratio of a model's values to LLaVA's, which were measured in turn."""
-    return statistics.median(value / llava for value, llava in zip(values[name], values["LLaVA"], strict=True))
+def paired_ratio(values: dict[str, list[float]], name: str, reference: str = "LLaVA") -> float:
+    """The median ratio of a model's values to the reference's, which were measured in turn."""
+    return statistics.median(value / other for value, other in zip(values[name], values[reference], strict=True))
 
 
 def resident_megabytes(field: str) -> float:

@@ -33,13 +33,16 @@ class Concept(NamedTuple):
     Attributes:
         names: of data sets; the case and underscores do not matter.
         expressions: nouns in the singular, with their article where they have one.
-        positive, negative: up to two sentences a side as reports word them. None: "there is ...", "there is no ...".
+        positive, negative: up to two sentences a side of its own. None: "there is ...", "there is no ...".
+        report: up to two sentences a side as reports word them, for zero-shot alone: they name a place or a degree
+            that a label does not know, and a report does not deny what is not there, it says that the lungs are clear.
     """
 
     names: tuple[str, ...]
     expressions: tuple[str, ...]
     positive: tuple[str, ...] = ()
     negative: tuple[str, ...] = ()
+    report: "Pair | None" = None
 
 
 class Pair(NamedTuple):
@@ -108,14 +111,27 @@ CONCEPTS: tuple[Concept, ...] = (
         ("a tortuous aorta", "tortuosity of the thoracic aorta", "an elongated and winding aorta"),
         ("the aorta is tortuous.",),
         ("the aorta takes a normal course.",),
+        report=Pair(("tortuous aorta.", "tortuosity of the thoracic aorta."), ("mediastinal contours are normal.",)),
     ),
-    Concept(("Atelectasis",), ("atelectasis", "atelectatic change", "partial collapse of the lung")),
-    Concept(("Calcification",), ("calcification", "a calcified focus", "a calcific density")),
+    Concept(
+        ("Atelectasis",),
+        ("atelectasis", "atelectatic change", "partial collapse of the lung"),
+        report=Pair(("bibasilar atelectasis.", "left basilar atelectasis."), ("the lungs are clear.",)),
+    ),
+    Concept(
+        ("Calcification",),
+        ("calcification", "a calcified focus", "a calcific density"),
+        report=Pair(("calcified granuloma.", "calcified lymph nodes."), ("the lungs are clear.",)),
+    ),
     Concept(
         ("Cardiomegaly", "Enlarged heart"),
         ("cardiomegaly", "an enlarged heart", "an enlarged cardiac silhouette", "enlargement of the heart"),
         ("the heart is enlarged.", "heart size is increased."),
         ("heart size is normal.", "the heart is not enlarged."),
+        report=Pair(
+            ("the heart is enlarged.", "stable cardiomegaly."),
+            ("heart size is normal.", "the heart is normal in size."),
+        ),
     ),
     Concept(
         ("Clavicle fracture",),
@@ -128,13 +144,30 @@ CONCEPTS: tuple[Concept, ...] = (
         ("consolidation", "airspace consolidation", "a consolidated area of lung"),
         ("there is focal consolidation.",),
         ("no focal consolidation.",),
+        report=Pair(
+            ("right lower lobe consolidation.", "left lower lobe consolidation."),
+            ("no focal consolidation.", "the lungs are clear."),
+        ),
     ),
     Concept(
         ("COPD", "Chronic obstructive pulmonary disease"),
         ("chronic obstructive pulmonary disease", "copd", "chronic obstructive airway disease"),
     ),
-    Concept(("Edema", "Pulmonary edema"), ("pulmonary edema", "edema of the lungs", "interstitial edema")),
-    Concept(("Emphysema",), ("emphysema", "emphysematous change", "emphysematous lung")),
+    Concept(
+        ("Edema", "Pulmonary edema"),
+        ("pulmonary edema", "edema of the lungs", "interstitial edema"),
+        report=Pair(
+            ("pulmonary vascular congestion.", "interstitial pulmonary edema."), ("pulmonary vascularity is normal.",)
+        ),
+    ),
+    Concept(
+        ("Emphysema",),
+        ("emphysema", "emphysematous change", "emphysematous lung"),
+        report=Pair(
+            ("emphysematous changes.", "the lungs are hyperexpanded with flattened diaphragms."),
+            ("the lungs are clear.",),
+        ),
+    ),
     Concept(
         ("Enlarged cardiomediastinum",),
         (
@@ -156,19 +189,35 @@ CONCEPTS: tuple[Concept, ...] = (
         ("a fracture", "a bone fracture", "a broken bone"),
         ("there is a fracture.",),
         ("the bones are intact.", "there is no fracture."),
+        report=Pair(("old rib fractures.", "compression fracture of a vertebra."), ("no acute bony abnormality.",)),
     ),
-    Concept(("Hernia", "Hiatal hernia"), ("a hernia", "a hiatal hernia", "a diaphragmatic hernia")),
+    Concept(
+        ("Hernia", "Hiatal hernia"),
+        ("a hernia", "a hiatal hernia", "a diaphragmatic hernia"),
+        report=Pair(("hiatal hernia.", "large hiatal hernia."), ("no acute abnormality.",)),
+    ),
     Concept(
         ("Hyperinflation", "Hyperinflated lungs"),
         ("hyperinflation", "hyperinflation of the lungs", "an overinflated lung"),
         ("the lungs are hyperinflated.",),
         ("the lungs are normally inflated.",),
+        report=Pair(("the lungs are hyperexpanded.", "hyperinflated lungs."), ("lungs are clear.",)),
     ),
     Concept(
         ("ILD", "Interstitial lung disease"),
         ("interstitial lung disease", "diffuse interstitial disease", "a reticular interstitial pattern"),
+        report=Pair(
+            ("diffuse interstitial opacities.", "increased interstitial markings."), ("the lungs are clear.",)
+        ),
     ),
-    Concept(("Infiltration", "Infiltrate"), ("an infiltrate", "a pulmonary infiltrate", "infiltration of the lung")),
+    Concept(
+        ("Infiltration", "Infiltrate"),
+        ("an infiltrate", "a pulmonary infiltrate", "infiltration of the lung"),
+        report=Pair(
+            ("right lower lobe infiltrate.", "infiltrate in the left base."),
+            ("no focal infiltrate.", "the lungs are clear."),
+        ),
+    ),
     Concept(("Lung cavity",), ("a lung cavity", "a cavitary lesion", "cavitation in the lung")),
     Concept(("Lung cyst",), ("a lung cyst", "a cystic lesion of the lung", "a thin-walled pulmonary cyst")),
     Concept(("Lung lesion",), ("a lung lesion", "a pulmonary lesion", "a focal lesion of the lung")),
@@ -177,37 +226,83 @@ CONCEPTS: tuple[Concept, ...] = (
         ("a lung opacity", "opacification of the lung", "an area of increased lung density"),
         ("there is a lung opacity.",),
         ("no focal lung opacity.",),
+        report=Pair(
+            ("patchy airspace opacity in the right lower lobe.", "left basilar opacity."),
+            ("the lungs are clear.", "no focal airspace opacity."),
+        ),
     ),
     Concept(("Lung tumor", "Lung tumour"), ("a lung tumor", "a pulmonary neoplasm", "lung cancer")),
-    Concept(("Mass", "Lung mass"), ("a mass", "a lung mass", "a mass-like lesion")),
+    Concept(
+        ("Mass", "Lung mass"),
+        ("a mass", "a lung mass", "a mass-like lesion"),
+        report=Pair(
+            ("mass in the right upper lobe.", "a large lung mass."), ("no pulmonary mass.", "the lungs are clear.")
+        ),
+    ),
     Concept(
         ("Mediastinal shift",),
         ("mediastinal shift", "a shifted mediastinum", "displacement of the mediastinum"),
         ("the mediastinum is shifted.",),
         ("the mediastinum is midline.",),
     ),
-    Concept(("Nodule", "Lung nodule"), ("a nodule", "a pulmonary nodule", "a nodular opacity")),
+    Concept(
+        ("Nodule", "Lung nodule"),
+        ("a nodule", "a pulmonary nodule", "a nodular opacity"),
+        report=Pair(
+            ("nodule in the right upper lobe.", "multiple pulmonary nodules."),
+            ("no pulmonary nodule.", "the lungs are clear."),
+        ),
+    ),
     Concept(
         ("Nodule/Mass",),
         ("a nodule or mass", "a pulmonary nodule or mass", "a nodular or mass-like lesion of the lung"),
+        report=Pair(
+            ("pulmonary nodule in the right upper lobe.", "a large lung mass."),
+            ("no pulmonary nodule or mass.", "the lungs are clear."),
+        ),
     ),
     Concept(
         ("Pleural effusion", "Effusion"),
         ("pleural effusion", "a pleural effusion", "fluid in the pleural space", "pleural fluid"),
         ("there is a pleural effusion.",),
         ("no pleural effusion.", "the costophrenic angles are sharp."),
+        report=Pair(
+            ("small left pleural effusion.", "bilateral pleural effusions."),
+            ("no pleural effusion.", "there is no pleural effusion or pneumothorax."),
+        ),
     ),
     # CheXpert's class of what is pleural but no effusion.
     Concept(("Pleural other",), ("pleural scarring", "a pleural plaque", "fibrothorax")),
-    Concept(("Pleural thickening",), ("pleural thickening", "thickening of the pleura", "a thickened pleura")),
-    Concept(("Pneumonia",), ("pneumonia", "a pneumonic process", "an infection of the lung")),
+    Concept(
+        ("Pleural thickening",),
+        ("pleural thickening", "thickening of the pleura", "a thickened pleura"),
+        report=Pair(
+            ("apical pleural thickening.", "pleural thickening at the left base."), ("no pleural abnormality.",)
+        ),
+    ),
+    Concept(
+        ("Pneumonia",),
+        ("pneumonia", "a pneumonic process", "an infection of the lung"),
+        report=Pair(
+            ("findings consistent with pneumonia.", "right lower lobe pneumonia."),
+            ("no evidence of pneumonia.", "the lungs are clear."),
+        ),
+    ),
     Concept(
         ("Pneumothorax",),
         ("a pneumothorax", "air in the pleural space", "pleural air"),
         ("there is a pneumothorax.",),
         ("no pneumothorax.",),
+        report=Pair(
+            ("right apical pneumothorax.", "large left pneumothorax."),
+            ("no pneumothorax.", "there is no pneumothorax or pleural effusion."),
+        ),
     ),
-    Concept(("Pulmonary fibrosis", "Fibrosis"), ("pulmonary fibrosis", "fibrotic change", "fibrosis of the lung")),
+    Concept(
+        ("Pulmonary fibrosis", "Fibrosis"),
+        ("pulmonary fibrosis", "fibrotic change", "fibrosis of the lung"),
+        report=Pair(("chronic fibrotic changes.", "interstitial fibrosis."), ("the lungs are clear.",)),
+    ),
     Concept(
         ("Rib fracture",),
         ("a rib fracture", "a fractured rib", "a broken rib"),
@@ -226,15 +321,22 @@ CONCEPTS: tuple[Concept, ...] = (
         ("scoliosis or degenerative change of the spine", "a curved or degenerative spine"),
         ("there are degenerative changes of the spine.", "the spine is curved."),
         ("the spine is normal.", "the spine has no degenerative change."),
+        report=Pair(
+            ("scoliosis of the spine.", "degenerative changes of the thoracic spine."), ("no acute bony abnormality.",)
+        ),
     ),
     Concept(
-        ("Support devices", "Medical device"), ("a support device", "a medical device", "a tube, line or implant")
+        ("Support devices", "Medical device"),
+        ("a support device", "a medical device", "a tube, line or implant"),
+        report=Pair(
+            ("right chest catheter with tip in the svc.", "sternotomy and surgical clips."), ("no acute abnormality.",)
+        ),
     ),
     Concept(("Tuberculosis",), ("tuberculosis", "pulmonary tuberculosis", "tuberculous infection")),
 )
 _CONCEPT_OF = {plain(name): concept for concept in CONCEPTS for name in concept.names}
 
-WORDINGS = ("report", "paper", "templates")
+WORDINGS = ("report", "plain", "paper", "templates")
 BIOVIL = "biovil"
 BIOVIL_PAIR = Pair(("Findings suggesting pneumonia.",), ("No evidence of pneumonia",))
 
@@ -353,12 +455,13 @@ def text_of(states: Mapping[str, str], rng: random.Random, negatives: int | None
 def evaluation_pair(label: str, wording: str = "report") -> Pair:
     """The sentences by which zero-shot tells radiographs with a label from those without.
 
-    How they are worded decides the result: a model that learnt from reports knows what reports say, and ranks by
-    other sentences hardly better than chance. So there are three, and "templates" is the control.
+    How they are worded decides the result: a model that learnt from reports knows what reports say, and may rank by
+    other sentences hardly better than chance. So there are several, and "templates" is the control.
 
     Args:
         label: a data set's name of it.
-        wording: "report", up to two sentences a side as reports have them; "paper", the name itself and "No " before
+        wording: "report", up to two sentences a side as reports have them; "plain", up to two that say that it is
+            there and that it is not, as training texts made of labels do; "paper", the name itself and "No " before
             it, without a full stop; "templates", five templates with each expression, none of them a report's;
             "biovil", for Pneumonia alone: BioViL's pair, which the paper takes for RSNA.
 
@@ -371,7 +474,9 @@ def evaluation_pair(label: str, wording: str = "report") -> Pair:
     concept = _CONCEPT_OF.get(plain(label))
     if concept is None:
         raise ValueError(f"The label {label!r} has no pair of positive and negative prompts.")
-    if wording == "report":
+    if wording == "report" and concept.report is not None:
+        return concept.report
+    if wording in ("report", "plain"):
         first = concept.expressions[:1]
         return Pair(
             concept.positive or _filled(("there is {full}.",), first),

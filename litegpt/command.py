@@ -58,6 +58,9 @@ COMMANDS = {
         "inference_scripts/predict.py", ("PredictArguments",), "findings, boxes and diagnoses of radiographs"
     ),
     "ask": Command("inference_scripts/ask_server.py", ("AskArguments",), "the same, from a server"),
+    "explain": Command(
+        "inference_scripts/explain.py", ("ExplainArguments",), "where a CXR-CLIP sees a sentence, as maps"
+    ),
     "prepare vindr-cxr": Command(
         "datasets_scripts/vindr_cxr.py", ("VinDrCXRArguments", "PreparationOptions"), "VinDr-CXR, ready for training"
     ),
@@ -66,6 +69,29 @@ COMMANDS = {
         ("PreparationArguments", "PreparationOptions"),
         "ChestX-ray14, ready for training",
     ),
+    "prepare open-i": Command(
+        "datasets_scripts/open_i.py", ("PreparationArguments", "PreparationOptions"), "Open-i, with its reports"
+    ),
+    "prepare mimic-cxr": Command(
+        "datasets_scripts/mimic_cxr.py",
+        ("PreparationArguments", "PreparationOptions"),
+        "MIMIC-CXR-JPG, with its reports and labels",
+    ),
+    "prepare chexpert": Command(
+        "datasets_scripts/chexpert.py",
+        ("PreparationArguments", "PreparationOptions"),
+        "CheXpert and CheXpert Plus, ready for training",
+    ),
+    "prepare rsna-pneumonia": Command(
+        "datasets_scripts/rsna_pneumonia.py",
+        ("PreparationArguments", "PreparationOptions"),
+        "RSNA Pneumonia, ready for training",
+    ),
+    "prepare siim-pneumothorax": Command(
+        "datasets_scripts/siim_pneumothorax.py",
+        ("PreparationArguments", "PreparationOptions"),
+        "SIIM-ACR Pneumothorax, ready for training",
+    ),
     "prepare phantom": Command(
         "datasets_scripts/phantom_cxr.py", ("PhantomArguments",), "synthetic radiographs in VinDr-CXR's layout"
     ),
@@ -73,8 +99,19 @@ COMMANDS = {
     "convert": Command(
         "modeling_litegpt/convert_weights_to_hf.py", ("ConversionArguments",), "a checkpoint of published weights"
     ),
+    "convert-cxr-clip": Command(
+        "modeling_towers/convert_cxr_clip.py",
+        ("CXRCLIPConversionArguments",),
+        "a checkpoint of CXR-CLIP's published weights",
+    ),
     "pretrain-boxes": Command(
         "train_scripts/pretrain_boxes.py", ("TowerArguments",), "train the towers on labels and boxes", trains=True
+    ),
+    "pretrain-cxr-clip": Command(
+        "train_scripts/pretrain_cxr_clip.py",
+        ("CXRCLIPArguments", "StudyArguments", "ContrastArguments"),
+        "train image and text towers on reports and labels",
+        trains=True,
     ),
     "train": Command(
         "train_scripts/sft.py",
@@ -89,6 +126,11 @@ COMMANDS = {
     "evaluate": Command(
         "evaluation_scripts/evaluate_litegpt.py", ("EvaluationArguments",), "answers, figures, controls, a report"
     ),
+    "evaluate-cxr-clip": Command(
+        "evaluation_scripts/evaluate_cxr_clip.py",
+        ("CXRCLIPEvaluationArguments",),
+        "zero-shot, retrieval and probes of a CXR-CLIP checkpoint, a report",
+    ),
     "compare": Command(
         "evaluation_scripts/compare_runs.py",
         ("ComparisonArguments",),
@@ -98,6 +140,11 @@ COMMANDS = {
         "evaluation_scripts/paper_tables.py",
         ("PaperTablesArguments",),
         "the paper's tables, from scratch",
+    ),
+    "cxr-clip-tables": Command(
+        "evaluation_scripts/cxr_clip_tables.py",
+        ("CXRCLIPTablesArguments",),
+        "CXR-CLIP's tables beside finished evaluations",
     ),
     "push": Command("hub/push_to_hub.py", ("PushArguments",), "a checkpoint, adapter or data set onto the Hub"),
     "refresh": Command("hub/refresh_checkpoint.py", ("RefreshArguments",), "today's code into an older checkpoint"),

@@ -76,20 +76,22 @@ def taken_tower(folder: str) -> TakenTower:
         key.removeprefix(prefix): tensor for key, tensor in read_weights(Path(folder)) if key.startswith(prefix)
     }
     weights = {key: tensor for key, tensor in weights.items() if not key.startswith(POOLERS)}
-    if not weights or "image_size" not in tower:
+    processor = _image_processor(Path(folder))
+    if "image_size" not in tower and (size := processor.get("crop_size") or processor.get("size")):
+        tower["image_size"] = size.get("height") or size.get("shortest_edge")  # a ResNet's own does not say
+    if not weights or not tower.get("image_size"):
         raise ValueError(f"{folder}: a {config.get('model_type')} has no image tower that can be taken.")
     for name in ("architectures", "auto_map", "custom_pipelines", "dtype", "transformers_version"):
         tower.pop(name, None)
     record = {name: config[name] for name in ("base_models", "training_record") if name in config}
-    return TakenTower(tower, weights, *_statistics(Path(folder)), record)
+    mean, std = processor.get("image_mean", OPENAI_CLIP_MEAN), processor.get("image_std", OPENAI_CLIP_STD)
+    return TakenTower(tower, weights, list(mean), list(std), record)
 
 
-def _statistics(folder: Path) -> tuple[list[float], list[float]]:
-    """Mean and deviation of the image processor; CLIP's where the folder does not say."""
+def _image_processor(folder: Path) -> dict[str, Any]:
+    """What the folder says of its image processor; nothing where it has none."""
     for name in PROCESSOR_FILES:
         if (folder / name).is_file():
             processor = json.loads((folder / name).read_text(encoding="utf-8"))
-            processor = processor.get("image_processor", processor)
-            if "image_mean" in processor:
-                return processor["image_mean"], processor["image_std"]
-    return list(OPENAI_CLIP_MEAN), list(OPENAI_CLIP_STD)
+            return processor.get("image_processor", processor)
+    return {}

@@ -64,8 +64,8 @@ def main(
         model, processor = starting_point(arguments, study_arguments, studies, training_arguments, resumed)
         stores = [RadiographStore(part, [processor.image_processor], cache_dir) for part in rows]
         entries = [
-            training_entry("pretrain_cxr_clip.py", data_dir, len(part), [], "both towers", training_arguments)
-            for data_dir, part in zip(arguments.data_dirs, rows, strict=True)
+            training_entry("pretrain_cxr_clip.py", data_dir, part.radiographs, [], "both towers", training_arguments)
+            for data_dir, part in zip(arguments.data_dirs, studies.studies, strict=True)
         ]
         validation_rows = []
         if arguments.validation_split is not None:

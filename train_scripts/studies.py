@@ -77,6 +77,11 @@ class Studies:
     def __len__(self) -> int:
         return len(self._numbers)
 
+    @property
+    def radiographs(self) -> int:
+        """Of the studies that are drawn from."""
+        return int(sum(len(self._rows_of(number)) for number in self._numbers))
+
     def draw(self, studies: Sequence[int], rng: np.random.Generator) -> DrawnStudies:
         """Pictures and texts of studies, drawn with `rng`; one of each where there is one view."""
         sentences = random.Random(int(rng.integers(2**62)))

@@ -21,6 +21,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 from trl import SFTConfig, SFTTrainer
 
 from litegpt.common.programs import Refusal
+from litegpt.modeling_litegpt import LiteGPTForConditionalGeneration
 from litegpt.train_scripts.arguments import RecipeArguments
 from litegpt.train_scripts.resume import last_complete_checkpoint
 from litegpt.train_scripts.sampler import EpochSampler
@@ -167,6 +168,15 @@ class LiteGPTTrainer(SFTTrainer):
             self.control.should_training_stop = True
         else:
             super()._run_epoch(*args, **kwargs)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        model = self.model if model is None else model
+        if isinstance(model, LiteGPTForConditionalGeneration) and not self.is_fsdp_enabled:
+            # Files name some towers' weights in another way than the networks; the library would leave those out.
+            weights = LiteGPTForConditionalGeneration.from_pretrained(resume_from_checkpoint).state_dict()
+            model.load_state_dict(weights)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     @contextmanager
     def ending_in_one_sentence(self) -> Iterator[None]:

@@ -203,6 +203,17 @@ def test_a_full_disk_ends_the_run_in_one_sentence_and_leaves_the_last_checkpoint
     assert "Resuming from" in capsys.readouterr().out and checkpoints(tmp_path / "out") == ["checkpoint-4"]
 
 
+def test_trained_towers_go_on_from_their_own_weights(tiny_checkpoint, phantom_release, cache_dir, tmp_path, capsys):
+    """Files name a ViT's weights in another way than the network; what the library does not find there it leaves."""
+    options = {"train_towers": True, "save_strategy": "steps", "save_steps": 2}
+    train(tmp_path / "whole", tiny_checkpoint, phantom_release, cache_dir, **options)
+    shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "resumed" / "checkpoint-2")
+    train(tmp_path / "resumed", tiny_checkpoint, phantom_release, cache_dir, **options)
+    assert "Resuming from" in capsys.readouterr().out
+    whole, resumed = (load_checkpoint(tmp_path / run / "checkpoint")[0].state_dict() for run in ("whole", "resumed"))
+    assert [name for name, weights in whole.items() if not torch.equal(weights, resumed[name])] == []
+
+
 def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(
     tiny_checkpoint, phantom_release, cache_dir, tmp_path
 ):

@@ -98,6 +98,13 @@ setup(
         "bench": ["pylibjpeg-libjpeg>=2.3"],
         "conformance": ["parameterized>=0.9"],  # of transformers' own tests
         # gguf: the format of the real weights that tests/real_tokenizers read.
-        "dev": ["pytest>=9.0", "ruff>=0.14", "ensemble-boxes>=1.0.9", "xgrammar>=0.2.8", "gguf>=0.17", "opencv-python-headless>=4.11"],
+        "dev": [
+            "pytest>=9.0",
+            "ruff>=0.14",
+            "ensemble-boxes>=1.0.9",
+            "xgrammar>=0.2.8",
+            "gguf>=0.17",
+            "opencv-python-headless>=4.11",
+        ],
     },
 )

@@ -60,17 +60,15 @@ def of_seed(folder: Path, data: Path, reports: Path, options: Sequence[str], see
     run = folder / f"seed_{seed}"
     cache = ("--cache_dir", folder / "cache", "--training_cache_dir", run / "cache")
     quiet = ("--report_to", "none", "--save_strategy", "no", "--disable_tqdm", "true", "--seed", seed)
-    new = ("new", "--config", folder / "one_tower.yaml", "--seed", seed, "--data_dir", data)
+    new = ("new", "--config", folder / "one_tower.yaml", "--seed", seed)  # labels are VinDr-CXR's in both
     boxes = ("pretrain-boxes", "--config", "tiny_towers", "--data_dir", data, *cache, *quiet)
     boxes = (*boxes, "--max_steps", TOWER_STEPS)
     once(run / "untrained", *new)
     start = ("--model_name_or_path", run / "untrained")
     once(run / "boxes/checkpoint", *boxes, *start)
     once(run / "labels/checkpoint", *boxes, *start, "--labels_only")
-    unused = ("--image_size", "96", "--max_steps", "200")  # of the phantoms' own recipe; here the tower says
-    kept = [word for word in options if word not in unused]
     clip = ("pretrain-cxr-clip", "--config", folder / "cxr_clip.yaml", "--data_dirs", reports, *cache, *quiet)
-    once(run / "clip/checkpoint", *clip, *kept)
+    once(run / "clip/checkpoint", *clip, *options)
     once(run / "CXR-CLIP", *new, "--vision_tower", run / "clip/checkpoint")
     once(run / "CXR-CLIP_boxes/checkpoint", *boxes, "--model_name_or_path", run / "CXR-CLIP")
     for origin in ORIGINS:

@@ -7,8 +7,8 @@ Fresh towers learn to localise only so: a language model after them gives too we
 start from BiomedCLIP and PubMedCLIP instead, or continue from them with this program. It is supervision by boxes, not
 CLIP pre-training: every patch token says which findings' boxes it lies in (a sigmoid for each label) and where the
 corners of the smallest of them are; the largest of the patches' logits is the image's label. The heads are thrown
-away. `--labels_only` leaves out where: the image's labels alone teach the towers, also those that no box shows. The
-same command resumes where an interrupted run stopped.
+away. `--labels_only` leaves out where: the image's labels alone teach the towers, also those that no box shows, and
+the mean of the patches' logits is the image's. The same command resumes where an interrupted run stopped.
 """
 
 import litegpt.common.startup  # noqa: F401
@@ -65,7 +65,8 @@ class TowerTrainingModel(nn.Module):
             if labels is None:
                 loss = loss + patch_loss(output, findings, tower_grid(tower.config), self.num_labels)
             else:
-                loss = loss + functional.binary_cross_entropy_with_logits(image_logits(output[..., :-4]), labels)
+                # The mean of the patches' logits: each of them learns from every label.
+                loss = loss + functional.binary_cross_entropy_with_logits(output[..., :-4].mean(dim=1), labels)
         return {"loss": loss}
 
 
@@ -82,7 +83,9 @@ def patch_loss(output: torch.Tensor, findings: list[list[dict]], side: int, num_
     per_patch = functional.binary_cross_entropy_with_logits(
         logits, inside, pos_weight=torch.tensor(INSIDE_WEIGHT, device=output.device)
     )
-    per_image = functional.binary_cross_entropy_with_logits(image_logits(logits), inside.amax(dim=1))
+    # A smooth maximum over the patches; log 4 as if a finding covered four of them.
+    image_logits = logits.logsumexp(dim=1) - math.log(4)
+    per_image = functional.binary_cross_entropy_with_logits(image_logits, inside.amax(dim=1))
     loss = num_labels * per_patch + 0.25 * per_image
     in_a_box = boxes[..., 2] > 0
     if in_a_box.any():
@@ -92,11 +95,6 @@ def patch_loss(output: torch.Tensor, findings: list[list[dict]], side: int, num_
         offsets = OFFSET_SCALE * (boxes - centre)
         loss = loss + 2 * (corners[in_a_box] - offsets[in_a_box]).abs().mean()
     return loss
-
-
-def image_logits(logits: torch.Tensor) -> torch.Tensor:
-    """(images, labels) of (images, patches, labels): a smooth maximum, as if a finding covered four patches."""
-    return logits.logsumexp(dim=1) - math.log(4)
 
 
 def patch_targets(findings: list[list[dict]], side: int, num_labels: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -88,11 +88,12 @@ def tower_width(config: PreTrainedConfig) -> int:
 def tower_grid(config: PreTrainedConfig) -> int:
     """Patch tokens along a side of a tower's square input: 14 of ViT-B/16 at 224 pixels, 7 of Swin-Tiny or ResNet-50.
 
-    Towers of several stages halve their grid at each stage after the first; a ResNet's stem has a stride of 4.
+    Towers of several stages halve their grid at each stage after the first, and fill up what is no multiple; a
+    ResNet's stem has a stride of 4.
     """
-    stride = getattr(config, "patch_size", 4)
-    if hasattr(config, "depths"):
-        stride *= 2 ** (len(config.depths) - 1)
+    if not hasattr(config, "depths"):
+        return config.image_size // config.patch_size
+    stride = getattr(config, "patch_size", 4) * 2 ** (len(config.depths) - 1)
     return -(-config.image_size // stride)
 
 

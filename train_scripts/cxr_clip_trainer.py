@@ -250,13 +250,12 @@ class CXRCLIPTrainer(Trainer):
         )
 
         start = 0
-        after = random_state(self.args.device)
         # A chunk is a copy: they are cut anew, so that there is one at a time.
         chunks = chunks_of(inputs, views, self.chunk_size)
         for number, (chunk, state) in enumerate(zip(chunks, states, strict=True)):
             is_last = number == len(states) - 1
             parted = isinstance(model, DistributedDataParallel) and not is_last
-            set_random_state(state, self.args.device)
+            set_random_state(state, self.args.device)  # after the last one it is where the first pass left it
             with model.no_sync() if parted else nullcontext():
                 with self.compute_loss_context_manager():
                     part = self._embeddings(model, chunk, views)
@@ -267,7 +266,6 @@ class CXRCLIPTrainer(Trainer):
                 at_vectors = at_vectors + part.scale * scale_gradient * float(is_last)
                 self.accelerator.backward(at_vectors)
             start = stretch.stop
-        set_random_state(after, self.args.device)
         return loss.detach()
 
     def _views(self, inputs: dict[str, torch.Tensor]) -> int:

@@ -7,9 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, BertConfig, BertModel, BertTokenizer, CLIPConfig, CLIPModel, ViTConfig, ViTModel
+from transformers import (
+    AutoModel,
+    BertConfig,
+    BertModel,
+    BertTokenizer,
+    CLIPConfig,
+    CLIPModel,
+    ResNetConfig,
+    SwinConfig,
+    ViTConfig,
+    ViTModel,
+)
 
 from litegpt.modeling_litegpt.checkpoints import image_processor, load_checkpoint
+from litegpt.modeling_litegpt.configuration_litegpt import tower_grid
+from litegpt.modeling_litegpt.modeling_litegpt import patch_tokens
 from litegpt.modeling_litegpt.new_checkpoint import main
 from litegpt.modeling_litegpt.taken_tower import taken_tower
 from litegpt.modeling_towers import CXRCLIPConfig, CXRCLIPModel
@@ -166,3 +179,22 @@ def test_a_configuration_without_pixels_statistics_has_clips(tmp_path):
     assert taken_tower(str(tmp_path / "cxr_clip")).mean == pytest.approx([0.48145466, 0.4578275, 0.40821073])
     config = json.loads((tmp_path / "cxr_clip" / "config.json").read_text())
     assert taken_tower(str(tmp_path / "cxr_clip")).config["hidden_sizes"] == config["vision_config"]["hidden_sizes"]
+
+
+@pytest.mark.parametrize(
+    ("config", "side"),
+    [
+        (ViTConfig(image_size=224, patch_size=16), 14),
+        (ViTConfig(image_size=230, patch_size=16), 14),
+        (SwinConfig(image_size=224), 7),
+        (SwinConfig(image_size=100, embed_dim=8, depths=[1, 1], num_heads=[1, 1], window_size=5), 13),
+        (ResNetConfig(image_size=224, embedding_size=8, hidden_sizes=[8] * 4, depths=[1] * 4, layer_type="basic"), 7),
+        (ResNetConfig(image_size=100, embedding_size=8, hidden_sizes=[8] * 4, depths=[1] * 4, layer_type="basic"), 4),
+    ],
+)
+def test_the_grid_of_a_tower_is_what_it_gives(config, side):
+    if config.model_type == "vit":
+        config.hidden_size, config.intermediate_size, config.num_hidden_layers, config.num_attention_heads = 8, 8, 1, 1
+    pixels = torch.zeros(1, 3, config.image_size, config.image_size)
+    tokens = patch_tokens(AutoModel.from_config(config)(pixels).last_hidden_state)
+    assert tower_grid(config) == side and tokens.shape[1] == side**2

@@ -51,7 +51,7 @@ from litegpt.modeling_towers.new_cxr_clip import TowerSources, new_cxr_clip
 from litegpt.train_scripts import pretrain_cxr_clip
 from litegpt.train_scripts.arguments import StudyArguments
 from litegpt.train_scripts.contrastive_loss import PAPER_WEIGHTS
-from litegpt.train_scripts.cxr_clip_trainer import CXRCLIPTrainer, StudyCollator, StudyIndices
+from litegpt.train_scripts.cxr_clip_trainer import CXRCLIPTrainer, StudyCollator, StudyIndices, picture_dtype
 from litegpt.train_scripts.radiograph_store import RadiographStore
 from litegpt.train_scripts.studies import Studies
 
@@ -350,6 +350,7 @@ def peak_megabytes(device: str, batch_size: int, chunk_size: int | None) -> floa
         before = resident_megabytes("VmRSS")
         training = new_training(device, 2 * batch_size, True, folder)
         trainer = our_trainer(training, device, batch_size, folder, training.collator, chunk_size)
+        training.collator.dtype = picture_dtype(trainer.args)  # as pretrain_cxr_clip.py has it
         Path("/proc/self/clear_refs").write_text("5")  # the peak is the present size
         trainer.train()
         if device == "cuda":

@@ -217,7 +217,8 @@ class CXRCLIPModel(PreTrainedModel):
 
 
 def standardized(pixel_values: torch.Tensor) -> torch.Tensor:
-    """(images, channels, height, width), each radiograph brought to mean 0 and deviation 1."""
+    """(images, channels, height, width), each radiograph brought to mean 0 and deviation 1; float32."""
+    pixel_values = pixel_values.float()
     mean = pixel_values.mean(dim=(1, 2, 3), keepdim=True)
     return (pixel_values - mean) / (pixel_values.std(dim=(1, 2, 3), keepdim=True) + 1e-3)
 

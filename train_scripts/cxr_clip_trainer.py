@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 from transformers.feature_extraction_utils import BatchFeature
 
 from litegpt.common.programs import Refusal
@@ -92,12 +92,19 @@ class StudyCollator:
 
     Args:
         seed: of what is drawn, with the numbers that `StudySampler` gives.
+        dtype: of the pictures, see `picture_dtype`.
     """
 
     def __init__(
-        self, studies: StudyIndices, stores: Sequence[RadiographStore], processor: CXRCLIPProcessor, seed: int = 0
+        self,
+        studies: StudyIndices,
+        stores: Sequence[RadiographStore],
+        processor: CXRCLIPProcessor,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
     ):
         self.studies, self.stores, self.processor, self.seed = studies, list(stores), processor, seed
+        self.dtype = dtype
         # A radiograph is grey: where mean and deviation are one for all channels, so are these. The model takes one of
         # them in place of three; of a large batch the pictures would else be most of the memory.
         means, deviations = set(processor.image_processor.image_mean), set(processor.image_processor.image_std)
@@ -122,7 +129,7 @@ class StudyCollator:
                 for start in range(0, len(rows), PICTURES_AT_ONCE):
                     stretch = slice(start, start + PICTURES_AT_ONCE)
                     (values,) = self.stores[part].pixel_values(rows[stretch], moved[stretch])
-                    values = values[:, : self.channels]
+                    values = values[:, : self.channels].to(self.dtype)
                     if pictures is None:
                         pictures = values.new_empty((len(drawn.rows), len(indices), *values.shape[1:]))
                     pictures[view, torch.from_numpy(places[stretch])] = values
@@ -306,6 +313,11 @@ class CXRCLIPTrainer(Trainer):
         self.log(figures)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
         return figures
+
+
+def picture_dtype(arguments: TrainingArguments) -> torch.dtype:
+    """Of a batch's pictures: half precision is a tenth of a grey level, no loss where the tower computes in it."""
+    return torch.float16 if arguments.bf16 or arguments.fp16 else torch.float32
 
 
 def chunks_of(inputs: dict[str, torch.Tensor], views: int, size: int) -> Iterator[dict[str, torch.Tensor]]:

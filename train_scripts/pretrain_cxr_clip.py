@@ -34,7 +34,7 @@ from litegpt.modeling_towers.new_cxr_clip import TowerSources, new_cxr_clip
 from litegpt.processing.processing_cxr_clip import CXRCLIPProcessor
 from litegpt.train_scripts.arguments import ContrastArguments, CXRCLIPArguments, StudyArguments
 from litegpt.train_scripts.contrastive_loss import LossWeights
-from litegpt.train_scripts.cxr_clip_trainer import CXRCLIPTrainer, StudyCollator, StudyIndices
+from litegpt.train_scripts.cxr_clip_trainer import CXRCLIPTrainer, StudyCollator, StudyIndices, picture_dtype
 from litegpt.train_scripts.cxr_clip_validation import CXRCLIPValidation
 from litegpt.train_scripts.radiograph_store import RadiographStore
 from litegpt.train_scripts.resume import checkpoint_to_resume
@@ -91,7 +91,9 @@ def main(
         args=training_arguments,
         train_dataset=studies,
         eval_dataset=held_out,
-        data_collator=StudyCollator(studies, stores, processor, training_arguments.seed),
+        data_collator=StudyCollator(
+            studies, stores, processor, training_arguments.seed, picture_dtype(training_arguments)
+        ),
     )
     trainer.train(resume_from_checkpoint=resumed)
     if trainer.is_world_process_zero():

@@ -22,6 +22,7 @@ from litegpt.train_scripts.cxr_clip_trainer import (
     StudyIndices,
     StudySampler,
     chunks_of,
+    picture_dtype,
 )
 from litegpt.train_scripts.cxr_clip_validation import CXRCLIPValidation
 from litegpt.train_scripts.radiograph_store import RadiographStore
@@ -295,6 +296,14 @@ def test_a_batch_has_all_first_views_before_all_second_ones(processor, collator)
     for view in (texts[:3], texts[3:]):
         assert [text.split()[1][-1] for text in view] == ["0", "1", "2"], texts
     assert all(one != other for one, other in zip(texts[:3], texts[3:], strict=True))
+
+
+def test_mixed_precision_has_pictures_in_half_that_show_the_same(studies, processor, collator, tmp_path):
+    arguments = [TrainingArguments(str(tmp_path), use_cpu=True, bf16=bf16, report_to="none") for bf16 in (False, True)]
+    assert [picture_dtype(of_run) for of_run in arguments] == [torch.float32, torch.float16]
+    half = StudyCollator(studies, collator.stores, processor, seed=3, dtype=torch.float16)([4, 9, 2])["pixel_values"]
+    assert half.dtype == torch.float16
+    torch.testing.assert_close(half.float(), collator([4, 9, 2])["pixel_values"], atol=1e-3, rtol=1e-3)
 
 
 def test_pictures_and_texts_of_several_data_sets_stay_with_their_studies(rows, processor, collator, tmp_path):

@@ -1,8 +1,8 @@
 """CheXpert (Stanford; 224,316 radiographs of 65,240 patients) and CheXpert Plus, as published, to this project's rows.
 
-    from litegpt.datasets_scripts.chexpert import load_chexpert
+    from litegpt.datasets_scripts.rows import load_rows
 
-    rows = load_chexpert("path/to/CheXpert-v1.0-small", split="train", num_proc=8)
+    rows = load_rows("path/to/CheXpert-v1.0-small", split="train", num_proc=8)
     rows[0]["mentioned"]    # [{"label": 3, "state": 0}, {"label": 10, "state": 2}]: opacity; an effusion, perhaps
 
 or, once for all programs, a folder that `datasets.load_dataset` reads:
@@ -40,15 +40,13 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-import datasets
-
 from litegpt.common.arguments import parse
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.annotations import ImageAnnotation
 from litegpt.datasets_scripts.arguments import PreparationArguments
 from litegpt.datasets_scripts.image_files import file_counts, find_files, image_id_of, match
 from litegpt.datasets_scripts.preparation.demographics import age_in_years, known_sex
-from litegpt.datasets_scripts.preparation.prepare import load_release, prepare
+from litegpt.datasets_scripts.preparation.prepare import prepare
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
 from litegpt.datasets_scripts.tables import EMPTY_CELLS, has_columns, read_csv
 from litegpt.processing.answers import NO_FINDING
@@ -404,31 +402,6 @@ def five_by_two_hundred(images: Sequence[ImageAnnotation], number: int = 200, se
             raise ValueError(f"{label} stands alone in {len(fitting):,} frontal images, not in {number:,}.")
         chosen += random.Random(seed).sample(fitting, number)
     return chosen
-
-
-def load_chexpert(
-    data_dir: str | os.PathLike,
-    split: str | None = None,
-    cache_dir: str | os.PathLike | None = None,
-    num_proc: int | None = None,
-    streaming: bool = False,
-    **options: Any,
-) -> datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset | datasets.IterableDatasetDict:
-    """The release's rows, prepared in the cache unless neither it nor the options changed.
-
-    Args:
-        data_dir: folder of the release.
-        split, cache_dir, num_proc, streaming: see `preparation.prepare.load_release`.
-        **options: fields of `PreparationOptions`.
-
-    Returns:
-        Rows of `annotations.row_features`; a dictionary of splits where `split` is None.
-
-    Raises:
-        FileNotFoundError, ValueError: the folder or its tables cannot be used, or an option has no such value.
-        RadiographError: a radiograph failed and `on_error` is "raise".
-    """
-    return load_release(read_release(data_dir), split, cache_dir, num_proc, streaming, PreparationOptions(**options))
 
 
 @program

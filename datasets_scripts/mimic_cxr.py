@@ -1,8 +1,8 @@
 """MIMIC-CXR-JPG (377,110 radiographs of 227,835 studies), as PhysioNet releases it, to rows of this project's schema.
 
-    from litegpt.datasets_scripts.mimic_cxr import load_mimic_cxr
+    from litegpt.datasets_scripts.rows import load_rows
 
-    dataset = load_mimic_cxr("path/to/mimic-cxr-jpg", split="test", num_proc=8)
+    dataset = load_rows("path/to/mimic-cxr-jpg", split="test", num_proc=8)
     dataset[0]["report_findings"]        # "The lungs are clear. ..."
 
 or, once for all programs: `litegpt prepare mimic-cxr --data_dir path/to/mimic-cxr-jpg --output_dir prepared/mimic`.
@@ -29,16 +29,14 @@ prepared rows that hold them, for private repositories too.
 import os
 import re
 from collections.abc import Iterable
-from typing import Any
 
-import datasets
 from tqdm.auto import tqdm
 
 from litegpt.common.arguments import parse
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.annotations import STATES, ImageAnnotation
 from litegpt.datasets_scripts.arguments import PreparationArguments
-from litegpt.datasets_scripts.preparation.prepare import load_release, prepare
+from litegpt.datasets_scripts.preparation.prepare import prepare
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
 from litegpt.datasets_scripts.report_texts import sections_of
 from litegpt.datasets_scripts.tables import EMPTY_CELLS, read_csv
@@ -275,31 +273,6 @@ def read_release(data_dir: str | os.PathLike) -> Release:
         counts=counts,
         columns=("study_id", "patient_id", *(REPORT_COLUMNS if texts else ()), "mentioned"),
     )
-
-
-def load_mimic_cxr(
-    data_dir: str | os.PathLike,
-    split: str | None = None,
-    cache_dir: str | os.PathLike | None = None,
-    num_proc: int | None = None,
-    streaming: bool = False,
-    **options: Any,
-) -> datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset | datasets.IterableDatasetDict:
-    """The release's rows, prepared in the cache unless neither it nor the options changed.
-
-    Args:
-        data_dir: folder of the release.
-        split, cache_dir, num_proc, streaming: see `preparation.prepare.load_release`.
-        **options: fields of `PreparationOptions`.
-
-    Returns:
-        Rows of `annotations.row_features`; a dictionary of splits where `split` is None.
-
-    Raises:
-        FileNotFoundError, ValueError: the folder or its tables cannot be used, or an option has no such value.
-        RadiographError: a radiograph failed and `on_error` is "raise".
-    """
-    return load_release(read_release(data_dir), split, cache_dir, num_proc, streaming, PreparationOptions(**options))
 
 
 @program

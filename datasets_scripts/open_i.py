@@ -1,8 +1,8 @@
 """Open-i (Indiana University; 7,470 radiographs, 3,955 reports), as it is published, to rows of this project's schema.
 
-    from litegpt.datasets_scripts.open_i import load_open_i
+    from litegpt.datasets_scripts.rows import load_rows
 
-    dataset = load_open_i("path/to/open-i", split="train", num_proc=8)
+    dataset = load_rows("path/to/open-i", split="train", num_proc=8)
     dataset[0]["report_impression"]      # "No acute disease."
 
 or, once for all programs: `litegpt prepare open-i --data_dir path/to/open-i --output_dir prepared/open-i`.
@@ -31,16 +31,14 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-import datasets
+from typing import NamedTuple
 
 from litegpt.common.arguments import parse
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.annotations import ImageAnnotation
 from litegpt.datasets_scripts.arguments import PreparationArguments
 from litegpt.datasets_scripts.image_files import file_counts, find_files, image_id_of, match
-from litegpt.datasets_scripts.preparation.prepare import load_release, prepare
+from litegpt.datasets_scripts.preparation.prepare import prepare
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
 from litegpt.datasets_scripts.report_texts import joined
 from litegpt.datasets_scripts.tables import plain, read_csv
@@ -327,31 +325,6 @@ def read_release(data_dir: str | os.PathLike) -> Release:
         counts=counts,
         columns=COLUMNS,
     )
-
-
-def load_open_i(
-    data_dir: str | os.PathLike,
-    split: str | None = None,
-    cache_dir: str | os.PathLike | None = None,
-    num_proc: int | None = None,
-    streaming: bool = False,
-    **options: Any,
-) -> datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset | datasets.IterableDatasetDict:
-    """The release's rows, prepared in the cache unless neither it nor the options changed.
-
-    Args:
-        data_dir: folder of the release.
-        split, cache_dir, num_proc, streaming: see `preparation.prepare.load_release`.
-        **options: fields of `PreparationOptions`.
-
-    Returns:
-        Rows of `annotations.row_features`; a dictionary of splits where `split` is None.
-
-    Raises:
-        FileNotFoundError, ValueError: the folder or its tables cannot be used, or an option has no such value.
-        RadiographError: a radiograph failed and `on_error` is "raise".
-    """
-    return load_release(read_release(data_dir), split, cache_dir, num_proc, streaming, PreparationOptions(**options))
 
 
 @program

@@ -1,8 +1,8 @@
 """RSNA Pneumonia Detection Challenge (2018; 26,684 radiographs of ChestX-ray14), from Kaggle, to this project's rows.
 
-    from litegpt.datasets_scripts.rsna_pneumonia import load_rsna_pneumonia
+    from litegpt.datasets_scripts.rows import load_rows
 
-    rows = load_rsna_pneumonia("path/to/rsna-pneumonia", split="test", num_proc=8)
+    rows = load_rows("path/to/rsna-pneumonia", split="test", num_proc=8)
     rows[0]["findings"]    # [{"label": 0, "box": [0.24, 0.16, 0.44, 0.5], "readers": 1}]
 
 or, once for all programs, a folder that `datasets.load_dataset` reads:
@@ -36,9 +36,6 @@ name.
 import json
 import os
 import re
-from typing import Any
-
-import datasets
 
 from litegpt.common.arguments import parse
 from litegpt.common.programs import program, refuse_bad_input
@@ -46,7 +43,7 @@ from litegpt.datasets_scripts.annotations import Finding, ImageAnnotation
 from litegpt.datasets_scripts.arguments import PreparationArguments
 from litegpt.datasets_scripts.image_files import file_counts, find_files, match
 from litegpt.datasets_scripts.picture_boxes import boxes_in_pixels
-from litegpt.datasets_scripts.preparation.prepare import load_release, prepare
+from litegpt.datasets_scripts.preparation.prepare import prepare
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
 from litegpt.datasets_scripts.preparation.splits import seventy_fifteen_fifteen
 from litegpt.datasets_scripts.tables import box_numbers, flag, plain, read_csv, read_text
@@ -250,31 +247,6 @@ def read_release(data_dir: str | os.PathLike) -> Release:
         counts=counts,
         columns=("patient_id", "sex", "age"),
     )
-
-
-def load_rsna_pneumonia(
-    data_dir: str | os.PathLike,
-    split: str | None = None,
-    cache_dir: str | os.PathLike | None = None,
-    num_proc: int | None = None,
-    streaming: bool = False,
-    **options: Any,
-) -> datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset | datasets.IterableDatasetDict:
-    """The release's rows, prepared in the cache unless neither it nor the options changed.
-
-    Args:
-        data_dir: folder of the release.
-        split, cache_dir, num_proc, streaming: see `preparation.prepare.load_release`.
-        **options: fields of `PreparationOptions`.
-
-    Returns:
-        Rows of `annotations.row_features`; a dictionary of splits where `split` is None.
-
-    Raises:
-        FileNotFoundError, ValueError: the folder or its tables cannot be used, or an option has no such value.
-        RadiographError: a radiograph failed and `on_error` is "raise".
-    """
-    return load_release(read_release(data_dir), split, cache_dir, num_proc, streaming, PreparationOptions(**options))
 
 
 @program

@@ -1,8 +1,8 @@
 """SIIM-ACR Pneumothorax Segmentation (2019; radiographs of ChestX-ray14), from Kaggle, to this project's rows.
 
-    from litegpt.datasets_scripts.siim_pneumothorax import load_siim_pneumothorax
+    from litegpt.datasets_scripts.rows import load_rows
 
-    rows = load_siim_pneumothorax("path/to/siim-pneumothorax", split="test", num_proc=8)
+    rows = load_rows("path/to/siim-pneumothorax", split="test", num_proc=8)
     rows[0]["diagnoses"], rows[0]["mask"]    # [0], a grey picture of 1024 x 1024: 255 where the pneumothorax is
 
 or, once for all programs, a folder that `datasets.load_dataset` reads:
@@ -28,9 +28,7 @@ stand on both sides; here it stands on one, and the splits are therefore not tho
 
 import io
 import os
-from typing import Any
 
-import datasets
 import numpy as np
 from PIL import Image
 
@@ -40,7 +38,7 @@ from litegpt.datasets_scripts.annotations import ImageAnnotation
 from litegpt.datasets_scripts.arguments import PreparationArguments
 from litegpt.datasets_scripts.image_files import ImageIds, file_counts, find_files, match
 from litegpt.datasets_scripts.picture_boxes import picture_size
-from litegpt.datasets_scripts.preparation.prepare import load_release, prepare
+from litegpt.datasets_scripts.preparation.prepare import prepare
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
 from litegpt.datasets_scripts.preparation.splits import seventy_fifteen_fifteen
 from litegpt.datasets_scripts.tables import has_columns, read_csv
@@ -183,31 +181,6 @@ def read_release(data_dir: str | os.PathLike) -> Release:
         counts=counts,
         columns=("sex", "age", "mask"),
     )
-
-
-def load_siim_pneumothorax(
-    data_dir: str | os.PathLike,
-    split: str | None = None,
-    cache_dir: str | os.PathLike | None = None,
-    num_proc: int | None = None,
-    streaming: bool = False,
-    **options: Any,
-) -> datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset | datasets.IterableDatasetDict:
-    """The release's rows, prepared in the cache unless neither it nor the options changed.
-
-    Args:
-        data_dir: folder of the release.
-        split, cache_dir, num_proc, streaming: see `preparation.prepare.load_release`.
-        **options: fields of `PreparationOptions`.
-
-    Returns:
-        Rows of `annotations.row_features`; a dictionary of splits where `split` is None.
-
-    Raises:
-        FileNotFoundError, ValueError: the folder or its table cannot be used, or an option has no such value.
-        RadiographError: a radiograph failed and `on_error` is "raise".
-    """
-    return load_release(read_release(data_dir), split, cache_dir, num_proc, streaming, PreparationOptions(**options))
 
 
 @program

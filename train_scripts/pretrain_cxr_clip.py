@@ -19,12 +19,13 @@ import litegpt.common.startup  # noqa: F401
 # isort: split
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from transformers import TrainingArguments, set_seed
 
-from litegpt.common.programs import program, refuse_bad_input
+from litegpt.common.programs import Refusal, program, refuse_bad_input
 from litegpt.datasets_scripts.label_prompts import known_labels, sentences
 from litegpt.datasets_scripts.rows import load_rows
 from litegpt.modeling_litegpt.model_card import add_training, training_entry
@@ -49,6 +50,10 @@ def main(
     contrast: ContrastArguments,
     training_arguments: TrainingArguments,
 ) -> None:
+    if study_arguments.augment and study_arguments.equalise and find_spec("cv2") is None:
+        raise Refusal(
+            "equalise: contrast is equalised by the extra clahe: pip install 'litegpt[clahe]', or --equalise 0."
+        )
     cache_dir = arguments.training_cache_dir or f"{training_arguments.output_dir}/cache"
     resumed = checkpoint_to_resume(training_arguments)
     # The main process writes the files, the others find them.

@@ -14,11 +14,10 @@ from litegpt.datasets_scripts.chexpert import (
     LABEL_COLUMNS,
     five_by_two_hundred,
     image_id_of_path,
-    load_chexpert,
     read_release,
 )
 from litegpt.datasets_scripts.image_labels import abnormal, label_matrix, states_of
-from litegpt.datasets_scripts.preparation.prepare import prepare
+from litegpt.datasets_scripts.preparation.prepare import load_release, prepare
 from litegpt.datasets_scripts.rows import data_set_facts, load_rows
 from litegpt.hub.push_to_hub import check_licence
 
@@ -157,7 +156,7 @@ def test_rows_go_end_to_end(release, tmp_path):
         label_matrix(rows, ["Pneumothorax", "Cardiomegaly", "No finding"]),
         [[0, np.nan, np.nan], [0, np.nan, np.nan], [0, np.nan, 1], [np.nan, np.nan, 1], [np.nan] * 3],
     )
-    streamed = list(load_chexpert(release, "train", streaming=True))
+    streamed = list(load_release(read_release(release), "train", streaming=True))
     assert [{**row, "image": None} for row in streamed] == [{**row, "image": None} for row in rows]
 
 

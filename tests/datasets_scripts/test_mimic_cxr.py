@@ -8,7 +8,8 @@ from PIL import Image
 
 from litegpt.command import main
 from litegpt.datasets_scripts.annotations import STATES, row_features
-from litegpt.datasets_scripts.mimic_cxr import DIAGNOSIS_LABELS, FINDING_LABELS, load_mimic_cxr, read_release
+from litegpt.datasets_scripts.mimic_cxr import DIAGNOSIS_LABELS, FINDING_LABELS, read_release
+from litegpt.datasets_scripts.preparation.prepare import load_release
 from litegpt.datasets_scripts.preparation.summary import summary_in_words
 from litegpt.datasets_scripts.rows import data_set_facts, load_rows, recognised
 
@@ -225,7 +226,7 @@ def test_rows_have_reports_and_states(release, tmp_path):
     mentioned = [(DIAGNOSIS_LABELS[entry["label"]], STATES[entry["state"]]) for entry in row["mentioned"]]
     assert mentioned == [("Cardiomegaly", "positive"), ("Edema", "uncertain"), ("Pleural Effusion", "negative")]
     assert rows[2]["report_findings"] is None
-    streamed = list(load_mimic_cxr(release, split="test", streaming=True))
+    streamed = list(load_release(read_release(release), split="test", streaming=True))
     assert [row["image_id"] for row in streamed] == [dicom_id("e")]
 
 

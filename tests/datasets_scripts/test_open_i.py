@@ -15,12 +15,11 @@ from litegpt.datasets_scripts.open_i import (
     DIAGNOSIS_LABELS,
     FINDING_LABELS,
     labels_of,
-    load_open_i,
     name_of,
     read_release,
     xml_studies,
 )
-from litegpt.datasets_scripts.preparation.prepare import prepare
+from litegpt.datasets_scripts.preparation.prepare import load_release, prepare
 from litegpt.datasets_scripts.preparation.summary import summary_in_words
 from litegpt.datasets_scripts.rows import data_set_facts, load_rows, recognised
 
@@ -277,7 +276,7 @@ def test_rows_have_the_reports_and_no_boxes(kaggle, tmp_path):
     assert row["report_findings"] == "Heart, at the XXXX, is enlarged." and row["image"].size == (32, 40)
     assert [DIAGNOSIS_LABELS[label] for label in row["diagnoses"]] == ["Cardiomegaly", "Lung Opacity"]
     assert rows[5]["report_findings"] is None and rows[6]["report_impression"] is None
-    streamed = list(load_open_i(kaggle, split="train", streaming=True))
+    streamed = list(load_release(read_release(kaggle), split="train", streaming=True))
     assert [{**row, "image": None} for row in streamed] == [{**row, "image": None} for row in rows]
 
 

@@ -12,13 +12,12 @@ from litegpt.command import main
 from litegpt.datasets_scripts import chestx_ray14
 from litegpt.datasets_scripts.annotations import row_features
 from litegpt.datasets_scripts.image_labels import abnormal, states_of
-from litegpt.datasets_scripts.preparation.prepare import prepare
+from litegpt.datasets_scripts.preparation.prepare import load_release, prepare
 from litegpt.datasets_scripts.preparation.splits import seventy_fifteen_fifteen
 from litegpt.datasets_scripts.rows import data_set_facts, load_rows
 from litegpt.datasets_scripts.rsna_pneumonia import (
     DIAGNOSIS_LABELS,
     FINDING_LABELS,
-    load_rsna_pneumonia,
     read_release,
 )
 from tests.small_dicom import small_dicom
@@ -104,7 +103,7 @@ def test_tables_become_boxes_and_diagnoses(release):
 
 
 def test_rows_go_end_to_end(release, tmp_path):
-    rows = load_rsna_pneumonia(release, cache_dir=tmp_path / "cache")
+    rows = load_release(read_release(release), cache_dir=tmp_path / "cache")
     assert rows.num_rows == {"train": 14, "validation": 3, "test": 3}
     columns = ("patient_id", "sex", "age")
     assert rows["test"].features == row_features(FINDING_LABELS, DIAGNOSIS_LABELS, columns)

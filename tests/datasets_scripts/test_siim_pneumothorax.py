@@ -7,13 +7,12 @@ from PIL import Image
 from litegpt.command import main
 from litegpt.datasets_scripts.annotations import row_features
 from litegpt.datasets_scripts.image_labels import states_of
-from litegpt.datasets_scripts.preparation.prepare import prepare
+from litegpt.datasets_scripts.preparation.prepare import load_release, prepare
 from litegpt.datasets_scripts.preparation.splits import seventy_fifteen_fifteen
 from litegpt.datasets_scripts.rows import data_set_facts, load_rows
 from litegpt.datasets_scripts.siim_pneumothorax import (
     DIAGNOSIS_LABELS,
     add_runs,
-    load_siim_pneumothorax,
     mask_png,
     read_masks,
     read_release,
@@ -123,7 +122,7 @@ def test_a_run_may_end_with_the_picture(small):
 
 
 def test_rows_go_end_to_end(siim, tmp_path):
-    rows = load_siim_pneumothorax(siim, cache_dir=tmp_path / "cache")
+    rows = load_release(read_release(siim), cache_dir=tmp_path / "cache")
     assert rows.num_rows == {"train": 7, "validation": 2, "test": 1}
     features = row_features((), DIAGNOSIS_LABELS, ("sex", "age", "mask"))
     assert rows["train"].features == features

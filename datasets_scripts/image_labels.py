@@ -10,7 +10,7 @@ may say yes, no or perhaps of a label, or nothing at all. Where people or a prog
 (VinDr-CXR, ChestX-ray14), a label that is not there is a negative.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -71,15 +71,24 @@ def label_matrix(rows: datasets.Dataset, names: Sequence[str]) -> np.ndarray:
         raise ValueError(f"The rows have no label {unknown[0]!r}, only {', '.join(label_names(rows.features))}.")
     place = {name: index for index, name in enumerate(names)}
     matrix = np.full((len(rows), len(names)), np.nan, dtype=np.float32)
-    index = 0
     columns = [column for column in COLUMNS if column in rows.features]
-    for batch in rows.select_columns(columns).iter(BATCH):
-        for values in zip(*batch.values(), strict=True):
-            for label, state in states_of(dict(zip(batch, values, strict=True)), rows.features).items():
-                if label in place:
-                    matrix[index, place[label]] = VALUES[state]
-            index += 1
+    for index, row in enumerate(each_row(rows.select_columns(columns))):
+        for label, state in states_of(row, rows.features).items():
+            if label in place:
+                matrix[index, place[label]] = VALUES[state]
     return matrix
+
+
+def each_row(rows: datasets.Dataset) -> Iterator[dict[str, Any]]:
+    """The rows one by one, read some at a time; of a data set without its pictures, which would be decoded."""
+    for batch in rows.iter(BATCH):
+        yield from rows_of_batch(batch)
+
+
+def rows_of_batch(batch: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """The rows of a batch, which has a list for each column."""
+    for values in zip(*batch.values(), strict=True):
+        yield dict(zip(batch, values, strict=True))
 
 
 def abnormal(rows: datasets.Dataset) -> np.ndarray:

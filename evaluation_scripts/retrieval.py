@@ -1,7 +1,7 @@
 """Retrieval: at which place a radiograph's own report stands among all reports, and a report's own radiograph.
 
-    pairs = study_pairs(rows)                         # one radiograph and one text a study
-    scores(image_vectors, text_vectors, pairs.texts)  # {"image_to_text": {"recall_at_1": 0.03, "mean_rank": 46.1, ...}
+    pairs = study_pairs(rows)   # one radiograph and one text a study
+    retrieval_figures(image_vectors, text_vectors, pairs.texts)["figures"]["image_to_text"]["mean_rank"]   # 46.1
 
 In: rows with reports; vectors of radiographs and of their texts. Out: figures. A study's radiograph is its first
 frontal one (the first where no view is known), its text the longer one of findings and impression, without the marks
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from datasets import Dataset
 
+from litegpt.datasets_scripts.image_labels import each_row
 from litegpt.datasets_scripts.report_texts import without_masks
 from litegpt.evaluation_scripts.controls import random_cycle
 from litegpt.evaluation_scripts.figures import nested
@@ -25,11 +26,6 @@ from litegpt.metrics.ranks import KS, RetrievalRanks, chance, mean_rank, recall_
 
 REPORTS = ("report_findings", "report_impression")
 FRONTAL = ("PA", "AP", "FRONTAL")  # how frontal views begin: AP AXIAL
-BATCH = 1000
-
-scores = (
-    retrieval_scores  # for validation in training: (image vectors, text vectors, texts) -> figures without intervals
-)
 
 
 class StudyPairs(NamedTuple):
@@ -62,16 +58,12 @@ def study_pairs(rows: Dataset) -> StudyPairs:
     columns = [name for name in ("study_id", "view", *REPORTS) if name in rows.column_names]
     first: dict[Any, tuple[int, bool]] = {}  # of each study the radiograph chosen so far, and whether it is frontal
     texts: dict[Any, str] = {}
-    index = 0
-    for batch in rows.select_columns(columns).iter(BATCH):
-        for values in zip(*batch.values(), strict=True):
-            row = dict(zip(batch, values, strict=True))
-            study = row.get("study_id") or index
-            frontal = is_frontal(row.get("view") or "")
-            if study not in first or frontal and not first[study][1]:
-                first[study] = (index, frontal)
-            texts[study] = texts.get(study) or longer_section(row)
-            index += 1
+    for index, row in enumerate(each_row(rows.select_columns(columns))):
+        study = row.get("study_id") or index
+        frontal = is_frontal(row.get("view") or "")
+        if study not in first or frontal and not first[study][1]:
+            first[study] = (index, frontal)
+        texts[study] = texts.get(study) or longer_section(row)
     kept = [study for study in first if texts[study]]
     indices = np.array([first[study][0] for study in kept], dtype=np.int64)
     return StudyPairs(indices, [texts[study] for study in kept], len(first) - len(kept))

@@ -62,6 +62,7 @@ class CXRCLIPValidation:
 
     def __init__(self, collator: StudyCollator, processor: CXRCLIPProcessor, weights: LossWeights, batch_size: int):
         self.collator, self.processor, self.weights, self.batch_size = collator, processor, weights, batch_size
+        self.texts = [studies.first(range(len(studies))).texts[0] for studies in collator.studies.studies]
         self.known = [KnownLabels.of(studies) for studies in collator.studies.studies]
 
     def __call__(self, model: CXRCLIPModel) -> dict[str, float]:
@@ -72,7 +73,8 @@ class CXRCLIPValidation:
             name = f"{part}_" if len(parts) > 1 else ""
             numbers = np.arange(starts[part], starts[part + 1])
             losses.append(self._loss(model, numbers))
-            images, vectors, texts = self._embed(model, numbers)
+            images, vectors = self._embed(model, numbers)
+            texts = self.texts[part]
             if len(set(texts)) > 1:
                 figures |= {f"{name}{key}": value for key, value in retrieval(images, vectors, texts).items()}
             if self.known[part].names:
@@ -91,18 +93,16 @@ class CXRCLIPValidation:
             losses.append(contrastive_loss(*vectors, outputs.logit_scale, self.weights, alone=True).loss.item())
         return float(np.mean(losses))
 
-    def _embed(self, model: CXRCLIPModel, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        images, vectors, texts = [], [], []
+    def _embed(self, model: CXRCLIPModel, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        images, vectors = [], []
         for start in range(0, len(numbers), self.batch_size):
             batch = numbers[start : start + self.batch_size]
             outputs = model(**self.collator.batch(batch, None).to(model.device))
             images.append(outputs.image_embeds.float().cpu().numpy())
             vectors.append(outputs.text_embeds.float().cpu().numpy())
-            for part, own, _ in self.collator.studies.parts(batch):
-                texts += self.collator.studies.studies[part].first(own).texts[0]
-        return np.concatenate(images), np.concatenate(vectors), texts
+        return np.concatenate(images), np.concatenate(vectors)
 
-    def _zero_shot(self, model: CXRCLIPModel, images: np.ndarray, known: "KnownLabels") -> float:
+    def _zero_shot(self, model: CXRCLIPModel, images: np.ndarray, known: KnownLabels) -> float:
         pairs = wording_pairs(known.names, known.wording)
         texts = list(dict.fromkeys(text for pair in pairs for side in pair for text in side))
         vectors = model(**self.processor(text=texts).to(model.device)).text_embeds.float().cpu().numpy()

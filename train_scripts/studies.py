@@ -14,13 +14,13 @@ labels' prompts. Only row numbers and views are held in memory: texts stay in th
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
 
-from litegpt.datasets_scripts.image_labels import abnormal, states_of
+from litegpt.datasets_scripts.image_labels import abnormal, each_row, rows_of_batch, states_of
 from litegpt.datasets_scripts.label_prompts import text_of
 from litegpt.datasets_scripts.report_texts import without_masks
 from litegpt.evaluation_scripts.retrieval import REPORTS, is_frontal
@@ -71,8 +71,8 @@ class Studies:
         self._text_of = self._numbers.copy()
         if arguments.shuffle_reports:
             self._text_of = np.random.default_rng(seed).permutation(self._numbers)
-        is_abnormal = abnormal(rows)
-        self.abnormal = np.array([is_abnormal[self._rows_of(number)].any() for number in self._numbers])
+        of_studies = np.logical_or.reduceat(abnormal(rows)[self._order], self._starts[:-1])
+        self.abnormal = of_studies[self._numbers]
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -80,16 +80,14 @@ class Studies:
     @property
     def radiographs(self) -> int:
         """Of the studies that are drawn from."""
-        return int(sum(len(self._rows_of(number)) for number in self._numbers))
+        return int(np.diff(self._starts)[self._numbers].sum())
 
     def draw(self, studies: Sequence[int], rng: np.random.Generator) -> DrawnStudies:
         """Pictures and texts of studies, drawn with `rng`; one of each where there is one view."""
         sentences = random.Random(int(rng.integers(2**62)))
         pictures = [self._pictures(self._rows_of(self._numbers[study]), rng) for study in studies]
         said = self._said[[int(self._rows_of(self._text_of[study])[0]) for study in studies]]
-        texts = [
-            self._texts(dict(zip(said, values, strict=True)), sentences) for values in zip(*said.values(), strict=True)
-        ]
+        texts = [self._texts(row, sentences) for row in rows_of_batch(said)]
         views = 2 if self.arguments.multi_view else 1
         return DrawnStudies(np.array(pictures).T[:views], [list(texts) for texts in zip(*texts, strict=True)][:views])
 
@@ -98,8 +96,7 @@ class Studies:
         rows = [self._first_picture(self._rows_of(self._numbers[study])) for study in studies]
         said = self._said[[int(self._rows_of(self._text_of[study])[0]) for study in studies]]
         texts = []
-        for study, values in zip(studies, zip(*said.values(), strict=True), strict=True):
-            row = dict(zip(said, values, strict=True))
+        for study, row in zip(studies, rows_of_batch(said), strict=True):
             texts.append(" ".join(self._sections(row)) or self._prompts(row, random.Random(int(study))))
         return DrawnStudies(np.array([rows]), [texts])
 
@@ -107,11 +104,10 @@ class Studies:
         """The row of each study's first frontal picture, without the picture."""
         return self._said.select([self._first_picture(self._rows_of(number)) for number in self._numbers])
 
-    def corpus(self, size: int = 1000) -> Any:
-        """All texts that a tokenizer learns from, some rows at a time."""
-        for batch in self._said.iter(size):
-            for values in zip(*batch.values(), strict=True):
-                yield from self._sections(dict(zip(batch, values, strict=True)))
+    def corpus(self) -> Iterator[str]:
+        """All texts that a tokenizer learns from."""
+        for row in each_row(self._said):
+            yield from self._sections(row)
 
     def _rows_of(self, number: int) -> np.ndarray:
         return self._order[self._starts[number] : self._starts[number + 1]]
@@ -160,15 +156,9 @@ class Studies:
 
     def _speaking(self) -> np.ndarray:
         """(studies,) whether there is a text: by the study's first row, which speaks for all of it."""
-        firsts = self._order[self._starts[:-1]]
-        speaking = np.zeros(len(self._said), dtype=bool)
-        index, rng = 0, random.Random(0)
-        for batch in self._said.iter(1000):
-            for values in zip(*batch.values(), strict=True):
-                row = dict(zip(batch, values, strict=True))
-                speaking[index] = bool(self._sections(row)) or bool(self._prompts(row, rng))
-                index += 1
-        return speaking[firsts]
+        rng = random.Random(0)
+        firsts = self._said.select(self._order[self._starts[:-1]])
+        return np.array([bool(self._sections(row) or self._prompts(row, rng)) for row in each_row(firsts)], dtype=bool)
 
 
 def swapped_sentences(text: str, rng: random.Random) -> str:

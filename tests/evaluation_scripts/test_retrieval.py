@@ -2,7 +2,8 @@ import datasets
 import numpy as np
 import pytest
 
-from litegpt.evaluation_scripts.retrieval import has_reports, longer_section, retrieval_figures, scores, study_pairs
+from litegpt.evaluation_scripts.retrieval import has_reports, longer_section, retrieval_figures, study_pairs
+from litegpt.metrics.ranks import retrieval_scores
 
 
 def rows(**columns) -> datasets.Dataset:
@@ -84,4 +85,4 @@ def test_patients_are_drawn_together_also_among_new_texts():
 
 def test_training_can_call_for_the_figures_alone():
     vectors, texts = drawn()
-    assert scores(vectors, vectors, texts)["image_to_text"]["mean_rank"] == 1
+    assert retrieval_scores(vectors, vectors, texts)["image_to_text"]["mean_rank"] == 1

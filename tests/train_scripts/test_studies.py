@@ -220,5 +220,5 @@ def test_pictures_are_not_decoded():
 
 def test_a_tokenizer_learns_from_all_sections():
     entries = [row(0), row(1, report_impression=None)]
-    texts = list(Studies(rows_of(entries), StudyArguments()).corpus(size=1))
+    texts = list(Studies(rows_of(entries), StudyArguments()).corpus())
     assert texts == [row(0)["report_findings"], row(0)["report_impression"], row(1)["report_findings"]]

@@ -45,7 +45,7 @@ from litegpt.common.arguments import parse
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.annotations import Finding, ImageAnnotation
 from litegpt.datasets_scripts.arguments import PreparationArguments
-from litegpt.datasets_scripts.image_files import Files, file_counts, find_files, image_id_of, match
+from litegpt.datasets_scripts.image_files import Files, file_counts, find_files, image_id_of, match, paths_by_split
 from litegpt.datasets_scripts.picture_boxes import boxes_in_pixels
 from litegpt.datasets_scripts.preparation.demographics import age_in_years, known_sex
 from litegpt.datasets_scripts.preparation.prepare import load_release, prepare
@@ -335,9 +335,6 @@ def read_release(data_dir: str | os.PathLike) -> Release:
     paths = match(listed, files, entries[0], data_dir)
     drawn_on = dict.fromkeys(findings_of, (BOX_SIDE, BOX_SIDE))
     annotations, fits = boxes_in_pixels(annotations, paths, drawn_on, os.path.join(data_dir, BOX_FILE))
-    images = {
-        split: {a.image_id: paths[a.image_id] for a in annotations[split] if a.image_id in paths} for split in splits
-    }
     for split in splits:  # that boxes were scaled is the rule here
         counts[split] |= {rule: count for rule, count in fits[split].items() if rule == "boxes_clipped"}
     counts["none"] |= file_counts(files, seen)
@@ -346,7 +343,7 @@ def read_release(data_dir: str | os.PathLike) -> Release:
         finding_labels=FINDING_LABELS,
         diagnosis_labels=DIAGNOSIS_LABELS,
         annotations=annotations,
-        images=images,
+        images=paths_by_split(annotations, paths),
         counts=counts,
         columns=columns,
     )

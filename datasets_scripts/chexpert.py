@@ -44,7 +44,7 @@ from litegpt.common.arguments import parse
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.annotations import ImageAnnotation
 from litegpt.datasets_scripts.arguments import PreparationArguments
-from litegpt.datasets_scripts.image_files import file_counts, find_files, image_id_of, match
+from litegpt.datasets_scripts.image_files import file_counts, find_files, image_id_of, match, paths_by_split
 from litegpt.datasets_scripts.preparation.demographics import age_in_years, known_sex
 from litegpt.datasets_scripts.preparation.prepare import prepare
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
@@ -309,8 +309,8 @@ def read_release(data_dir: str | os.PathLike) -> Release:
     if not recognise(data_dir):
         raise FileNotFoundError(f"{data_dir} has neither {' nor '.join((*TABLES.values(), PLUS_TABLE))} of CheXpert.")
     reports = read_reports(os.path.join(data_dir, PLUS_TABLE)) if _has_reports(data_dir) else None
-    of_test = read_test(data_dir)
-    test_patients = {image_id.partition("_")[0] for image_id in of_test}
+    test_images = read_test(data_dir)
+    test_patients = {image_id.partition("_")[0] for image_id in test_images}
 
     annotations: dict[str, list[ImageAnnotation]] = {}
     counts: dict[str, dict[str, int]] = {}
@@ -319,7 +319,7 @@ def read_release(data_dir: str | os.PathLike) -> Release:
         if image.image_id in seen:
             raise ValueError(f"{where}: image {image.image_id} is in the tables twice.")
         seen.add(image.image_id)
-        split = TEST_SPLIT if image.image_id in of_test else split
+        split = TEST_SPLIT if image.image_id in test_images else split
         rules = counts.setdefault(split, {"images": 0, "images_no_finding": 0, "images_without_mentions": 0})
         rules["images"] += 1
         if split != TEST_SPLIT and image.patient_id in test_patients:
@@ -334,12 +334,12 @@ def read_release(data_dir: str | os.PathLike) -> Release:
             image = replace(image, optional={**image.optional, **report})
         annotations.setdefault(split, []).append(image)
 
-    if of_test and TEST_SPLIT not in annotations:
+    if test_images and TEST_SPLIT not in annotations:
         raise ValueError(
-            f"{os.path.join(data_dir, TEST_TABLE)} names no image of the tables: {min(of_test)} is not in them."
+            f"{os.path.join(data_dir, TEST_TABLE)} names no image of the tables: {min(test_images)} is not in them."
         )
-    if of_test - seen:
-        counts[TEST_SPLIT]["images_not_in_table"] = len(of_test - seen)
+    if test_images - seen:
+        counts[TEST_SPLIT]["images_not_in_table"] = len(test_images - seen)
     files = find_files(data_dir, id_of=image_id_of_path)
     listed = [image.image_id for images in annotations.values() for image in images]
     table = next(name for name in (*TABLES.values(), PLUS_TABLE) if os.path.isfile(os.path.join(data_dir, name)))
@@ -347,16 +347,13 @@ def read_release(data_dir: str | os.PathLike) -> Release:
     counts["none"] = file_counts(files, seen)
     if unused := len(reports.keys() - seen) if reports else 0:
         counts["none"]["reports_not_in_table"] = unused
-    order = [split for split in (*TABLES, TEST_SPLIT) if split in annotations]
+    annotations = {split: annotations[split] for split in (*TABLES, TEST_SPLIT) if split in annotations}
     return Release(
         facts=facts(data_dir),
         finding_labels=(),
         diagnosis_labels=DIAGNOSIS_LABELS,
-        annotations={split: annotations[split] for split in order},
-        images={
-            split: {a.image_id: paths[a.image_id] for a in annotations[split] if a.image_id in paths}
-            for split in order
-        },
+        annotations=annotations,
+        images=paths_by_split(annotations, paths),
         counts=counts,
         columns=(
             *("study_id", "patient_id", "sex", "age"),

@@ -9,8 +9,12 @@ Tables and lists name an image with or without a folder and a suffix; the bare n
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from litegpt.datasets_scripts.annotations import ImageAnnotation
 
 SUFFIXES = (".dicom", ".dcm", ".png", ".jpg", ".jpeg")
 
@@ -151,3 +155,13 @@ def file_counts(files: Files, in_table: Collection[str]) -> dict[str, int]:
         "second_files": len(files.second),
     }
     return {rule: count for rule, count in counts.items() if count}
+
+
+def paths_by_split(
+    annotations: "Mapping[str, Sequence[ImageAnnotation]]", paths: Mapping[str, str]
+) -> dict[str, dict[str, str]]:
+    """{split: {image_id: path}} of `Release`, of the images that have a file."""
+    return {
+        split: {image.image_id: paths[image.image_id] for image in images if image.image_id in paths}
+        for split, images in annotations.items()
+    }

@@ -37,7 +37,7 @@ from litegpt.common.arguments import parse
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.annotations import ImageAnnotation
 from litegpt.datasets_scripts.arguments import PreparationArguments
-from litegpt.datasets_scripts.image_files import file_counts, find_files, image_id_of, match
+from litegpt.datasets_scripts.image_files import file_counts, find_files, image_id_of, match, paths_by_split
 from litegpt.datasets_scripts.preparation.prepare import prepare
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
 from litegpt.datasets_scripts.report_texts import joined
@@ -318,10 +318,7 @@ def read_release(data_dir: str | os.PathLike) -> Release:
         finding_labels=FINDING_LABELS,
         diagnosis_labels=DIAGNOSIS_LABELS,
         annotations=annotations,
-        images={
-            split: {image.image_id: paths[image.image_id] for image in images if image.image_id in paths}
-            for split, images in annotations.items()
-        },
+        images=paths_by_split(annotations, paths),
         counts=counts,
         columns=COLUMNS,
     )

@@ -41,7 +41,7 @@ from litegpt.common.arguments import parse
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.annotations import Finding, ImageAnnotation
 from litegpt.datasets_scripts.arguments import PreparationArguments
-from litegpt.datasets_scripts.image_files import file_counts, find_files, match
+from litegpt.datasets_scripts.image_files import file_counts, find_files, match, paths_by_split
 from litegpt.datasets_scripts.picture_boxes import boxes_in_pixels
 from litegpt.datasets_scripts.preparation.prepare import prepare
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
@@ -240,10 +240,7 @@ def read_release(data_dir: str | os.PathLike) -> Release:
         finding_labels=FINDING_LABELS,
         diagnosis_labels=DIAGNOSIS_LABELS if has_classes else DIAGNOSIS_LABELS[:1],
         annotations=annotations,
-        images={
-            split: {image.image_id: paths[image.image_id] for image in images if image.image_id in paths}
-            for split, images in annotations.items()
-        },
+        images=paths_by_split(annotations, paths),
         counts=counts,
         columns=("patient_id", "sex", "age"),
     )

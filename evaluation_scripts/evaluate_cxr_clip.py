@@ -141,16 +141,16 @@ def evaluate(
     few = [split.names[place] for place in labels if (split.truths[:, place] == 1).sum() < FEW_POSITIVES]
     if few:
         warnings.append(f"fewer than {FEW_POSITIVES} positive radiographs, so wide intervals: {', '.join(few)}.")
-    of_twin, twin = "", None
+    twin_name, twin = "", None
     if args.controls and "probe" in args.tasks and train is not None and len(labels):
-        of_twin = f"random-{hashlib.sha256(train._fingerprint.encode()).hexdigest()[:12]}"
+        twin_name = f"random-{hashlib.sha256(train._fingerprint.encode()).hexdigest()[:12]}"
         twin = functools.cache(lambda: encoder.untrained_twin(train))
-    arrays = encoder.images(rows, twin, of_twin)
+    arrays = encoder.images(rows, twin, twin_name)
     tasks = {
         "zero_shot": lambda: zero_shot(args.wordings, encoder, split, labels, arrays["vectors"], left_out),
         "classes": lambda: classes(encoder, split, arrays["vectors"]),
         "retrieval": lambda: retrieval(encoder, split, train, arrays["vectors"], left_out),
-        "probe": lambda: probe(split, labels, arrays, train, lambda: encoder.images(train, twin, of_twin), left_out),
+        "probe": lambda: probe(split, labels, arrays, train, lambda: encoder.images(train, twin, twin_name), left_out),
     }
     metrics: dict[str, Any] = dict.fromkeys(tasks)
     for name, measure in tasks.items():
@@ -257,8 +257,8 @@ def probe(
     if not len(labels):
         raise LeftOut("no label has enough radiographs")
     names = [split.names[place] for place in labels]
-    of_twin = [name for name in arrays if name.startswith("random")]
-    sources = dict(zip((FEATURES, "pixels", "random"), ("pooled", "pixels", *of_twin), strict=False))
+    twin_names = [name for name in arrays if name.startswith("random")]
+    sources = dict(zip((FEATURES, "pixels", "random"), ("pooled", "pixels", *twin_names), strict=False))
     learnt = train_arrays()
     parts = probe_figures(
         ProbeSet({name: learnt[source] for name, source in sources.items()}, known.truths[:, labels], known.patients),

@@ -74,15 +74,15 @@ def ranking_figures(
         labels: names of the columns.
         differences: pairs of names; (a, b) gives the figures "a_less_b".
     """
-    of_score = {name: [given] if isinstance(given, np.ndarray) else list(given) for name, given in scores.items()}
-    of_score[ANYTHING_THERE] = [np.repeat(abnormal[:, None].astype(float), truths.shape[1], axis=1)]
+    by_name = {name: [given] if isinstance(given, np.ndarray) else list(given) for name, given in scores.items()}
+    by_name[ANYTHING_THERE] = [np.repeat(abnormal[:, None].astype(float), truths.shape[1], axis=1)]
 
     def statistic(weights: np.ndarray) -> Figures:
         figures: Figures = {}
         for among, chosen in zip(AMONG, (np.ones(len(abnormal), dtype=bool), abnormal), strict=True):
             areas = {
                 name: np.mean([label_aurocs(s[chosen], truths[chosen], weights[:, chosen]) for s in given], axis=0)
-                for name, given in of_score.items()
+                for name, given in by_name.items()
             }
             areas |= {f"{a}_less_{b}": areas[a] - areas[b] for a, b in differences}
             for name, values in areas.items():

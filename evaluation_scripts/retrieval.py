@@ -114,14 +114,14 @@ def retrieval_figures(
     }
     new = np.array([training_texts is not None and text not in training_texts for text in texts])
     if new.any():
-        of_new = retrieval_ranks(
+        new_ranks = retrieval_ranks(
             np.asarray(image_vectors)[new],
             text_vectors[new],
             [t for t, is_new in zip(texts, new, strict=True) if is_new],
         )
         renumbered = None if patients is None else np.unique(patients[new], return_inverse=True)[1]
         points, intervals = figures_and_intervals(
-            lambda weights: _direction(of_new.image_to_text, weights), int(new.sum()), renumbered
+            lambda weights: _direction(new_ranks.image_to_text, weights), int(new.sum()), renumbered
         )
         num_texts = len({text for text, is_new in zip(texts, new, strict=True) if is_new})
         result["new_texts"] = {

@@ -463,6 +463,7 @@ def tower_output(tower: PreTrainedModel, pixel_values: torch.FloatTensor, **kwar
     and deviation 1, so that the grey values of another hospital's machines are no surprise.
     """
     if getattr(tower.config, "standardize_pixels", False):
+        pixel_values = pixel_values.float()  # a mean of half precision would be another one
         mean = pixel_values.mean(dim=(1, 2, 3), keepdim=True)
         pixel_values = (pixel_values - mean) / (pixel_values.std(dim=(1, 2, 3), keepdim=True) + 1e-3)
     return tower(pixel_values.to(tower.dtype), **kwargs)

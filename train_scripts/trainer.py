@@ -226,8 +226,10 @@ class LiteGPTTrainer(SFTTrainer):
 
 def refuse_options_without_effect(arguments: SFTConfig, recipe: RecipeArguments) -> None:
     """Ends the program where an option is set that the trainer would not heed."""
-    # A fresh one rather than the fields' defaults, which some releases of TRL fill in when one is made.
-    defaults = SFTConfig(arguments.output_dir, bf16=False, use_cpu=True, report_to="none")
+    # A fresh one rather than the fields' defaults, which some releases of TRL fill in when one is made. On the same
+    # device: whoever makes one chooses it for the whole process, and a trainer made after that takes it.
+    same_device = {name: getattr(arguments, name) for name in ("use_cpu", "bf16", "fp16")}
+    defaults = SFTConfig(arguments.output_dir, **same_device, report_to="none")
     for name in UNUSED_OPTIONS:
         if getattr(arguments, name) != getattr(defaults, name):
             raise Refusal(f"{name}: this option of TRL has no effect here; leave it out.")

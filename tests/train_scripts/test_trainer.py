@@ -9,6 +9,7 @@ from torch.utils.data import BatchSampler
 from trl import SFTConfig
 
 from litegpt.common.programs import Refusal
+from litegpt.train_scripts import trainer
 from litegpt.train_scripts.arguments import RecipeArguments
 from litegpt.train_scripts.sampler import EpochSampler
 from litegpt.train_scripts.trainer import linear_warmup_cosine_lr, refuse_options_without_effect, why_a_run_ended
@@ -140,6 +141,16 @@ def test_options_that_would_be_ignored_are_refused(option, tmp_path):
     arguments = SFTConfig(str(tmp_path), use_cpu=True, bf16=False, **option)
     with pytest.raises(Refusal, match=next(iter(option))):
         refuse_options_without_effect(arguments, RecipeArguments())
+
+
+def test_a_look_at_the_defaults_leaves_the_process_on_the_device_of_the_run(tmp_path, monkeypatch):
+    """A second set of arguments chooses the device anew: on a GPU, one for a CPU moved the model back to it."""
+    arguments = SFTConfig(str(tmp_path), use_cpu=True, bf16=False)
+    arguments.use_cpu = False  # as on a machine with a GPU
+    made = []
+    monkeypatch.setattr(trainer, "SFTConfig", lambda *_, **options: made.append(options) or arguments)
+    refuse_options_without_effect(arguments, RecipeArguments())
+    assert [options["use_cpu"] for options in made] == [False]
 
 
 def test_bugs_keep_their_traceback_and_a_full_gpu_says_what_to_lower():

@@ -85,6 +85,7 @@ def optional_columns(finding_labels: Sequence[str], diagnosis_labels: Sequence[s
     study_id, patient_id: as the release names them.
     sex, age: "F", "M", or "" where unknown; whole years, null where unknown.
     report_findings, report_impression: the report's two sections, as they were written.
+    report_distilled: the report as short sentences on what it says of ECAMP's entities, see `distil_reports`.
     mentioned: what the report says of diagnoses; those that it does not mention are not listed.
     image_labels: what the tables say of the whole image, finding labels too, also those that have no box; as
         `labels_of_images` numbers them.
@@ -103,6 +104,7 @@ def optional_columns(finding_labels: Sequence[str], diagnosis_labels: Sequence[s
         "age": datasets.Value("int32"),
         "report_findings": text,
         "report_impression": text,
+        "report_distilled": text,
         "mentioned": datasets.List({"label": diagnosis, "state": datasets.ClassLabel(names=list(STATES))}),
         "image_labels": datasets.List(datasets.ClassLabel(names=labels_of_images(finding_labels, diagnosis_labels))),
         "phrase": datasets.List({"phrase": text, "boxes": datasets.List(box)}),

@@ -6,7 +6,13 @@ from litegpt.common.arguments import Count, WholeNumber, argument
 from litegpt.datasets_scripts.preparation.merge_readers import MERGES
 from litegpt.datasets_scripts.preparation.release import PreparationOptions
 
-__all__ = ["PhantomArguments", "PreparationArguments", "PreparationOptions", "VinDrCXRArguments"]
+__all__ = [
+    "DistilReportsArguments",
+    "PhantomArguments",
+    "PreparationArguments",
+    "PreparationOptions",
+    "VinDrCXRArguments",
+]
 
 DATA_DIR = "A release in a layout that `litegpt prepare` knows, or a prepared data set."
 CACHE_DIR = "Prepared data; the library's own cache by default."
@@ -37,3 +43,20 @@ class PhantomArguments:
     size: str = argument("Pixels of a side, or WIDTHxHEIGHT.", default="256")
     seed: WholeNumber = argument("The same seed gives the same files.", default=0)
     num_proc: Count = argument("Processes that draw.", default=1)
+
+
+@dataclass
+class DistilReportsArguments:
+    data_dir: str = argument(DATA_DIR)
+    output_dir: str = argument("Where distilled.jsonl is written: new, or one of an interrupted run.")
+    split: str = argument("The split, or a slice such as train[:100].", default="train")
+    method: str = argument(
+        "How: rules, or model, a language model that follows instructions.",
+        default="rules",
+        choices=["rules", "model"],
+    )
+    model_name_or_path: str | None = argument("Of --method model: a folder on this machine.", default=None)
+    batch_size: Count = argument("Reports that a model answers together.", default=8)
+    max_new_tokens: Count = argument("Of a model's answer.", default=256)
+    cache_dir: str | None = argument(CACHE_DIR, default=None)
+    num_proc: Count = argument(NUM_PROC, default=1)

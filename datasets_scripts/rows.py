@@ -19,6 +19,7 @@ from huggingface_hub import DatasetCard
 from litegpt.datasets_scripts import (
     chestx_ray14,
     chexpert,
+    covidx,
     mimic_cxr,
     open_i,
     rsna_pneumonia,
@@ -59,6 +60,7 @@ DATA_SETS: dict[str, DataSet] = {
     "chexpert": chexpert,
     "rsna-pneumonia": rsna_pneumonia,
     "siim-pneumothorax": siim_pneumothorax,
+    "covidx": covidx,
     "open-i": open_i,
     "mimic-cxr": mimic_cxr,
 }

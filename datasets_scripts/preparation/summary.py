@@ -44,6 +44,8 @@ IN_WORDS = {
     "images_without_report": "{} without a report",
     "images_without_class": "{} of which the classes' table says nothing",
     "images_not_in_mapping": "{} that the mapping to ChestX-ray14 lacks",
+    "images_listed_twice": "{} listed twice",
+    "images_of_other_folders": "{} lying in the folder of another split",
     "patients_not_in_table": "{} to be left out and not in the table",
     "patients_of_other_splits": "{} that other splits have too",
     "images_not_in_table": "{} of the split's list not in the table",
@@ -53,6 +55,7 @@ IN_WORDS = {
     "reports_missing": "{} missing",
     "reports_without_text": "{} with neither findings nor impression",
     "reports_without_image": "{} without a radiograph",
+    "lists_missing": "{} missing: val.txt, so there is no split validation",
     "tables_not_read": "{} not read: train.csv, beside annotations/",
 }
 NOUNS = {
@@ -63,6 +66,7 @@ NOUNS = {
     "tables": "table",
     "second": "file",
     "reports": "report",
+    "lists": "list",
 }
 DUPLICATE_COLUMNS = ("split_a", "image_a", "split_b", "image_b", "kind", "distance")
 

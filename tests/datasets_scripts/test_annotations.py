@@ -63,6 +63,7 @@ def test_every_optional_column_holds_what_a_data_set_gives_it():
         "age": 58,
         "report_findings": "A mass.",
         "report_impression": "Mass.",
+        "report_distilled": "There is mass.",
         "mentioned": [{"label": "Pneumonia", "state": "uncertain"}],
         "image_labels": ["Effusion", "No finding"],
         "phrase": [{"phrase": "A mass", "boxes": [(0, 30, 50, 60), outside]}, {"phrase": "No effusion", "boxes": []}],
@@ -77,6 +78,7 @@ def test_every_optional_column_holds_what_a_data_set_gives_it():
     stored = features.decode_example(features.encode_example(row | {"image": None}))
     assert stored["study_id"] == "s1" and stored["patient_id"] == "p7"
     assert stored["report_findings"] == "A mass." and stored["report_impression"] == "Mass."
+    assert stored["report_distilled"] == "There is mass."
     assert stored["mentioned"] == [{"label": 0, "state": 2}]
     assert stored["image_labels"] == [1, 3]  # of the findings', then the diagnoses'
     assert stored["phrase"] == [
@@ -91,7 +93,8 @@ def test_every_optional_column_holds_what_a_data_set_gives_it():
 
 def test_what_a_data_set_declares_and_does_not_know_is_null():
     row, _ = row_of(ImageAnnotation("a", (), ()), DECODED, ALL)
-    unknown = {"study_id", "report_findings", "report_impression", "mentioned", "image_labels", "phrase", "mask"}
+    unknown = {"study_id", "report_findings", "report_impression", "report_distilled", "mentioned", "image_labels"}
+    unknown |= {"phrase", "mask"}
     assert {column for column in ALL if row[column] is None} == unknown
     assert row["patient_id"] == "" and row["readings"] == []
 

@@ -21,6 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from litegpt.datasets_scripts.rows import is_prepared
+
 
 class Run(NamedTuple):
     """A training: its options beside the recipe's, and whether texts taught it anything."""
@@ -65,7 +67,6 @@ LITEGPT = [sys.executable, "-m", "litegpt"]
 def main(what: str, output_dir: Path) -> None:
     folder = output_dir / what
     folder.mkdir(parents=True, exist_ok=True)
-    LOG.parent.mkdir(exist_ok=True)
     if what == "real":
         data = real_data(folder)
         train, options, tests = data["open_i"], (), data
@@ -82,13 +83,15 @@ def main(what: str, output_dir: Path) -> None:
 
 
 def real_data(folder: Path) -> dict[str, Path]:
-    """Open-i and the other hospital's radiographs, prepared."""
+    """Open-i and the other hospital's radiographs, prepared; as they are where both are there."""
+    prepared = {"open_i": folder / "prepared_open_i", "nih": folder / "prepared_nih"}
+    if all((path / "README.md").is_file() for path in prepared.values()):
+        return prepared
     source = Path(os.environ.get("LITEGPT_REAL_CXR", "")).resolve()
     if not (source / "openi_1400").is_dir():
         sys.exit("LITEGPT_REAL_CXR names no folder with openi_1400, reports and nih_320.")
     if not (folder / "open_i" / "splits.csv").is_file():
         lay_out_open_i(source, folder / "open_i")
-    prepared = {"open_i": folder / "prepared_open_i", "nih": folder / "prepared_nih"}
     command("prepare", "open-i", "--data_dir", folder / "open_i", "--output_dir", prepared["open_i"])
     nih = ("--merge", "union", "--name", "ChestX-ray14 (835 radiographs)")
     command("prepare", "vindr-cxr", "--data_dir", source / "nih_320", "--output_dir", prepared["nih"], *nih)
@@ -124,7 +127,8 @@ def lay_out_open_i(source: Path, folder: Path) -> None:
 def phantoms(folder: Path) -> dict[str, Path]:
     """3,300 drawn radiographs to train on, 1,500 others to test on."""
     data = folder / "data"
-    command("prepare", "phantom", "--output_dir", data, "--num_train", 3300, "--num_test", 1500, "--num_proc", 2)
+    if not is_prepared(str(data)):
+        command("prepare", "phantom", "--output_dir", data, "--num_train", 3300, "--num_test", 1500, "--num_proc", 2)
     return {"phantoms": data}
 
 
@@ -158,6 +162,7 @@ def command(*words: Any) -> None:
     words = [str(word) for word in words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     print("litegpt", *words, flush=True)
+    LOG.parent.mkdir(parents=True, exist_ok=True)
     with LOG.open("a", encoding="utf-8") as log:
         done = subprocess.run([*LITEGPT, *words], env=environment, stdout=log, stderr=subprocess.STDOUT)
     if done.returncode:

@@ -51,9 +51,10 @@ from litegpt.modeling_towers.new_cxr_clip import TowerSources, new_cxr_clip
 from litegpt.train_scripts import pretrain_cxr_clip
 from litegpt.train_scripts.arguments import StudyArguments
 from litegpt.train_scripts.contrastive_loss import PAPER_WEIGHTS
-from litegpt.train_scripts.cxr_clip_trainer import CXRCLIPTrainer, StudyCollator, StudyIndices, picture_dtype
+from litegpt.train_scripts.cxr_clip_trainer import CXRCLIPTrainer, StudyCollator
 from litegpt.train_scripts.radiograph_store import RadiographStore
 from litegpt.train_scripts.studies import Studies
+from litegpt.train_scripts.tower_trainer import StudyIndices, picture_dtype
 
 PARTS = ("step", "memory")
 OURS, THEIRS, THEIRS_CHANNELS_LAST = "LiteGPT", "open_clip", "open_clip, channels last"

@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from datasets import Dataset
 from PIL import Image
-from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -30,6 +29,7 @@ from tqdm.auto import tqdm
 from litegpt.common.files import write_text
 from litegpt.common.programs import Refusal
 from litegpt.modeling_towers import CXRCLIPModel
+from litegpt.modeling_towers.image_towers import measure_batch_norms
 from litegpt.processing.processing_cxr_clip import CXRCLIPProcessor
 
 GREY_SIDE = 16
@@ -121,23 +121,19 @@ class Encoder:
     def untrained_twin(self, rows: Dataset) -> CXRCLIPModel:
         """The same architecture with random weights, the same in every run, and batch norms that fit radiographs.
 
-        A fresh batch norm passes values on as they come, deep in the network hardly differing from image to image:
-        its statistics are measured on up to 384 radiographs, evenly spread over `rows`, before any comparison is fair.
+        They are measured on up to 384 radiographs, evenly spread over `rows`, see `measure_batch_norms`.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)
             twin = CXRCLIPModel(copy.deepcopy(self.model.config)).eval().to(self.device)
-        norms = [module for module in twin.modules() if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm))]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the plain mean over the batches
-            norm.train()
-        if norms:
+
+        def show() -> None:
             indices = np.linspace(0, len(rows) - 1, min(len(rows), CALIBRATION_IMAGES)).astype(int)
-            with torch.inference_mode():
-                for pixel_values, _ in self.pictures(rows, indices):
-                    twin.get_pooled_features(pixel_values.to(self.device))
-        return twin.eval()
+            for pixel_values, _ in self.pictures(rows, indices):
+                twin.get_pooled_features(pixel_values.to(self.device))
+
+        measure_batch_norms(twin, show)
+        return twin
 
 
 class _Pictures(torch.utils.data.Dataset):

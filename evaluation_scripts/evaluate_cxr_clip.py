@@ -32,6 +32,7 @@ from litegpt.datasets_scripts.tables import plain
 from litegpt.evaluation_scripts.arguments import CXRCLIPEvaluationArguments
 from litegpt.evaluation_scripts.embeddings import Encoder
 from litegpt.evaluation_scripts.evaluate_litegpt import bootstrap_facts, versions
+from litegpt.evaluation_scripts.patients import in_both, patients_of
 from litegpt.evaluation_scripts.probe import FEATURES, FEW_IMAGES, ProbeSet, probe_figures
 from litegpt.evaluation_scripts.ranking import usable_labels
 from litegpt.evaluation_scripts.reports.cxr_clip import html_report, write_report
@@ -46,7 +47,6 @@ from litegpt.evaluation_scripts.zero_shot import (
     wording_pairs,
     zero_shot_scores,
 )
-from litegpt.metrics.intervals import patient_numbers
 from litegpt.modeling_litegpt.model_card import recorded_data_sets
 from litegpt.modeling_litegpt.provenance import short_name
 from litegpt.modeling_towers.checkpoints import load_cxr_clip
@@ -115,7 +115,7 @@ class Split:
     @classmethod
     def of(cls, rows: Dataset) -> "Split":
         names = [name for name in label_names(rows.features) if plain(name) != plain(NO_FINDING)]
-        return cls(rows, names, label_matrix(rows, names), abnormal(rows), _patients(rows))
+        return cls(rows, names, label_matrix(rows, names), abnormal(rows), patients_of(rows))
 
     def patients_of(self, chosen: np.ndarray) -> np.ndarray | None:
         """Those of some radiographs, numbered from 0 on."""
@@ -280,25 +280,13 @@ def _vectors(encoder: Encoder, texts: Sequence[str]) -> Mapping[str, np.ndarray]
     return dict(zip(unique, encoder.texts(unique), strict=True))
 
 
-def _patients(rows: Dataset) -> np.ndarray | None:
-    """Numbers of the rows' patients; None where no patient is known to have two rows."""
-    if "patient_id" not in rows.column_names:
-        return None
-    numbers = patient_numbers([name or "" for name in rows["patient_id"][:]])
-    return numbers if numbers.max() + 1 < len(rows) else None
-
-
 def _overlaps(rows: Dataset, train: Dataset | None) -> list[str]:
     """Warnings of radiographs and patients that stand in both splits."""
-    warnings = []
-    for column, what in (("image_id", "radiographs"), ("patient_id", "patients")):
-        if train is not None and column in rows.column_names and column in train.column_names:
-            both = (set(rows[column][:]) & set(train[column][:])) - {"", None}
-            if both:
-                warnings.append(
-                    f"{what} of the split that are in the training split too: {len(both):,}; probes have seen them."
-                )
-    return warnings
+    return [
+        f"{what} of the split that are in the training split too: {both:,}; probes have seen them."
+        for what, both in ({} if train is None else in_both(rows, train)).items()
+        if both
+    ]
 
 
 if __name__ == "__main__":

@@ -92,8 +92,18 @@ COMMANDS = {
         ("PreparationArguments", "PreparationOptions"),
         "SIIM-ACR Pneumothorax, ready for training",
     ),
+    "prepare covidx": Command(
+        "datasets_scripts/covidx.py",
+        ("PreparationArguments", "PreparationOptions"),
+        "COVIDx CXR, ready for training",
+    ),
     "prepare phantom": Command(
         "datasets_scripts/phantom_cxr.py", ("PhantomArguments",), "synthetic radiographs in VinDr-CXR's layout"
+    ),
+    "distil-reports": Command(
+        "datasets_scripts/distil_reports.py",
+        ("DistilReportsArguments",),
+        "reports as short sentences, for ECAMP's training",
     ),
     "new": Command("modeling_litegpt/new_checkpoint.py", ("NewCheckpointArguments",), "a fresh checkpoint"),
     "convert": Command(
@@ -104,6 +114,11 @@ COMMANDS = {
         ("CXRCLIPConversionArguments",),
         "a checkpoint of CXR-CLIP's published weights",
     ),
+    "convert-ecamp": Command(
+        "modeling_towers/convert_ecamp.py",
+        ("ECAMPConversionArguments",),
+        "an image tower of ECAMP's or MRM's published weights",
+    ),
     "pretrain-boxes": Command(
         "train_scripts/pretrain_boxes.py", ("TowerArguments",), "train the towers on labels and boxes", trains=True
     ),
@@ -111,6 +126,18 @@ COMMANDS = {
         "train_scripts/pretrain_cxr_clip.py",
         ("CXRCLIPArguments", "StudyArguments", "ContrastArguments"),
         "train image and text towers on reports and labels",
+        trains=True,
+    ),
+    "pretrain-ecamp": Command(
+        "train_scripts/pretrain_ecamp.py",
+        ("ECAMPArguments", "ReportArguments", "MaskingArguments", "PictureArguments"),
+        "train an image tower on masked pictures and masked reports",
+        trains=True,
+    ),
+    "finetune-tower": Command(
+        "train_scripts/finetune_tower.py",
+        ("FinetuneArguments",),
+        "an image tower on labels, masks or boxes, and its test",
         trains=True,
     ),
     "train": Command(

@@ -59,6 +59,18 @@ BASE_MODELS = {
         "CC BY-NC 4.0 (its README) or CC BY-NC-SA 4.0 (its file LICENSE), for non-commercial use alone either way; "
         "trained on MIMIC-CXR, some on CheXpert and ChestX-ray14 too",
     ),
+    "ecamp": BaseModel(
+        "ECAMP's published weights",
+        None,
+        "MIT as its code; trained on MIMIC-CXR (PhysioNet Credentialed Health Data License 1.5.0), from MAE's weights "
+        "(CC BY-NC 4.0), which are for non-commercial use alone",
+    ),
+    "mrm": BaseModel(
+        "MRM's published weights",
+        None,
+        "MIT as its code; trained on MIMIC-CXR (PhysioNet Credentialed Health Data License 1.5.0), from MAE's weights "
+        "(CC BY-NC 4.0), which are for non-commercial use alone",
+    ),
     "bio_clinical_bert": BaseModel("Bio_ClinicalBERT", "emilyalsentzer/Bio_ClinicalBERT", "MIT; trained on MIMIC-III"),
     "swin_tiny": BaseModel("Swin-Tiny", "microsoft/swin-tiny-patch4-window7-224", "Apache 2.0; trained on ImageNet"),
     "resnet_50": BaseModel("ResNet-50", "microsoft/resnet-50", "Apache 2.0; trained on ImageNet"),

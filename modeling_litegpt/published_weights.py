@@ -9,7 +9,7 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -38,6 +38,23 @@ def biomedclip_tower(path: Path, prefix: str) -> Iterator[PublishedTensor]:
         path: `open_clip_pytorch_model.bin`, its safetensors form, or the folder that holds one of them.
         prefix: of our names, such as "model.vision_tower.".
     """
+    unused = r"visual\.head\.|text\.|logit_scale$"
+    for key, tensor in read_weights(path):
+        if re.match(unused, key):
+            yield key, None, tensor
+        else:
+            yield from timm_vit([(key, tensor)], "visual.trunk.", prefix)
+
+
+def timm_vit(
+    tensors: Iterable[tuple[str, torch.Tensor]], published_prefix: str, prefix: str
+) -> Iterator[PublishedTensor]:
+    """A vision transformer in timm's or MAE's names, for transformers' `ViTModel`; queries, keys and values parted.
+
+    Args:
+        published_prefix: of the published names, such as "visual.trunk.".
+        prefix: of our names.
+    """
     names = {
         "cls_token": "embeddings.cls_token",
         "pos_embed": "embeddings.position_embeddings",
@@ -49,15 +66,14 @@ def biomedclip_tower(path: Path, prefix: str) -> Iterator[PublishedTensor]:
         "mlp.fc1": "intermediate.dense",
         "mlp.fc2": "output.dense",
     }
-    for key, tensor in read_weights(path):
-        if re.match(r"visual\.head\.|text\.|logit_scale$", key):
-            yield key, None, tensor
-        elif match := re.fullmatch(r"visual\.trunk\.blocks\.(\d+)\.attn\.qkv\.(weight|bias)", key):
-            layer, kind = match.groups()
+    for key, tensor in tensors:
+        qkv = re.fullmatch(re.escape(published_prefix) + r"blocks\.(\d+)\.attn\.qkv\.(weight|bias)", key)
+        if qkv:
+            layer, kind = qkv.groups()
             for part, rows in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
                 yield key, f"{prefix}encoder.layer.{layer}.attention.attention.{part}.{kind}", rows
         else:
-            yield key, _renamed(key, "visual.trunk.", names, prefix, "encoder.layer."), tensor
+            yield key, _renamed(key, published_prefix, names, prefix, "encoder.layer."), tensor
 
 
 def clip_tower(path: Path, prefix: str) -> Iterator[PublishedTensor]:

@@ -5,11 +5,12 @@
     tower.weights                    # {"embedder.embedder.convolution.weight": ..., ...}
     tower.mean, tower.std            # of the pixels that it was trained on
 
-The folder holds a CXR-CLIP, a LiteGPT (of which the first tower is taken), another model with a `vision_config`, or a
-tower alone, as transformers saves it.
+The folder holds a CXR-CLIP, a LiteGPT (of which the first tower is taken), an ECAMP or another masked autoencoder, a
+CLIP, or a tower alone, as transformers saves it.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,15 @@ from litegpt.modeling_litegpt.checkpoints import check_checkpoint_exists
 from litegpt.modeling_litegpt.published_weights import read_weights
 
 # Under which name a model has its image tower; another model is one itself.
-PREFIXES = {"cxr_clip": "vision_model.", "clip": "vision_model.", "litegpt": "model.vision_tower."}
+PREFIXES = {
+    "cxr_clip": "vision_model.",
+    "clip": "vision_model.",
+    "litegpt": "model.vision_tower.",
+    "ecamp": "mae.vit.",
+    "vit_mae": "vit.",
+}
+# Of a masked autoencoder: the encoder alone is a ViT.
+OF_MASKING = r"decoder_|mask_ratio$|norm_pix_loss$"
 POOLERS = ("pooler.",)  # of a tower that was saved alone: nothing here reads it
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 
@@ -45,6 +54,8 @@ class TakenTower:
         Raises:
             ValueError: a tensor is missing or of another shape.
         """
+        # A ViT's pooler is no part of a tower, and the library would speak of its absence.
+        without = {"add_pooling_layer": False} if tower.config.model_type == "vit" else {}
         # By the library: files have some towers' weights under other names than the networks.
         loaded, info = type(tower).from_pretrained(
             None,
@@ -52,6 +63,7 @@ class TakenTower:
             state_dict=dict(self.weights),
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            **without,
         )
         loaded = loaded.state_dict()
         wrong = {str(key) for key in info["missing_keys"]} | {key for key, *_ in info["mismatched_keys"]}
@@ -71,7 +83,10 @@ def taken_tower(folder: str) -> TakenTower:
     check_checkpoint_exists(folder)
     config = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
     prefix = PREFIXES.get(config.get("model_type"), "")
-    tower = dict(config["vision_config"]) if prefix else {**config}
+    tower = dict(config["vision_config"] if prefix and "vision_config" in config else config)
+    if tower.get("model_type") == "vit_mae":
+        tower = {name: value for name, value in tower.items() if not re.match(OF_MASKING, name)}
+        tower["model_type"] = "vit"
     weights = {
         key.removeprefix(prefix): tensor for key, tensor in read_weights(Path(folder)) if key.startswith(prefix)
     }

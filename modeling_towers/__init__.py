@@ -9,9 +9,9 @@ that lie in a checkpoint.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .auto_classes import CXRCLIPConfig, CXRCLIPModel
+    from .auto_classes import CXRCLIPConfig, CXRCLIPModel, ECAMPConfig, ECAMPModel
 
-__all__ = ["CXRCLIPConfig", "CXRCLIPModel"]
+__all__ = ["CXRCLIPConfig", "CXRCLIPModel", "ECAMPConfig", "ECAMPModel"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,10 +3,14 @@
 from transformers import AutoConfig, AutoModel, AutoModelForZeroShotImageClassification
 
 from .configuration_cxr_clip import CXRCLIPConfig
+from .configuration_ecamp import ECAMPConfig
 from .modeling_cxr_clip import CXRCLIPModel
+from .modeling_ecamp import ECAMPModel
 
 AutoConfig.register(CXRCLIPConfig.model_type, CXRCLIPConfig)
 AutoModel.register(CXRCLIPConfig, CXRCLIPModel)
 AutoModelForZeroShotImageClassification.register(CXRCLIPConfig, CXRCLIPModel)
+AutoConfig.register(ECAMPConfig.model_type, ECAMPConfig)
+AutoModel.register(ECAMPConfig, ECAMPModel)
 
-__all__ = ["CXRCLIPConfig", "CXRCLIPModel"]
+__all__ = ["CXRCLIPConfig", "CXRCLIPModel", "ECAMPConfig", "ECAMPModel"]

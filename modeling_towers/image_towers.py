@@ -12,6 +12,7 @@ is known of its making (`base_models`, `training_record`) goes with it, into the
 import litegpt.common.startup  # noqa: F401
 
 # isort: split
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from litegpt.modeling_litegpt.checkpoints import image_processor
 from litegpt.modeling_litegpt.configuration_litegpt import tower_grid, tower_width
 from litegpt.modeling_litegpt.model_card import THIS_REPOSITORY, base_model, recorded_data_sets
 from litegpt.modeling_litegpt.modeling_litegpt import patch_tokens, tower_output
-from litegpt.modeling_litegpt.taken_tower import taken_tower
+from litegpt.modeling_litegpt.taken_tower import TakenTower, taken_tower
 
 
 class ImageTower(nn.Module):
@@ -89,11 +90,22 @@ def load_image_tower(folder: str | Path) -> ImageTower:
         OSError: there is no checkpoint.
         ValueError: it has no image tower, or its weights are damaged.
     """
-    taken = taken_tower(str(folder))
+    return built_tower(taken_tower(str(folder)), str(folder))
+
+
+def built_tower(taken: TakenTower, source: str) -> ImageTower:
+    """The network of taken weights.
+
+    Args:
+        source: the folder or file that they are from, for the sentence about what does not fit.
+
+    Raises:
+        ValueError: a tensor is missing or of another shape.
+    """
     tower = new_image_tower({**taken.config, **taken.record}, image_processor(0, taken.mean, taken.std))
     side = tower.config.image_size
     tower.processor.size = {"height": side, "width": side}
-    taken.load_into(tower.network, str(folder))
+    taken.load_into(tower.network, source)
     return tower
 
 
@@ -105,6 +117,27 @@ def save_image_tower(tower: ImageTower, folder: str | Path) -> None:
             file.chmod((temporary / "config.json").stat().st_mode)
         tower.processor.save_pretrained(temporary)
         (temporary / "README.md").write_text(image_tower_card(tower), encoding="utf-8")
+
+
+def measure_batch_norms(network: nn.Module, show: Callable[[], None]) -> None:
+    """Gives fresh batch norms the statistics of what `show` passes through the network; then it is in evaluation.
+
+    A fresh batch norm passes values on as they come, deep in a network hardly differing from image to image: without
+    this a comparison with random weights that are not trained is unfair.
+    """
+    network.eval()
+    norms = [module for module in network.modules() if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm))]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over the batches
+        norm.train()
+    if norms:
+        with torch.inference_mode():
+            show()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
 
 
 def image_tower_card(tower: ImageTower) -> str:

@@ -7,7 +7,6 @@ outputs.logits_per_image   # (1, 2): the scale times the cosines
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -19,6 +18,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
+from .checked_model import CheckedModel
 from .configuration_cxr_clip import CXRCLIPConfig
 
 
@@ -42,7 +42,7 @@ class CXRCLIPOutput(ModelOutput):
     logit_scale: torch.FloatTensor | None = None
 
 
-class CXRCLIPModel(PreTrainedModel):
+class CXRCLIPModel(CheckedModel):
     """The dual encoder. Towers and projections compute in the model's dtype; vectors, scale and logits in float32."""
 
     config_class = CXRCLIPConfig
@@ -73,40 +73,6 @@ class CXRCLIPModel(PreTrainedModel):
                 init.zeros_(projection.bias)
         elif not isinstance(module, nn.Linear):
             super()._init_weights(module)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
-        """The library's, but weights that do not fit are an error: it would draw those that are missing at random.
-
-        Raises:
-            ValueError: a tensor is missing, unexpected or of another shape.
-        """
-        if pretrained_model_name_or_path is None or kwargs.get("output_loading_info"):
-            return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
-        kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-        model, info = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
-        problems = [
-            f"{problem}: {', '.join(sorted(str(key) for key in info[keys])[:3])}"
-            for problem, keys in (
-                ("missing", "missing_keys"),
-                ("unexpected", "unexpected_keys"),
-                ("of another shape", "mismatched_keys"),
-            )
-            if info[keys]
-        ]
-        if problems:
-            raise ValueError(
-                f"{pretrained_model_name_or_path}: the weights do not fit the configuration: {'; '.join(problems)}."
-            )
-        return model
-
-    def save_pretrained(self, save_directory: str | Path, *args, **kwargs) -> None:
-        """The library's; weight files, which it lets their owner alone read, get the permissions of `config.json`."""
-        super().save_pretrained(save_directory, *args, **kwargs)
-        config = Path(save_directory, "config.json")
-        if config.is_file():
-            for file in config.parent.glob("*.safetensors"):
-                file.chmod(config.stat().st_mode)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -156,6 +156,154 @@ class ContrastArguments:
 
 
 @dataclass
+class ECAMPArguments:
+    """What an ECAMP is made of, and what it is trained on."""
+
+    data_dirs: list[str] = argument(f"One or several of: {DATA_DIR}")
+    model_name_or_path: str | None = argument("An ECAMP checkpoint to start from; else a fresh model.", default=None)
+    vision_tower: str | None = argument(
+        "A folder whose ViT the encoder starts from, such as facebook/vit-mae-base, downloaded.", default=None
+    )
+    vision_config: dict[str, Any] = argument(
+        "The encoder and its decoder, values of ViTMAEConfig; ViT-B/16 and the paper's decoder by default.",
+        default={},
+    )
+    text_config: dict[str, Any] = argument(
+        "The text encoder, values of BertConfig; six layers by default. Its tokenizer learns from the training texts.",
+        default={},
+    )
+    tokenizer: str | None = argument(
+        "Folder of a tokenizer, in place of one that learns from the texts.", default=None
+    )
+    image_mean: float = argument("Of the grey values, of which the encoder sees the difference.", default=0.4721)
+    image_std: float = argument("Their deviation.", default=0.3037)
+    super_resolution_weight: float = argument("Of the large picture's loss; 0: there is none.", default=1.0)
+    text_weight: float = argument("Of the masked words' loss; 0: there is no text.", default=1.0)
+    fusion: Literal["both", "global", "local", "add", "none"] = argument(
+        "What words see of the image: patches and their mean, one of them, the mean as MRM adds it, or nothing.",
+        default="both",
+    )
+    train_split: str = argument("The split to train on, or a slice, of each data set.", default="train")
+    validation_split: str | None = argument(
+        "A split or slice that is not trained on, of each data set: its losses, and how many descriptors are said "
+        "with the right picture and with another one, are shown as --eval_strategy says.",
+        default=None,
+    )
+    cache_dir: str | None = argument(CACHE_DIR, default=None)
+    training_cache_dir: str | None = argument(
+        "Radiographs at the size that the model is given; OUTPUT_DIR/cache by default.", default=None
+    )
+    num_proc: Count = argument(NUM_PROC, default=1)
+    release: bool = argument(
+        "As the published code does where it differs from the paper: losses over all pixels and all tokens, padding "
+        "too; descriptors masked like other words; entities in one form alone; mirror images; windows that stay where "
+        "they were when the picture is cropped; no darkness in super-resolution; a head of its own for words.",
+        default=False,
+    )
+
+
+@dataclass
+class ReportArguments:
+    """Which text a radiograph is shown with."""
+
+    distilled: str | None = argument(
+        "JSON lines of distilled reports, as `litegpt distil-reports` writes them; else the rows' own.", default=None
+    )
+    distilled_share: Share = argument("How often a report's distilled one stands in it.", default=0.8)
+    negatives: WholeNumber | None = argument(
+        "Negative labels in a text of prompts, where there is no report; none: all.", default=4
+    )
+    abnormal_share: Share | None = argument(
+        "The share of radiographs with findings in what is shown; by default as it comes.", default=None
+    )
+    shuffle_reports: bool = argument("The control: each radiograph gets another one's text.", default=False)
+
+
+@dataclass
+class MaskingArguments:
+    """Which words are masked, and what they count."""
+
+    max_length: Count = argument("Tokens of a text; longer ones are cut.", default=256)
+    mask_descriptors: bool = argument("Mask the two words before each entity always.", default=True)
+    entity_share: Share = argument("Of the entities that are masked.", default=0.75)
+    other_share: Share = argument("Of the other words.", default=0.7)
+    alpha: float = argument('What the words of "there is no" count, above 0; 1: as all others.', default=0.05)
+
+
+@dataclass
+class PictureArguments:
+    """How a radiograph is shown, and where super-resolution is judged."""
+
+    min_crop_area: Share = argument("The smallest part of a picture that is shown.", default=0.2)
+    context: Literal["whole", "boxes", "similarity"] = argument(
+        "Where super-resolution is judged: everywhere; in a window of 6/7 of a side around the row's boxes, "
+        "everywhere without any; or in one around what a CXR-CLIP sees of the report.",
+        default="whole",
+    )
+    context_model: str | None = argument("The CXR-CLIP checkpoint of `context: similarity`.", default=None)
+
+
+@dataclass
+class FinetuneArguments:
+    """An image tower, a task with its labels, and which radiographs are learnt from, chosen by and tested on."""
+
+    data_dir: str = argument(DATA_DIR)
+    task: Literal["classification", "segmentation", "detection"] = argument(
+        "What the head answers: labels, a mask, or boxes.", default="classification"
+    )
+    tower: str | None = argument(
+        "The folder of a checkpoint whose image tower is taken: ECAMP, CXR-CLIP, LiteGPT, CLIP, or a tower alone.",
+        default=None,
+    )
+    tower_config: dict[str, Any] | None = argument(
+        "A fresh tower, with `model_type` and `image_size`, where no --tower is given; in a YAML file.", default=None
+    )
+    random_weights: bool = argument("The control: the tower's sizes and input with random weights.", default=False)
+    frozen: bool = argument("Only the head learns: a linear probe.", default=False)
+    labels: list[str] | None = argument(
+        "Names of the data's labels; all but No finding by default, of detection those that have boxes.", default=None
+    )
+    single_label: bool = argument(
+        "Classification: exactly one diagnosis holds of each radiograph; accuracy in place of AUROC.", default=False
+    )
+    unmentioned_negative: bool = argument(
+        "Classification: what a report does not mention is negative, as users of CheXpert have it, not unknown.",
+        default=False,
+    )
+    train_split: str = argument("The split to train on, or a slice.", default="train")
+    validation_split: str = argument(
+        "The split or slice by which the best checkpoint is chosen; it shares nothing with the other two.",
+        default="validation",
+    )
+    test_split: str = argument("The split or slice that is looked at once, at the end.", default="test")
+    allow_shared_patients: bool = argument(
+        "Splits may have patients in common, as some published ones; the scores then say so.", default=False
+    )
+    part: float = argument(
+        "Share of the training radiographs, whole patients drawn by --seed; the smaller lie in the larger.",
+        default=1.0,
+        choices=[0.01, 0.1, 1.0],
+    )
+    positive_share: Share | None = argument(
+        "The share of radiographs with a label, mask or box in what an epoch shows; by default as it comes.",
+        default=None,
+    )
+    min_crop_area: Share = argument("The smallest part of a picture that is shown; 1: always all of it.", default=0.08)
+    max_gamma: float = argument(
+        "Grey values to a power between exp(-max_gamma) and exp(max_gamma); not the paper's.", default=0.0
+    )
+    patience: Count | None = argument(
+        "Evaluations without a better one after which training ends; by default it does not.", default=None
+    )
+    min_positives: Count = argument("Test radiographs with and without a label, or boxes, that it needs.", default=10)
+    cache_dir: str | None = argument(CACHE_DIR, default=None)
+    training_cache_dir: str | None = argument(
+        "Radiographs and masks at the tower's size; OUTPUT_DIR/cache by default.", default=None
+    )
+    num_proc: Count = argument(NUM_PROC, default=1)
+
+
+@dataclass
 class MemoryArguments:
     architecture: str = argument("litegpt, biomedclip, pubmedclip or minigpt_v2.", default="litegpt")
     batch_size: Count = argument("Radiographs on each GPU.", default=4)

@@ -5,7 +5,7 @@ In: indices of studies. A batch is {"pixel_values": (views * studies, 1 or 3 cha
 the loss's terms, and the figures of a validation.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -13,78 +13,18 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments
 from transformers.feature_extraction_utils import BatchFeature
 
 from litegpt.common.programs import Refusal
-from litegpt.modeling_towers import CXRCLIPModel
 from litegpt.processing.processing_cxr_clip import CXRCLIPProcessor
 from litegpt.train_scripts.contrastive_loss import ContrastiveLoss, LossWeights, contrastive_loss
 from litegpt.train_scripts.radiograph_store import RadiographStore
-from litegpt.train_scripts.sampler import EpochSampler
 from litegpt.train_scripts.studies import Studies
+from litegpt.train_scripts.tower_trainer import StudyIndices, TowerTrainer, finite
 from litegpt.train_scripts.views import Movement
 
 TERMS = ("mvs", "icl", "tcl")
 PICTURES_AT_ONCE = 64  # that a collator moves: it takes several times their memory
-
-
-class StudyIndices(Dataset):
-    """The studies of several data sets, numbered one after another; the collator makes batches of the numbers."""
-
-    def __init__(self, studies: Sequence[Studies]):
-        self.studies = list(studies)
-        self.starts = np.cumsum([0, *map(len, studies)])
-        self.abnormal = np.concatenate([part.abnormal for part in studies])
-
-    def __len__(self) -> int:
-        return int(self.starts[-1])
-
-    def __getitem__(self, index: int) -> int:
-        return index
-
-    def parts(self, indices: Sequence[int]) -> Iterator[tuple[int, list[int], np.ndarray]]:
-        """(number of the data set, its own numbers of studies, their places among `indices`) of each that has any."""
-        of = np.searchsorted(self.starts, indices, side="right") - 1
-        for part in np.unique(of):
-            places = np.flatnonzero(of == part)
-            yield int(part), [int(indices[place] - self.starts[part]) for place in places], places
-
-
-class StudySampler(EpochSampler):
-    """Every study once an epoch; or every study with findings, and so many others that these have the share asked for.
-
-    Args:
-        abnormal: (studies,) which have findings.
-        share: of these in an epoch; None: as it comes.
-        options: `EpochSampler`'s.
-    """
-
-    def __init__(self, abnormal: np.ndarray, share: float | None, **options: Any):
-        self.groups = None
-        count = len(abnormal)
-        if share is not None:
-            first, second = np.flatnonzero(abnormal), np.flatnonzero(~abnormal)
-            others = round(len(first) * (1 - share) / share) if share else len(second)
-            if not len(first) or share == 0:
-                raise Refusal("abnormal_share: it must be above 0, and there must be studies with findings.")
-            self.groups = first, second, min(others, len(second))
-            count = len(first) + self.groups[2]
-        self.studies = len(abnormal)
-        super().__init__(count, steps_per_epoch=None, **options)
-
-    def __iter__(self) -> Iterator[int]:
-        """Numbers that tell the epoch too, from which `StudyCollator` seeds what it draws: index + epoch * studies."""
-        first = self.current_epoch() * self.studies
-        return iter([first + index for index in super().__iter__()])
-
-    def _permutation(self, number: int) -> np.ndarray:
-        if self.groups is None:
-            return super()._permutation(number)
-        first, second, others = self.groups
-        rng = np.random.default_rng([self.seed, number])
-        return rng.permutation(np.concatenate([first, rng.permutation(second)[:others]]))
 
 
 class StudyCollator:
@@ -153,7 +93,7 @@ class Embeddings(NamedTuple):
     scale: torch.Tensor
 
 
-class CXRCLIPTrainer(Trainer):
+class CXRCLIPTrainer(TowerTrainer):
     """`Trainer` of a `CXRCLIPModel`.
 
     With `chunk_size` the batch's vectors are computed in chunks without a graph, then the loss and its gradient at the
@@ -163,9 +103,7 @@ class CXRCLIPTrainer(Trainer):
     Args:
         weights: of the loss's terms.
         chunk_size: studies in memory at once; None: the batch.
-        abnormal_share: see `StudySampler`.
-        validation: called whenever the trainer evaluates; returns figures by name.
-        kwargs: `Trainer`'s.
+        kwargs: `TowerTrainer`'s.
 
     Source of the chunks: Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup (2021),
         arXiv 2101.06983 (GradCache).
@@ -175,8 +113,6 @@ class CXRCLIPTrainer(Trainer):
         self,
         weights: LossWeights,
         chunk_size: int | None = None,
-        abnormal_share: float | None = None,
-        validation: Callable[[nn.Module], dict[str, float]] | None = None,
         **kwargs: Any,
     ):
         arguments = kwargs["args"]
@@ -185,35 +121,8 @@ class CXRCLIPTrainer(Trainer):
                 "gradient_accumulation_steps: accumulated batches do not see each other, so that a study would not be "
                 "told from more others; a larger per_device_train_batch_size with --chunk_size does that."
             )
-        arguments.remove_unused_columns = False
-        self.weights, self.chunk_size, self.abnormal_share = weights, chunk_size, abnormal_share
-        self.validation = validation
-        self._terms: dict[str, list[torch.Tensor]] = {}
+        self.weights, self.chunk_size = weights, chunk_size
         super().__init__(**kwargs)
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> StudySampler:
-        dataset = self.train_dataset
-        sampler = StudySampler(
-            dataset.abnormal,
-            self.abnormal_share,
-            batch_size=self.args.per_device_train_batch_size * self.args.world_size,
-            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
-            # Not `set_epoch`: Accelerate does not hand it on where a run of several processes resumes within an epoch.
-            current_epoch=lambda: self.state.global_step // sampler.steps_per_epoch,
-        )
-        if sampler.num_examples < sampler.batch_size:
-            raise Refusal(
-                f"A batch of {sampler.batch_size} studies is larger than the {sampler.num_examples} there are."
-            )
-        return sampler
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """By `from_pretrained`: files name some towers' weights in another way; the library would leave those out."""
-        weights = CXRCLIPModel.from_pretrained(resume_from_checkpoint).state_dict()
-        (self.model if model is None else model).load_state_dict(weights)
-
-    def _load_best_model(self) -> None:
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, torch.Tensor], return_outputs: bool = False, **kwargs: Any
@@ -226,12 +135,8 @@ class CXRCLIPTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         if self.chunk_size is None:
-            loss = super().training_step(model, inputs, *args, **kwargs)
-        else:
-            loss = self._step_in_chunks(model, inputs)
-        if not torch.isfinite(loss):
-            raise Refusal(f"The loss is {loss.item()}: try a lower learning_rate or more warmup_steps.")
-        return loss
+            return super().training_step(model, inputs, *args, **kwargs)
+        return finite(self._step_in_chunks(model, inputs))
 
     def _step_in_chunks(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         model.train()
@@ -289,35 +194,8 @@ class CXRCLIPTrainer(Trainer):
     def _loss(self, embeddings: Embeddings) -> torch.Tensor:
         with torch.autocast(self.args.device.type, enabled=False):  # cosines in full precision
             terms: ContrastiveLoss = contrastive_loss(*embeddings, self.weights)
-        for name in TERMS:
-            if (value := getattr(terms, name)) is not None:
-                self._terms.setdefault(name, []).append(value.detach())
+        self.note({name: getattr(terms, name) for name in TERMS} | {"scale": embeddings.scale})
         return terms.loss
-
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        if "loss" in logs:
-            logs |= {name: torch.stack(values).mean().item() for name, values in self._terms.items()}
-            logs["scale"] = self.accelerator.unwrap_model(self.model).scale.item()
-            self._terms.clear()
-        super().log(logs, *args, **kwargs)
-
-    def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
-        """The figures of `validation`, computed by every process, logged and handed to the callbacks."""
-        model = self.accelerator.unwrap_model(self.model)
-        model.eval()
-        # A validation draws nothing from the random numbers of the steps that follow.
-        devices = [self.args.device] if self.args.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), torch.no_grad(), self.compute_loss_context_manager():
-            figures = {f"{metric_key_prefix}_{name}": value for name, value in self.validation(model).items()}
-        model.train()
-        self.log(figures)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
-        return figures
-
-
-def picture_dtype(arguments: TrainingArguments) -> torch.dtype:
-    """Of a batch's pictures: half precision is a tenth of a grey level, no loss where the tower computes in it."""
-    return torch.float16 if arguments.bf16 or arguments.fp16 else torch.float32
 
 
 def chunks_of(inputs: dict[str, torch.Tensor], views: int, size: int) -> Iterator[dict[str, torch.Tensor]]:

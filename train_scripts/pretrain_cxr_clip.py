@@ -35,11 +35,12 @@ from litegpt.modeling_towers.new_cxr_clip import TowerSources, new_cxr_clip
 from litegpt.processing.processing_cxr_clip import CXRCLIPProcessor
 from litegpt.train_scripts.arguments import ContrastArguments, CXRCLIPArguments, StudyArguments
 from litegpt.train_scripts.contrastive_loss import LossWeights
-from litegpt.train_scripts.cxr_clip_trainer import CXRCLIPTrainer, StudyCollator, StudyIndices, picture_dtype
+from litegpt.train_scripts.cxr_clip_trainer import CXRCLIPTrainer, StudyCollator
 from litegpt.train_scripts.cxr_clip_validation import CXRCLIPValidation
 from litegpt.train_scripts.radiograph_store import RadiographStore
 from litegpt.train_scripts.resume import checkpoint_to_resume
 from litegpt.train_scripts.studies import Studies
+from litegpt.train_scripts.tower_trainer import StudyIndices, picture_dtype
 from litegpt.train_scripts.training_parser import TrainingParser
 
 

@@ -128,30 +128,41 @@ def _move(grey: torch.Tensor, movements: Sequence[Movement]) -> torch.Tensor:
     """(n, height, width) in 0..255, moved; an unmoved radiograph stays exactly as it is."""
     if all(movement == Movement() for movement in movements):
         return grey
-    scale = torch.tensor([movement.scale for movement in movements], dtype=torch.float32)
-    shift = torch.tensor([movement.shift for movement in movements], dtype=torch.float32)
-    # affine_grid maps output to input in [-1, 1]: the inverse of Movement's formula.
-    theta = torch.zeros(len(grey), 2, 3)
-    theta[:, 0, 0], theta[:, 1, 1] = 1 / scale[:, 0], 1 / scale[:, 1]
-    theta[:, :, 2] = -2 * shift / scale
-    grid = functional.affine_grid(theta, (len(grey), 1, *grey.shape[1:]), align_corners=False)
-    moved = functional.grid_sample(grey[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
+    shown = moved(grey, movements)
     contrast = torch.tensor([movement.contrast for movement in movements], dtype=torch.float32).view(-1, 1, 1)
     brightness = torch.tensor([255 * movement.brightness for movement in movements], dtype=torch.float32).view(
         -1, 1, 1
     )
     gamma = torch.tensor([movement.gamma for movement in movements], dtype=torch.float32).view(-1, 1, 1)
     if (gamma != 1).any():
-        moved = 255 * (moved / 255) ** gamma
-    moved = (moved * contrast + brightness).clamp(0, 255)
+        shown = 255 * (shown / 255) ** gamma
+    shown = (shown * contrast + brightness).clamp(0, 255)
     unmoved = torch.tensor([movement == Movement() for movement in movements]).view(-1, 1, 1)
-    return torch.where(unmoved, grey, moved)
+    return torch.where(unmoved, grey, shown)
+
+
+def moved(pictures: torch.Tensor, movements: Sequence[Movement], outside: str = "border") -> torch.Tensor:
+    """(n, height, width) pictures or masks, scaled and shifted; what they show is as bright as it was.
+
+    Args:
+        outside: "border", or "zeros": what lies beyond the picture's edge.
+    """
+    scale = torch.tensor([movement.scale for movement in movements], dtype=torch.float32)
+    shift = torch.tensor([movement.shift for movement in movements], dtype=torch.float32)
+    # affine_grid maps output to input in [-1, 1]: the inverse of Movement's formula.
+    theta = torch.zeros(len(pictures), 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1] = 1 / scale[:, 0], 1 / scale[:, 1]
+    theta[:, :, 2] = -2 * shift / scale
+    grid = functional.affine_grid(theta, (len(pictures), 1, *pictures.shape[1:]), align_corners=False)
+    return functional.grid_sample(pictures[:, None], grid, padding_mode=outside, align_corners=False)[:, 0]
 
 
 def _normalise(grey: torch.Tensor, processor: Any) -> torch.Tensor:
     # One multiplication and one addition a pixel: this runs for every radiograph of every step.
-    channels = [
-        torch.add(grey * (processor.rescale_factor / std), -mean / std)
-        for mean, std in zip(processor.image_mean, processor.image_std, strict=True)
-    ]
-    return torch.stack(channels, dim=1)
+    statistics = list(zip(processor.image_mean, processor.image_std, strict=True))
+    channels = {
+        (mean, std): torch.add(grey * (processor.rescale_factor / std), -mean / std) for mean, std in set(statistics)
+    }
+    if len(channels) == 1:  # the channels are one and the same
+        return channels[statistics[0]].unsqueeze(1).expand(-1, len(statistics), -1, -1)
+    return torch.stack([channels[of_channel] for of_channel in statistics], dim=1)

@@ -26,6 +26,7 @@ from litegpt.datasets_scripts.report_texts import without_masks
 from litegpt.evaluation_scripts.retrieval import REPORTS, is_frontal
 from litegpt.train_scripts.arguments import StudyArguments
 
+NO_TEXT = "No row has a report, or a label that there are prompts for: there is no text to train on."
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -63,9 +64,7 @@ class Studies:
         speaking = self._speaking()
         self.left_out = int(len(speaking) - speaking.sum())
         if not speaking.any():
-            raise ValueError(
-                "No row has a report, or a label that there are prompts for: there is no text to train on."
-            )
+            raise ValueError(NO_TEXT)
         self._numbers = np.flatnonzero(speaking)
         # Whose text a study is given: its own, but in the control.
         self._text_of = self._numbers.copy()

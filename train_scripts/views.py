@@ -8,7 +8,7 @@ In: rows with findings. Out: a list of views, (number of the row, `Movement`), o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -63,19 +63,11 @@ class Movement:
 
         Source: section 4.2 of arXiv 2310.13292; the ranges of the aspect are torchvision's defaults.
         """
-        for _ in range(CROP_TRIES):
-            area, aspect = rng.uniform(min_area, CROP_AREA[1]), np.exp(rng.uniform(*np.log(CROP_ASPECT)))
-            size = np.sqrt([area * aspect, area / aspect])
-            if (size <= 1).all():
-                break
-        else:
-            size = np.ones(2)
-        start = rng.uniform(0, 1 - size)
+        crop = cls.resized_crop(rng, min_area, CROP_AREA[1])
         brightness = 1 + rng.uniform(-CROP_BRIGHTNESS, CROP_BRIGHTNESS)
         contrast = 1 + rng.uniform(-CROP_CONTRAST, CROP_CONTRAST)
-        return cls(
-            scale=tuple(1 / size),
-            shift=tuple((0.5 - start) / size - 0.5),
+        return replace(
+            crop,
             contrast=brightness * contrast,
             # torchvision turns the contrast about the picture's mean grey; here that is taken to be the middle.
             brightness=(1 - contrast) * brightness / 2,
@@ -83,12 +75,34 @@ class Movement:
             equalised=bool(rng.random() < equalised),
         )
 
+    @classmethod
+    def resized_crop(cls, rng: np.random.Generator, min_area: float, max_area: float = 1.0) -> "Movement":
+        """A crop of a part of the area, of an aspect from 3/4 to 4/3, grey values as they are; no flip.
+
+        Source: torchvision's RandomResizedCrop.
+        """
+        for _ in range(CROP_TRIES):
+            area, aspect = rng.uniform(min_area, max_area), np.exp(rng.uniform(*np.log(CROP_ASPECT)))
+            size = np.sqrt([area * aspect, area / aspect])
+            if (size <= 1).all():
+                break
+        else:
+            size = np.ones(2)
+        start = rng.uniform(0, 1 - size)
+        return cls(scale=tuple(1 / size), shift=tuple((0.5 - start) / size - 0.5))
+
+    def box(self, box: Sequence[float]) -> np.ndarray:
+        """(4,) xyxy in the moved picture, cut at its edge; without area where nothing of it is left."""
+        return self._moved(box).clip(0, 1).reshape(4)
+
+    def _moved(self, box: Sequence[float]) -> np.ndarray:
+        return (np.asarray(box, dtype=float).reshape(2, 2) - 0.5) * self.scale + 0.5 + self.shift
+
     def findings(self, findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """The findings with their boxes moved along and cut at the edge; one mostly moved out of sight is left out."""
         moved = []
         for finding in findings:
-            corners = np.asarray(finding["box"], dtype=float).reshape(2, 2)
-            full = (corners - 0.5) * self.scale + 0.5 + self.shift
+            full = self._moved(finding["box"])
             visible = full.clip(0, 1)
             if np.prod(visible[1] - visible[0]) >= MIN_VISIBLE * np.prod(full[1] - full[0]):
                 moved.append({**finding, "box": visible.reshape(4).tolist()})

@@ -19,14 +19,12 @@ from litegpt.train_scripts.contrastive_loss import PAPER_WEIGHTS, LossWeights, c
 from litegpt.train_scripts.cxr_clip_trainer import (
     CXRCLIPTrainer,
     StudyCollator,
-    StudyIndices,
-    StudySampler,
     chunks_of,
-    picture_dtype,
 )
 from litegpt.train_scripts.cxr_clip_validation import CXRCLIPValidation
 from litegpt.train_scripts.radiograph_store import RadiographStore
 from litegpt.train_scripts.studies import Studies
+from litegpt.train_scripts.tower_trainer import StudyIndices, StudySampler, picture_dtype
 from tests.small_cxr_clip import BERT, RESNET, SIDE, VIT, row, rows_of
 
 STUDIES = 8

@@ -1,0 +1,18 @@
+import datasets
+
+from litegpt.evaluation_scripts.patients import in_both, patients_of
+
+
+def rows(patients: list[str] | None, first: int = 0) -> datasets.Dataset:
+    names = [f"image{number}" for number in range(first, first + len(patients or "...."))]
+    return datasets.Dataset.from_dict({"image_id": names, **({} if patients is None else {"patient_id": patients})})
+
+
+def test_patients_are_known_where_one_has_two_rows():
+    assert patients_of(rows(["a", "b", "a", "", ""])).tolist() == [0, 1, 0, 2, 3]
+    assert patients_of(rows(["a", "b", ""])) is None and patients_of(rows(None)) is None
+
+
+def test_what_stands_in_both_splits_is_counted():
+    assert in_both(rows(["a", "b", "b", ""]), rows(["b", "", "c"], first=3)) == {"radiographs": 1, "patients": 1}
+    assert in_both(rows(None), rows(["a"], first=9)) == {"radiographs": 0, "patients": 0}

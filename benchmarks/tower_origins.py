@@ -1,11 +1,11 @@
-"""What a LiteGPT makes of towers that learned in different ways: labels, boxes, CXR-CLIP, CXR-CLIP and then boxes.
+"""What a LiteGPT makes of towers that learned in different ways: labels, boxes, CXR-CLIP, ECAMP, these and then boxes.
 
     python benchmarks/tower_origins.py phantoms --output_dir outputs/tower_origins
     LITEGPT_REAL_CXR=path/to/data python benchmarks/tower_origins.py real --output_dir outputs/tower_origins
 
 One architecture (the demo's first tower and language model), as many steps of each way of learning, the same steps of
 LiteGPT on the frozen tower, two seeds; untrained towers are the control, and each figure has that of another image's
-answer. On phantoms CXR-CLIP learns from prompts of the labels, on real radiographs from Open-i's reports, and LiteGPT
+answer. On phantoms CXR-CLIP and ECAMP learn from prompts of the labels, on real radiographs from Open-i's reports, and LiteGPT
 from `nih_320`, another hospital's radiographs. What is finished is not done again.
 """
 
@@ -23,7 +23,8 @@ from litegpt.benchmarks.cxr_clip_figures import PHANTOM_OPTIONS, command, phanto
 
 CONFIGS = Path(__file__).resolve().parents[1] / "train_scripts" / "configs"
 TOWER_STEPS, LITEGPT_STEPS = 400, 300
-ORIGINS = ("untrained", "labels", "boxes", "CXR-CLIP", "CXR-CLIP, boxes")
+ECAMP_BATCH = 16  # radiographs of 448 pixels, as many as a step of boxes shows
+ORIGINS = ("untrained", "labels", "boxes", "CXR-CLIP", "CXR-CLIP, boxes", "ECAMP", "ECAMP, boxes")
 FIGURES = {  # where in metrics.json, and below controls.shuffled
     "findings, micro F1": ("micro_f1", "identify"),
     "boxes, Acc@0.3": ("accuracy_at_iou", "0.3"),
@@ -54,6 +55,12 @@ def write_configs(folder: Path) -> None:
     cxr_clip |= {"vision_config": tiny["vision_config"], "max_steps": TOWER_STEPS}
     (folder / "cxr_clip.yaml").write_text(yaml.safe_dump(cxr_clip), encoding="utf-8")
 
+    ecamp = yaml.safe_load((CONFIGS / "tiny_ecamp.yaml").read_text(encoding="utf-8"))
+    vit = {name: value for name, value in tiny["vision_config"].items() if name != "model_type"}
+    decoder = {name: value for name, value in ecamp["vision_config"].items() if name.startswith("decoder_")}
+    ecamp |= {"vision_config": vit | decoder, "max_steps": TOWER_STEPS, "per_device_train_batch_size": ECAMP_BATCH}
+    (folder / "ecamp.yaml").write_text(yaml.safe_dump(ecamp), encoding="utf-8")
+
 
 def of_seed(folder: Path, data: Path, reports: Path, options: Sequence[str], seed: int) -> None:
     """All towers of a seed, and LiteGPT on each."""
@@ -71,6 +78,10 @@ def of_seed(folder: Path, data: Path, reports: Path, options: Sequence[str], see
     once(run / "clip/checkpoint", *clip, *options)
     once(run / "CXR-CLIP", *new, "--vision_tower", run / "clip/checkpoint")
     once(run / "CXR-CLIP_boxes/checkpoint", *boxes, "--model_name_or_path", run / "CXR-CLIP")
+    ecamp = ("pretrain-ecamp", "--config", folder / "ecamp.yaml", "--data_dirs", reports, *cache, *quiet)
+    once(run / "ecamp/checkpoint", *ecamp)
+    once(run / "ECAMP", *new, "--vision_tower", run / "ecamp/checkpoint")
+    once(run / "ECAMP_boxes/checkpoint", *boxes, "--model_name_or_path", run / "ECAMP")
     for origin in ORIGINS:
         tower = run / origin.replace(", ", "_")
         tower = tower / "checkpoint" if (tower / "checkpoint").is_dir() else tower

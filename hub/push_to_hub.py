@@ -7,9 +7,9 @@
         --repo_id acme/litegpt-adapter
     litegpt push --folder prepared/chestx-ray14 --repo_id acme/chestx-ray14
 
-What the folder is, it tells itself; what is not whole, or none of the three, is refused. A checkpoint is a LiteGPT or
-a CXR-CLIP. The folder's README.md becomes the card, with the repository's name and, of a LiteGPT, with the figures of
-`metrics.json`; the folder stays as it is. Nobody sees a half-pushed repository: the big files go up one by one, then
+What the folder is, it tells itself; what is not whole, or none of the three, is refused. A checkpoint is a LiteGPT, a
+CXR-CLIP or an ECAMP. The folder's README.md becomes the card, with the repository's name and, of a LiteGPT, with the
+figures of `metrics.json`; the folder stays as it is. Nobody sees a half-pushed repository: the big files go up one by one, then
 one commit makes all visible. The same command resumes where an interrupted push stopped: files that are up are not
 sent again.
 """
@@ -38,6 +38,7 @@ from litegpt.modeling_litegpt.model_card import for_repository
 MODEL_TYPES = {
     "litegpt": ("LiteGPT", "litegpt.modeling_litegpt.checkpoints"),
     "cxr_clip": ("CXR-CLIP", "litegpt.modeling_towers.checkpoints"),
+    "ecamp": ("ECAMP", "litegpt.modeling_towers.ecamp_checkpoints"),
 }
 # What belongs to a checkpoint or an adapter: no pickles, no state of a trainer. All but the weights are small.
 SMALL_FILES = ("*.json", "*.jinja", "*.py", "*.model", "*.txt")
@@ -129,7 +130,9 @@ def check_checkpoint(folder: Path) -> str:
     code = {f"{reference.partition('.')[0]}.py" for reference in references}
     index = folder / "model.safetensors.index.json"
     weights = set(_read_json(index)["weight_map"].values()) if index.is_file() else {"model.safetensors"}
-    _check_files(folder, {"README.md", "processor_config.json", *code, *weights})
+    # An ECAMP has an image processor of the library alone.
+    processor = "processor_config.json" if model_type != "ecamp" else "preprocessor_config.json"
+    _check_files(folder, {"README.md", processor, *code, *weights})
     if not code:
         raise ValueError(f"{folder / 'config.json'} names no code (auto_map), so that nobody could load it.")
     return model_type

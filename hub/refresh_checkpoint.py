@@ -5,8 +5,8 @@
     litegpt refresh --repo_id acme/litegpt
     litegpt refresh --repo_id somebody/litegpt --create_pr true
 
-A checkpoint, of a LiteGPT or a CXR-CLIP, carries its code with it, and a release of transformers that is newer than
-the code can break it. Written anew are the code files, where `config.json` and `processor_config.json` point to them,
+A checkpoint, of a LiteGPT, a CXR-CLIP or an ECAMP, carries its code with it, and a release of transformers that is
+newer than the code can break it. Written anew are the code files, where `config.json` and `processor_config.json` point to them,
 and what `generate` does unless it is told otherwise. The chat template only where the checkpoint's own prompts keep
 their tokens. Of a repository on the Hub the small files alone are fetched, and what has changed goes up in one commit.
 The same command again changes nothing more.
@@ -87,16 +87,19 @@ def refreshed_files(folder: Path, name: str | None = None) -> dict[str, bytes]:
         known = " or ".join(called for called, _ in MODEL_TYPES.values())
         raise ValueError(f"{name} is no {known} checkpoint: its config.json has another model_type.")
     of_today = _checkpoints(model_type)
-    code = of_today.AUTO_MAP["AutoProcessor"]
-    processor = _read(folder / "processor_config.json", name)
-    if processor.get("processor_class") not in (None, code.rpartition(".")[2]):
-        raise ValueError(f"{name} has a processor of another kind, {processor['processor_class']}.")
+    configurations = {}
+    if (code := of_today.AUTO_MAP.get("AutoProcessor")) is not None:
+        processor = _read(folder / "processor_config.json", name)
+        if processor.get("processor_class") not in (None, code.rpartition(".")[2]):
+            raise ValueError(f"{name} has a processor of another kind, {processor['processor_class']}.")
+        configurations["processor_config.json"] = processor, processor | {"auto_map": {"AutoProcessor": code}}
 
     files = {path.name: path.read_bytes() for path in code_files(model_type, processor_alone=is_adapter)}
-    configurations = {"processor_config.json": (processor, processor | {"auto_map": {"AutoProcessor": code}})}
     answers = model_type == "litegpt"  # in words, to a prompt
     if not is_adapter:
-        today = {"auto_map": of_today.AUTO_MAP, "custom_pipelines": of_today.CUSTOM_PIPELINES}
+        today = {"auto_map": of_today.AUTO_MAP}
+        if of_today.CUSTOM_PIPELINES:
+            today["custom_pipelines"] = of_today.CUSTOM_PIPELINES
         configurations["config.json"] = config, config | today
         if answers and (folder / "generation_config.json").is_file():
             generation = _read(folder / "generation_config.json", name)
@@ -114,9 +117,9 @@ def code_files(model_type: str = "litegpt", processor_alone: bool = False) -> li
     """The code that travels with a checkpoint, or with an adapter."""
     checkpoints = _checkpoints(model_type)
     modeling, processing = Path(checkpoints.__file__).parent, Path(processing_litegpt.__file__).parent
-    files = [processing / _file(checkpoints.AUTO_MAP["AutoProcessor"])]
-    if not processor_alone:
-        files.append(modeling / _file(checkpoints.AUTO_MAP["AutoModel"]))
+    references = {"AutoProcessor": processing} | ({} if processor_alone else {"AutoModel": modeling})
+    auto_map = checkpoints.AUTO_MAP
+    files = [place / _file(auto_map[auto]) for auto, place in references.items() if auto in auto_map]
     imported = [imported for file in files for imported in get_relative_import_files(str(file))]
     return sorted({Path(file).resolve() for file in [*files, *imported]})
 

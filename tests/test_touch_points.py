@@ -15,6 +15,9 @@ TRAVELLING = [
     "modeling_litegpt/modeling_litegpt.py",
     "modeling_towers/configuration_cxr_clip.py",
     "modeling_towers/modeling_cxr_clip.py",
+    "modeling_towers/checked_model.py",
+    "modeling_towers/configuration_ecamp.py",
+    "modeling_towers/modeling_ecamp.py",
     *(f"processing/{path.name}" for path in sorted((ROOT / "processing").glob("*.py"))),
 ]
 

@@ -139,7 +139,7 @@ def hub(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def folders(tiny_checkpoint, tiny_cxr_clip, phantom_release, tmp_path_factory) -> dict[str, Path]:
+def folders(tiny_checkpoint, tiny_cxr_clip, tiny_ecamp, phantom_release, tmp_path_factory) -> dict[str, Path]:
     """A checkpoint with its metrics, an adapter with its merged checkpoint, a CXR-CLIP, and a prepared data set."""
     folder = tmp_path_factory.mktemp("pushed")
     model, processor = load_checkpoint(tiny_checkpoint)
@@ -165,7 +165,7 @@ def folders(tiny_checkpoint, tiny_cxr_clip, phantom_release, tmp_path_factory) -
     metrics["weights"] = weights_sha256(tiny_checkpoint)
     (folder / "metrics.json").write_text(json.dumps(metrics))
     paths = {"adapter": "adapter", "merged": "checkpoint", "data_set": "data_set", "metrics": "metrics.json"}
-    whole = {"checkpoint": tiny_checkpoint, "cxr_clip": tiny_cxr_clip}
+    whole = {"checkpoint": tiny_checkpoint, "cxr_clip": tiny_cxr_clip, "ecamp": tiny_ecamp}
     return {**whole, **{name: folder / path for name, path in paths.items()}}
 
 
@@ -352,7 +352,7 @@ def refuses(folder, match, error=ValueError, **options) -> None:
 def test_a_folder_that_is_none_of_the_three_is_refused(tmp_path):
     refuses(tmp_path, "no checkpoint .* adapter or prepared data set")
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    refuses(tmp_path, "model_type is 'llama', not 'litegpt' or 'cxr_clip'")
+    refuses(tmp_path, "model_type is 'llama', not 'litegpt' or 'cxr_clip' or 'ecamp'")
 
 
 def test_weights_that_are_cut_off_or_missing_are_refused(copy):
@@ -374,6 +374,7 @@ def test_weights_that_are_cut_off_or_missing_are_refused(copy):
     [
         ("checkpoint", ("modeling_litegpt.py", "chat_pipeline_litegpt.py")),
         ("cxr_clip", ("modeling_cxr_clip.py", "zero_shot_pipeline_cxr_clip.py", "processor_config.json")),
+        ("ecamp", ("modeling_ecamp.py", "preprocessor_config.json")),
     ],
 )
 def test_a_checkpoint_without_its_code_or_card_is_refused(copy, name, of_it):

@@ -111,6 +111,18 @@ def test_an_adapter_gets_the_processors_code(older, tiny_checkpoint, tmp_path):
     assert refreshed_files(adapter) == {}
 
 
+def test_an_older_ecamp_gets_its_own_code_and_has_no_processor_of_ours(tiny_ecamp, tmp_path):
+    older = Path(shutil.copytree(tiny_ecamp, tmp_path / "older"))
+    (older / "modeling_ecamp.py").write_text("raise RuntimeError\n")
+    (older / "checked_model.py").unlink()
+    change(older / "config.json", auto_map={})
+    main(RefreshArguments(folder=str(older)))
+    after, wanted = contents(older), contents(tiny_ecamp)
+    assert after.keys() == wanted.keys()
+    assert json.loads(after["config.json"]) == json.loads(wanted["config.json"])
+    assert all(after[name] == wanted[name] for name in wanted if name != "config.json")
+
+
 def test_an_older_cxr_clip_gets_its_own_code_and_pipeline_and_nothing_of_a_litegpt(tiny_cxr_clip, tmp_path, capsys):
     older = Path(shutil.copytree(tiny_cxr_clip, tmp_path / "older"))
     (older / "modeling_cxr_clip.py").write_text("raise RuntimeError\n")
@@ -136,7 +148,11 @@ def test_an_older_cxr_clip_gets_its_own_code_and_pipeline_and_nothing_of_a_liteg
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("config.json", '{"model_type": "llava"}', "no LiteGPT or CXR-CLIP checkpoint: .* another model_type"),
+        (
+            "config.json",
+            '{"model_type": "llava"}',
+            "no LiteGPT or CXR-CLIP or ECAMP checkpoint: .* another model_type",
+        ),
         ("config.json", '{"model_type": "cxr_clip"}', "a processor of another kind, LiteGPTProcessor"),
         ("config.json", "{", "config.json is no JSON"),
         ("processor_config.json", None, "it has no processor_config.json"),

@@ -5,9 +5,9 @@
 
 The release is overlaid on this environment (`pip install --target`, with what it needs in another version, such as
 tokenizers), so all else is as locked. For each: `stranger.py` (load by every Auto class, plain and constrained
-generation, all pipelines, saving), two steps of `sft.py` and of `pretrain_cxr_clip.py`, and checkpoints exchanged with
-the locked version both ways, whose logits or vectors must be equal (`TOLERANCE`). Ends with status 1 if anything is
-not green.
+generation, all pipelines, saving), two steps of `sft.py`, `pretrain_cxr_clip.py` and `pretrain_ecamp.py`, and
+checkpoints exchanged with the locked version both ways, whose outputs must be equal (`TOLERANCE`). Ends with status 1
+if anything is not green.
 """
 
 import argparse
@@ -30,6 +30,8 @@ OLDEST = Version("5.17")
 SFT = ["--config", "train_scripts/configs/tiny_stage1.yaml", "--max_steps", "2", "--report_to", "none"]
 SFT += ["--save_strategy", "no", "--per_device_train_batch_size", "4", "--cache_features", "false"]
 EXCHANGED = ("its own, trained", "the locked one's, trained", "its own CXR-CLIP", "the locked one's CXR-CLIP")
+EXCHANGED = (*EXCHANGED, "its own ECAMP", "the locked one's ECAMP")
+TOWERS = ("cxr_clip", "ecamp")  # of each a recipe lies beside this file
 # CPU kernels may sum in another order from one process to the next, also on one release: 3e-5 was seen once.
 TOLERANCE = 1e-4
 # Warnings that point at a line of ours, and what the library's logger calls deprecated: calls of ours, except for one
@@ -58,7 +60,8 @@ def main() -> int:
     new = ["--config", "train_scripts/configs/tiny.yaml", "--output_dir", str(locked / "new")]
     run(["modeling_litegpt/new_checkpoint.py", *new], locked)
     train(phantoms, locked / "new", locked)
-    train_cxr_clip(phantoms, locked)
+    for tower in TOWERS:
+        train_tower(tower, phantoms, locked)
     radiograph = str(next((phantoms / "test").iterdir()))
 
     results = {}
@@ -85,11 +88,13 @@ def try_release(
         steps["sft.py"] = warning_of_ours(train(phantoms, locked / "new", folder, python_path))
     except subprocess.CalledProcessError as error:
         return {"sft.py": last_line(error.stderr)}
-    try:
-        steps["pretrain_cxr_clip.py"] = warning_of_ours(train_cxr_clip(phantoms, folder, python_path))
-    except subprocess.CalledProcessError as error:
-        return steps | {"pretrain_cxr_clip.py": last_line(error.stderr)}
-    checkpoints = [place / kind / "checkpoint" for kind in ("sft", "cxr_clip") for place in (folder, locked)]
+    for tower in TOWERS:
+        program = f"pretrain_{tower}.py"
+        try:
+            steps[program] = warning_of_ours(train_tower(tower, phantoms, folder, python_path))
+        except subprocess.CalledProcessError as error:
+            return steps | {program: last_line(error.stderr)}
+    checkpoints = [place / kind / "checkpoint" for kind in ("sft", *TOWERS) for place in (folder, locked)]
     try:
         mine = stranger(radiograph, folder / "mine.npz", checkpoints, folder, python_path)
         theirs = stranger(radiograph, folder / "locked.npz", checkpoints, folder, None)
@@ -114,10 +119,10 @@ def train(phantoms: Path, checkpoint: Path, folder: Path, python_path: Path | No
     return run([str(part) for part in command], folder, python_path)[1]
 
 
-def train_cxr_clip(phantoms: Path, folder: Path, python_path: Path | None = None) -> str:
+def train_tower(tower: str, phantoms: Path, folder: Path, python_path: Path | None = None) -> str:
     options = ["--data_dirs", phantoms, "--cache_dir", phantoms.with_name("prepared")]
-    options += ["--config", "tests/versions/cxr_clip.yaml", "--output_dir", folder / "cxr_clip"]
-    command = ["train_scripts/pretrain_cxr_clip.py", *options]
+    options += ["--config", f"tests/versions/{tower}.yaml", "--output_dir", folder / tower]
+    command = [f"train_scripts/pretrain_{tower}.py", *options]
     return run([str(part) for part in command], folder, python_path)[1]
 
 

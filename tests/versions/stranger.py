@@ -2,8 +2,8 @@
 
     python stranger.py RADIOGRAPH OUTPUT.npz CHECKPOINT [CHECKPOINT ...]
 
-The first LiteGPT and the first CXR-CLIP are tried in all ways; of every checkpoint the logits, or the vectors of an
-image and of texts, go to OUTPUT.npz. Prints a JSON line for each step:
+The first LiteGPT, CXR-CLIP and ECAMP are tried in all ways; of every checkpoint the logits, the vectors of an image
+and of texts, or what is drawn and read go to OUTPUT.npz. Prints a JSON line for each step:
 {"step": ..., "ok": true | false, "reason": ...}. Nothing of this repository can be imported, except its touch points.
 """
 
@@ -25,6 +25,7 @@ from transformers import (
     AutoModelForMultimodalLM,
     AutoModelForZeroShotImageClassification,
     AutoProcessor,
+    AutoTokenizer,
     pipeline,
 )
 
@@ -37,12 +38,15 @@ NEGATIVE = "no {}"
 
 
 def main(radiograph: str, output: str, *checkpoints: str) -> None:
-    cxr_clips = [path for path in checkpoints if is_cxr_clip(path)]
-    checkpoint, outputs = next(path for path in checkpoints if path not in cxr_clips), {}
+    by_kind: dict[str, list[str]] = {}
+    for path in checkpoints:
+        by_kind.setdefault(kind_of(path), []).append(path)
+    checkpoint, cxr_clip, ecamp = (by_kind[kind][0] for kind in OUTPUTS_OF)
+    outputs: dict[str, np.ndarray] = {}
     step("touch points", lambda: same(missing(), []))
     step("every Auto class", every_auto_class, checkpoint)
     for number, path in enumerate(checkpoints):
-        of_path = vectors_of if path in cxr_clips else logits_of
+        of_path = OUTPUTS_OF[kind_of(path)]
         step(
             f"outputs {number}",
             lambda path=path, number=number, of_path=of_path: outputs.update({str(number): of_path(path)}),
@@ -52,9 +56,10 @@ def main(radiograph: str, output: str, *checkpoints: str) -> None:
     step("findings pipeline", findings_pipeline, checkpoint)
     step("chat pipeline", chat_pipeline, checkpoint)
     step("save", saving, checkpoint)
-    step("CXR-CLIP: Auto classes", cxr_clip_auto_classes, cxr_clips[0])
-    step("CXR-CLIP: pipeline", zero_shot_pipeline, cxr_clips[0])
-    step("CXR-CLIP: save", saving_cxr_clip, cxr_clips[0])
+    step("CXR-CLIP: Auto classes", cxr_clip_auto_classes, cxr_clip)
+    step("CXR-CLIP: pipeline", zero_shot_pipeline, cxr_clip)
+    step("CXR-CLIP: save", saving_cxr_clip, cxr_clip)
+    step("ECAMP: save", saving_ecamp, ecamp)
     np.savez(output, **outputs)
 
 
@@ -90,8 +95,8 @@ def every_auto_class(checkpoint: str) -> None:
     same(type(AutoProcessor.from_pretrained(checkpoint, **TRUST)).__name__, "LiteGPTProcessor")
 
 
-def is_cxr_clip(checkpoint: str) -> bool:
-    return json.loads(Path(checkpoint, "config.json").read_text(encoding="utf-8"))["model_type"] == "cxr_clip"
+def kind_of(checkpoint: str) -> str:
+    return json.loads(Path(checkpoint, "config.json").read_text(encoding="utf-8"))["model_type"]
 
 
 def loaded(checkpoint: str) -> tuple:
@@ -201,6 +206,39 @@ def saving_cxr_clip(checkpoint: str) -> None:
         AutoModelForZeroShotImageClassification.from_pretrained(checkpoint, **TRUST).save_pretrained(folder)
         AutoProcessor.from_pretrained(checkpoint, **TRUST).save_pretrained(folder)
         np.testing.assert_allclose(vectors_of(folder), vectors_of(checkpoint), atol=1e-4)
+
+
+# --- ECAMP -----------------------------------------------------------------------------------------------------------
+
+
+def drawn_and_read(checkpoint: str) -> np.ndarray:
+    """Of a radiograph of ramps and a sentence: the picture that is drawn of a part of it, and the words' scores."""
+    model = AutoModel.from_pretrained(checkpoint, **TRUST).eval()
+    same(type(model).__name__, "ECAMPModel")
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    side = model.config.scale * model.config.vision_config.image_size
+    patches = model.mae.vit.embeddings.patch_embeddings.num_patches
+    picture = torch.linspace(-1, 1, side * side).view(1, 1, side, side)
+    words = tokenizer("there is no pleural effusion.", return_tensors="pt")
+    with torch.no_grad():
+        outputs = model(
+            picture,
+            input_ids=words["input_ids"],
+            attention_mask=words["attention_mask"],
+            noise=torch.arange(float(patches))[None],
+        )
+    return np.concatenate([outputs.super_resolution.flatten().numpy(), outputs.logits.flatten().numpy()])
+
+
+def saving_ecamp(checkpoint: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        AutoModel.from_pretrained(checkpoint, **TRUST).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(checkpoint).save_pretrained(folder)
+        np.testing.assert_allclose(drawn_and_read(folder), drawn_and_read(checkpoint), atol=1e-4)
+
+
+# What is compared of each kind of checkpoint.
+OUTPUTS_OF = {"litegpt": logits_of, "cxr_clip": vectors_of, "ecamp": drawn_and_read}
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ PROGRAMS = {  # and whether they have a quick form
     "box_score_definitions": True,
     "train_vs_stock": True,
     "cxr_clip_vs_open_clip": True,
+    "ecamp_vs_mae": True,
     "gpu_generation": True,
     "gpu_training": True,
 }

@@ -5,8 +5,8 @@
 
 One architecture (the demo's first tower and language model), as many steps of each way of learning, the same steps of
 LiteGPT on the frozen tower, two seeds; untrained towers are the control, and each figure has that of another image's
-answer. On phantoms CXR-CLIP and ECAMP learn from prompts of the labels, on real radiographs from Open-i's reports, and LiteGPT
-from `nih_320`, another hospital's radiographs. What is finished is not done again.
+answer. On phantoms CXR-CLIP and ECAMP learn from prompts of the labels, on real radiographs from Open-i's reports, and
+LiteGPT from `nih_320`, another hospital's radiographs. What is finished is not done again.
 """
 
 import argparse

@@ -9,9 +9,9 @@
 
 What the folder is, it tells itself; what is not whole, or none of the three, is refused. A checkpoint is a LiteGPT, a
 CXR-CLIP or an ECAMP. The folder's README.md becomes the card, with the repository's name and, of a LiteGPT, with the
-figures of `metrics.json`; the folder stays as it is. Nobody sees a half-pushed repository: the big files go up one by one, then
-one commit makes all visible. The same command resumes where an interrupted push stopped: files that are up are not
-sent again.
+figures of `metrics.json`; the folder stays as it is. Nobody sees a half-pushed repository: the big files go up one by
+one, then one commit makes all visible. The same command resumes where an interrupted push stopped: files that are up
+are not sent again.
 """
 
 import json

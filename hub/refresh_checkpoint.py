@@ -6,10 +6,10 @@
     litegpt refresh --repo_id somebody/litegpt --create_pr true
 
 A checkpoint, of a LiteGPT, a CXR-CLIP or an ECAMP, carries its code with it, and a release of transformers that is
-newer than the code can break it. Written anew are the code files, where `config.json` and `processor_config.json` point to them,
-and what `generate` does unless it is told otherwise. The chat template only where the checkpoint's own prompts keep
-their tokens. Of a repository on the Hub the small files alone are fetched, and what has changed goes up in one commit.
-The same command again changes nothing more.
+newer than the code can break it. Written anew are the code files, where `config.json` and `processor_config.json`
+point to them, and what `generate` does unless it is told otherwise. The chat template only where the checkpoint's own
+prompts keep their tokens. Of a repository on the Hub the small files alone are fetched, and what has changed goes up
+in one commit. The same command again changes nothing more.
 """
 
 import json

@@ -3,7 +3,7 @@
     box_scores(predictions, references, labels, prior, patients, min_boxes=10)
 
 In: per radiograph a list of {"label", "box", "score"} and of the true {"label", "box"}; `ANY` is the label of boxes
-that stand for any finding. Out: "figures" and "intervals" (95 %, bootstrap by patient where patients are known):
+that stand for any of the labels. Out: "figures" and "intervals" (95 %, bootstrap by patient where patients are known):
 average precision of `ANY` and its mean over the labels, above IoU .3, .4, .5, and, without interval, the mean over
 .4, .45, ... .75 (as Kaggle's RSNA challenge has them); FROC. Controls: `shuffled`, every radiograph gets another
 one's boxes, the mean of three shuffles; `prior`, the same boxes for all, which lie where training boxes lie most

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from transformers import EvalPrediction, Trainer
 
 from litegpt.train_scripts.radiograph_store import RadiographStore
-from litegpt.train_scripts.tower_trainer import StudySampler, finite
+from litegpt.train_scripts.tower_trainer import StudySampler, finite, study_sampler
 from litegpt.train_scripts.views import Movement
 
 PICTURES_AT_ONCE = 64  # that are moved: it takes several times their memory
@@ -152,17 +152,7 @@ class FinetuneTrainer(Trainer):
         super().__init__(data_collator=the_batch, compute_metrics=self._validation_figures, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> StudySampler:
-        sampler = StudySampler(
-            self.train_dataset.truths.positive,
-            self.positive_share,
-            batch_size=self.args.per_device_train_batch_size
-            * self.args.gradient_accumulation_steps
-            * self.args.world_size,
-            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
-            # Not `set_epoch`: Accelerate does not hand it on where a run of several processes resumes within an epoch.
-            current_epoch=lambda: self.state.global_step // sampler.steps_per_epoch,
-        )
-        return sampler
+        return study_sampler(self, self.train_dataset.truths.positive, self.positive_share)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, torch.Tensor], return_outputs: bool = False, **kwargs: Any

@@ -103,16 +103,7 @@ class TowerTrainer(Trainer):
         super().__init__(**kwargs)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> StudySampler:
-        sampler = StudySampler(
-            self.train_dataset.abnormal,
-            self.abnormal_share,
-            batch_size=self.args.per_device_train_batch_size
-            * self.args.gradient_accumulation_steps
-            * self.args.world_size,
-            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
-            # Not `set_epoch`: Accelerate does not hand it on where a run of several processes resumes within an epoch.
-            current_epoch=lambda: self.state.global_step // sampler.steps_per_epoch,
-        )
+        sampler = study_sampler(self, self.train_dataset.abnormal, self.abnormal_share)
         if sampler.num_examples < sampler.batch_size:
             raise Refusal(
                 f"A batch of {sampler.batch_size} studies is larger than the {sampler.num_examples} there are."
@@ -154,6 +145,21 @@ class TowerTrainer(Trainer):
         self.log(figures)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
         return figures
+
+
+def study_sampler(trainer: Trainer, abnormal: np.ndarray, share: float | None) -> StudySampler:
+    """The order in which a trainer shows its studies, over all processes and accumulated batches."""
+    arguments = trainer.args
+    per_process = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+    sampler = StudySampler(
+        abnormal,
+        share,
+        batch_size=per_process * arguments.world_size,
+        seed=arguments.seed if arguments.data_seed is None else arguments.data_seed,
+        # Not `set_epoch`: Accelerate does not hand it on where a run of several processes resumes within an epoch.
+        current_epoch=lambda: trainer.state.global_step // sampler.steps_per_epoch,
+    )
+    return sampler
 
 
 def finite(loss: torch.Tensor) -> torch.Tensor:

@@ -160,7 +160,9 @@ class ECAMPArguments:
     """What an ECAMP is made of, and what it is trained on."""
 
     data_dirs: list[str] = argument(f"One or several of: {DATA_DIR}")
-    model_name_or_path: str | None = argument("An ECAMP checkpoint to start from; else a fresh model.", default=None)
+    model_name_or_path: str | None = argument(
+        "An ECAMP checkpoint that is trained further, with its parts and losses.", default=None
+    )
     vision_tower: str | None = argument(
         "A folder whose ViT the encoder starts from, such as facebook/vit-mae-base, downloaded.", default=None
     )

@@ -64,7 +64,7 @@ def windows_of_similarity(
         store: of the data set's radiographs at the dual encoder's size.
         folder: where the windows are kept; the same radiographs and weights find them again.
     """
-    path = Path(folder) / f"windows-{_identity(model, store)}.npy"
+    path = Path(folder) / f"windows-{_identity(model, store, reports)}.npy"
     if path.is_file():
         return np.load(path)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -85,8 +85,8 @@ def windows_of_similarity(
     return windows
 
 
-def _identity(model: CXRCLIPModel, store: RadiographStore) -> str:
-    digest = hashlib.sha256(repr(store.identity).encode())
+def _identity(model: CXRCLIPModel, store: RadiographStore, reports: Reports) -> str:
+    digest = hashlib.sha256(repr([store.identity, reports.arguments, len(reports)]).encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.float().sum().item()!r}".encode())
     return digest.hexdigest()[:16]

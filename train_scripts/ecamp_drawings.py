@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional
-from transformers import TrainerCallback
+from transformers import CLIPImageProcessorPil, TrainerCallback
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -33,15 +33,19 @@ class DrawingsCallback(TrainerCallback):
     """Draws the first radiographs of a collator.
 
     Args:
-        mean, std: of the pixels.
+        processor: says mean and deviation of the pixels.
         tokenizer: None where there is no text.
     """
 
     def __init__(
-        self, collator: ECAMPCollator, mean: float, std: float, tokenizer: PreTrainedTokenizerBase | None
+        self,
+        collator: ECAMPCollator,
+        processor: CLIPImageProcessorPil,
+        tokenizer: PreTrainedTokenizerBase | None,
     ) -> None:
         self.batch = collator(list(range(min(RADIOGRAPHS, len(collator.reports)))))
-        self.mean, self.std, self.tokenizer = mean, std, tokenizer
+        self.mean, self.std = processor.image_mean[0], processor.image_std[0]
+        self.tokenizer = tokenizer
         self.drawn_at: int | None = None
 
     def on_evaluate(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import datasets
 import numpy as np
 import torch
-from transformers import TrainingArguments, set_seed
+from transformers import CLIPImageProcessorPil, TrainingArguments, set_seed
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from litegpt.common.programs import Refusal, program, refuse_bad_input
@@ -72,8 +72,7 @@ def main(
         for entry in run.entries:
             add_training(model.config, entry, trainer.state.global_step)
         checkpoint = f"{training_arguments.output_dir}/checkpoint"
-        processor = image_processor(model.config.image_size, *statistics(arguments))
-        save_ecamp(model, run.tokenizer, processor, checkpoint)
+        save_ecamp(model, run.tokenizer, run.processor, checkpoint)
         save_image_tower(load_image_tower(checkpoint), f"{training_arguments.output_dir}/tower")
 
 
@@ -82,6 +81,7 @@ class PreparedRun(NamedTuple):
 
     trainer: ECAMPTrainer
     tokenizer: PreTrainedTokenizerBase
+    processor: CLIPImageProcessorPil
     entries: list[dict[str, Any]]
 
 
@@ -110,10 +110,10 @@ def prepared_run(
         reports = [Reports(part, report_arguments, training_arguments.seed) for part in rows]
         for data_dir, part in zip(arguments.data_dirs, reports, strict=True):
             print(f"{data_dir}: {len(part):,} radiographs{part.remarks}")
-        model, tokenizer = starting_point(
+        model, tokenizer, processor = starting_point(
             arguments, masking_arguments.max_length, reports, training_arguments, goes_on
         )
-        large = image_processor(model.config.picture_size, *statistics(arguments))
+        large = image_processor(model.config.picture_size, processor.image_mean, processor.image_std)
         stores = [RadiographStore(part, [large], cache_dir) for part in rows]
         windows = [context_windows(picture_arguments, *parts, cache_dir) for parts in zip(reports, rows, strict=True)]
         held_out_rows = rows_of_split(arguments, arguments.validation_split) if arguments.validation_split else []
@@ -128,11 +128,11 @@ def prepared_run(
 
     masking = None
     if model.language_model is not None:
-        masking = ReportMasking(tokenizer, masking_arguments, arguments.release)
+        masking = ReportMasking(tokenizer, masking_arguments, model.config.release)
     views = Views(
         model.config.image_size // model.config.vision_config.patch_size,
         picture_arguments.min_crop_area,
-        arguments.release,
+        model.config.release,
         training_arguments.seed,
         picture_dtype(training_arguments),
     )
@@ -143,7 +143,7 @@ def prepared_run(
         whole = replace(views, min_crop_area=None, dtype=torch.float32)
         shown = ECAMPCollator(StudyIndices(held_out), held_out_stores, everywhere, masking, whole)
         validation = ECAMPValidation(shown, training_arguments.per_device_train_batch_size)
-    drawings = DrawingsCallback(shown, arguments.image_mean, arguments.image_std, tokenizer if masking else None)
+    drawings = DrawingsCallback(shown, processor, tokenizer if masking else None)
     trainer = ECAMPTrainer(
         abnormal_share=report_arguments.abnormal_share,
         validation=validation,
@@ -154,7 +154,7 @@ def prepared_run(
         data_collator=collator,
         callbacks=[drawings],
     )
-    return PreparedRun(trainer, tokenizer, entries)
+    return PreparedRun(trainer, tokenizer, processor, entries)
 
 
 def rows_of_split(arguments: ECAMPArguments, split: str) -> list[datasets.Dataset]:
@@ -168,10 +168,18 @@ def starting_point(
     reports: Sequence[Reports],
     training_arguments: TrainingArguments,
     goes_on: bool,
-) -> tuple[ECAMPModel, PreTrainedTokenizerBase]:
-    """The model that training starts from, kept in OUTPUT_DIR/start, so that a resumed run has the same tokenizer."""
+) -> tuple[ECAMPModel, PreTrainedTokenizerBase, CLIPImageProcessorPil]:
+    """What training starts from, kept in OUTPUT_DIR/start, so that a resumed run has the same tokenizer.
+
+    Raises:
+        OSError, ValueError: there is no such checkpoint or tower, or texts would be longer than the model's.
+    """
     if arguments.model_name_or_path is not None:
-        return load_ecamp(arguments.model_name_or_path)[:2]
+        found = load_ecamp(arguments.model_name_or_path)
+        positions = found[0].config.text_config.max_position_embeddings
+        if max_length > positions:
+            raise ValueError(f"max_length: {max_length} tokens are more than the model's {positions} positions.")
+        return found
     start = Path(training_arguments.output_dir, "start")
     is_main = training_arguments.process_index == 0
     if is_main and not (goes_on and (start / "config.json").is_file()):
@@ -191,13 +199,9 @@ def starting_point(
             taken.load_into(model.mae.vit, arguments.vision_tower)
             # For the card; a folder by its own name, since where it lies is nobody's business.
             model.config.base_models = taken.record.get("base_models") or [Path(arguments.vision_tower).resolve().name]
-        save_ecamp(model, tokenizer, image_processor(config.image_size, *statistics(arguments)), start)
-    return load_ecamp(start)[:2]
-
-
-def statistics(arguments: ECAMPArguments) -> tuple[list[float], list[float]]:
-    """Mean and deviation of the three channels."""
-    return [arguments.image_mean] * 3, [arguments.image_std] * 3
+        mean, std = [arguments.image_mean] * 3, [arguments.image_std] * 3
+        save_ecamp(model, tokenizer, image_processor(config.image_size, mean, std), start)
+    return load_ecamp(start)
 
 
 def corpus(reports: Sequence[Reports]) -> Iterator[str]:

@@ -101,6 +101,9 @@ class TowerTrainer(Trainer):
         self.abnormal_share, self.validation = abnormal_share, validation
         self._noted: dict[str, list[torch.Tensor]] = {}
         super().__init__(**kwargs)
+        # The loss of a step is a mean of its own: of several accumulated ones the trainer takes the mean. Releases
+        # of the library read the one or the other.
+        self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = False
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> StudySampler:
         sampler = study_sampler(self, self.train_dataset.abnormal, self.abnormal_share)

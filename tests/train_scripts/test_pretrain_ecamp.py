@@ -155,6 +155,16 @@ def test_two_processes_train_as_one_with_twice_the_batch(run, reports, cache_dir
         )
 
 
+def test_accumulated_batches_are_one_batch(run, reports):
+    start = str(run("start", [reports], max_steps=1, **MAE) / "start")
+    expected = weights(run("one", [reports], model_name_or_path=start))
+    halves = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    for name, tensor in weights(run("halves", [reports], model_name_or_path=start, **halves)).items():
+        torch.testing.assert_close(
+            tensor, expected[name], atol=1e-5, rtol=1e-5, msg=lambda text, name=name: name + text
+        )
+
+
 def test_plain_mae_mrm_and_the_release_are_flags(run, reports):
     mae = run("mae", [reports], **MAE)
     assert {name.partition(".")[0] for name in weights(mae)} == {"mae"}
@@ -213,6 +223,7 @@ def test_bad_input_is_one_sentence(run, reports):
         ({"per_device_train_batch_size": 25}, "A batch of 25 studies is larger than the 24 there are"),
         ({"distilled": "nowhere.jsonl"}, "nowhere.jsonl"),
         ({"vision_tower": "nowhere"}, "nowhere"),
+        ({"model_name_or_path": "./nowhere"}, "nowhere"),
     ):
         with pytest.raises(SystemExit, match=sentence):
             run(f"bad{abs(hash(sentence + str(options)))}", [reports], **options)

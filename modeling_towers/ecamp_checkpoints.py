@@ -14,17 +14,14 @@ import litegpt.common.startup  # noqa: F401
 from collections.abc import Iterable
 from pathlib import Path
 
-from huggingface_hub import ModelCardData
 from transformers import AutoTokenizer, BertConfig, CLIPImageProcessorPil
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from litegpt.common.files import replacing_folder
-from litegpt.common.templates import template
-from litegpt.datasets_scripts.preparation.dataset_card import license_name
 from litegpt.modeling_litegpt.checkpoints import check_checkpoint_exists
-from litegpt.modeling_litegpt.model_card import THIS_REPOSITORY, base_model, recorded_data_sets
 from litegpt.modeling_towers import ECAMPConfig, ECAMPModel
 from litegpt.modeling_towers.new_cxr_clip import word_pieces
+from litegpt.modeling_towers.tower_card import tower_card
 
 AUTO_MAP = {"AutoConfig": "configuration_ecamp.ECAMPConfig", "AutoModel": "modeling_ecamp.ECAMPModel"}
 CUSTOM_PIPELINES: dict[str, dict] = {}  # it answers nothing
@@ -68,7 +65,15 @@ def save_ecamp(
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         processor.save_pretrained(temporary)
-        (temporary / "README.md").write_text(ecamp_card(model), encoding="utf-8")
+        card = tower_card(
+            "ecamp_card.md.jinja",
+            model.config,
+            "image-feature-extraction",
+            ["ecamp", "custom_code"],
+            num_parameters=model.num_parameters(),
+            tower_parameters=model.mae.vit.num_parameters(),
+        )
+        (temporary / "README.md").write_text(card, encoding="utf-8")
 
 
 def load_ecamp(
@@ -89,29 +94,3 @@ def load_ecamp(
         AutoTokenizer.from_pretrained(folder, revision=revision),
         CLIPImageProcessorPil.from_pretrained(folder, revision=revision),
     )
-
-
-def ecamp_card(model: ECAMPModel) -> str:
-    """README.md of a checkpoint; what it says of its making stands in the configuration."""
-    recorded = model.config.to_dict()
-    bases, data_sets = recorded.get("base_models"), recorded_data_sets(model.config)
-    data = ModelCardData(
-        license="other",
-        license_name="see-licences",
-        license_link="README.md#licences",
-        library_name="transformers",
-        pipeline_tag="image-feature-extraction",
-        language="en",
-        tags=["ecamp", "medical", "radiology", "chest-x-ray", "custom_code"],
-        datasets=[license_name(facts["name"]) for facts in data_sets] or None,
-    )
-    text = template(__file__, "ecamp_card.md.jinja").render(
-        this_repository=THIS_REPOSITORY,
-        config=model.config,
-        num_parameters=model.num_parameters(),
-        tower_parameters=model.mae.vit.num_parameters(),
-        base_models=None if bases is None else [base_model(key) for key in bases],
-        trainings=recorded.get("training_record") or [],
-        data_sets=data_sets,
-    )
-    return f"---\n{data}\n---\n\n{text}"

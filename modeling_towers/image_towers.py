@@ -17,20 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ModelCardData
 from torch import nn
 from transformers import AutoModel, CLIPImageProcessorPil, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto import CONFIG_MAPPING
 
 from litegpt.common.files import replacing_folder
-from litegpt.common.templates import template
-from litegpt.datasets_scripts.preparation.dataset_card import license_name
 from litegpt.modeling_litegpt.checkpoints import image_processor
 from litegpt.modeling_litegpt.configuration_litegpt import tower_grid, tower_width
-from litegpt.modeling_litegpt.model_card import THIS_REPOSITORY, base_model, recorded_data_sets
 from litegpt.modeling_litegpt.modeling_litegpt import patch_tokens, tower_output
 from litegpt.modeling_litegpt.taken_tower import TakenTower, taken_tower
+from litegpt.modeling_towers.tower_card import tower_card
 
 
 class ImageTower(nn.Module):
@@ -116,7 +113,15 @@ def save_image_tower(tower: ImageTower, folder: str | Path) -> None:
         for file in temporary.glob("*.safetensors"):  # which the library lets their owner alone read
             file.chmod((temporary / "config.json").stat().st_mode)
         tower.processor.save_pretrained(temporary)
-        (temporary / "README.md").write_text(image_tower_card(tower), encoding="utf-8")
+        card = tower_card(
+            "image_tower_card.md.jinja",
+            tower.config,
+            "image-feature-extraction",
+            [],
+            tower=tower,
+            num_parameters=sum(parameter.numel() for parameter in tower.parameters()),
+        )
+        (temporary / "README.md").write_text(card, encoding="utf-8")
 
 
 def measure_batch_norms(network: nn.Module, show: Callable[[], None]) -> None:
@@ -138,28 +143,3 @@ def measure_batch_norms(network: nn.Module, show: Callable[[], None]) -> None:
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.eval()
-
-
-def image_tower_card(tower: ImageTower) -> str:
-    """README.md of a saved tower; what it says of its making stands in the configuration."""
-    recorded = tower.config.to_dict()
-    bases = recorded.get("base_models")
-    data_sets = recorded_data_sets(tower.config)
-    data = ModelCardData(
-        license="other",
-        license_name="see-licences",
-        license_link="README.md#licences",
-        library_name="transformers",
-        pipeline_tag="image-feature-extraction",
-        tags=["medical", "radiology", "chest-x-ray"],
-        datasets=[license_name(facts["name"]) for facts in data_sets] or None,
-    )
-    text = template(__file__, "image_tower_card.md.jinja").render(
-        this_repository=THIS_REPOSITORY,
-        tower=tower,
-        num_parameters=sum(parameter.numel() for parameter in tower.parameters()),
-        base_models=None if bases is None else [base_model(key) for key in bases],
-        trainings=recorded.get("training_record") or [],
-        data_sets=data_sets,
-    )
-    return f"---\n{data}\n---\n\n{text}"

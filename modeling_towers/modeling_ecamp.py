@@ -155,7 +155,7 @@ class ECAMPModel(CheckedModel):
         self.language_model = BertForMaskedLM(config.text_config) if config.text_weight else None
         self.fusion = ECAMPFusion(config) if config.text_weight and config.fusion != "none" else None
         self.post_init()
-        # Fixed, and set here: the library's own MAE starts with positions that are all 0 (5.20 to 5.24).
+        # Fixed, and set here: the library's own MAE starts with positions that are all 0 (5.17 to 5.24).
         vision = config.vision_config
         side = vision.image_size // vision.patch_size
         for table in (self.mae.vit.embeddings.position_embeddings, self.mae.decoder.decoder_pos_embed):

@@ -33,12 +33,12 @@ from litegpt.hub.arguments import PushArguments
 from litegpt.hub.figures_of_card import with_figures
 from litegpt.modeling_litegpt.model_card import for_repository
 
-# Checkpoints that there are, by `model_type`: what they are called, and the module that says what their files hold (by
-# its name: a push imports no torch).
+# Checkpoints that there are, by `model_type`: what they are called, the module that says what their files hold (by its
+# name: a push imports no torch), and the file of their processor: an ECAMP's is an image processor alone.
 MODEL_TYPES = {
-    "litegpt": ("LiteGPT", "litegpt.modeling_litegpt.checkpoints"),
-    "cxr_clip": ("CXR-CLIP", "litegpt.modeling_towers.checkpoints"),
-    "ecamp": ("ECAMP", "litegpt.modeling_towers.ecamp_checkpoints"),
+    "litegpt": ("LiteGPT", "litegpt.modeling_litegpt.checkpoints", "processor_config.json"),
+    "cxr_clip": ("CXR-CLIP", "litegpt.modeling_towers.checkpoints", "processor_config.json"),
+    "ecamp": ("ECAMP", "litegpt.modeling_towers.ecamp_checkpoints", "preprocessor_config.json"),
 }
 # What belongs to a checkpoint or an adapter: no pickles, no state of a trainer. All but the weights are small.
 SMALL_FILES = ("*.json", "*.jinja", "*.py", "*.model", "*.txt")
@@ -130,9 +130,8 @@ def check_checkpoint(folder: Path) -> str:
     code = {f"{reference.partition('.')[0]}.py" for reference in references}
     index = folder / "model.safetensors.index.json"
     weights = set(_read_json(index)["weight_map"].values()) if index.is_file() else {"model.safetensors"}
-    # An ECAMP has an image processor of the library alone.
-    processor = "processor_config.json" if model_type != "ecamp" else "preprocessor_config.json"
-    _check_files(folder, {"README.md", processor, *code, *weights})
+    processor_file = MODEL_TYPES[model_type][2]
+    _check_files(folder, {"README.md", processor_file, *code, *weights})
     if not code:
         raise ValueError(f"{folder / 'config.json'} names no code (auto_map), so that nobody could load it.")
     return model_type

@@ -84,7 +84,7 @@ def refreshed_files(folder: Path, name: str | None = None) -> dict[str, bytes]:
     config = {} if is_adapter else _read(folder / "config.json", name)
     model_type = "litegpt" if is_adapter else config.get("model_type")
     if model_type not in MODEL_TYPES:
-        known = " or ".join(called for called, _ in MODEL_TYPES.values())
+        known = " or ".join(called for called, *_ in MODEL_TYPES.values())
         raise ValueError(f"{name} is no {known} checkpoint: its config.json has another model_type.")
     of_today = _checkpoints(model_type)
     configurations = {}

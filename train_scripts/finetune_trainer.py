@@ -14,9 +14,10 @@ import torch
 from datasets import Dataset as Rows
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import EvalPrediction, Trainer
+from transformers import EvalPrediction
 
 from litegpt.train_scripts.radiograph_store import RadiographStore
+from litegpt.train_scripts.resumable_trainer import ResumableTrainer
 from litegpt.train_scripts.tower_trainer import StudySampler, finite, study_sampler
 from litegpt.train_scripts.views import Movement
 
@@ -134,7 +135,7 @@ def the_batch(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     return items[0]
 
 
-class FinetuneTrainer(Trainer):
+class FinetuneTrainer(ResumableTrainer):
     """`Trainer` of a `FinetunedTower`.
 
     Args:
@@ -173,19 +174,6 @@ class FinetuneTrainer(Trainer):
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, output = self.compute_loss(model, inputs, return_outputs=True)
         return loss.detach(), self.task.answers(output), inputs["numbers"]
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        # The library's data loaders draw random numbers, which would change the dropout of the steps that follow.
-        devices = [self.args.device] if self.args.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            return super().evaluate(*args, **kwargs)
-
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        # A run that was killed after its last step would be given one more: the library looks after a step only.
-        if self.state.global_step >= self.state.max_steps:
-            self.control.should_training_stop = True
-        else:
-            super()._run_epoch(*args, **kwargs)
 
     def answers(self, radiographs: Radiographs) -> np.ndarray:
         """The answers to a split, in its order, computed by all processes."""

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
 from litegpt.common.programs import Refusal
+from litegpt.train_scripts.resumable_trainer import ResumableTrainer
 from litegpt.train_scripts.sampler import EpochSampler
 
 
@@ -82,7 +83,7 @@ class StudySampler(EpochSampler):
         return rng.permutation(np.concatenate([first, rng.permutation(second)[:others]]))
 
 
-class TowerTrainer(Trainer):
+class TowerTrainer(ResumableTrainer):
     """`Trainer` of a model that is saved whole, over the studies of several data sets.
 
     Args:
@@ -140,9 +141,7 @@ class TowerTrainer(Trainer):
         """The figures of `validation`, computed by every process, logged and handed to the callbacks."""
         model = self.accelerator.unwrap_model(self.model)
         model.eval()
-        # A validation draws nothing from the random numbers of the steps that follow.
-        devices = [self.args.device] if self.args.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), torch.no_grad(), self.compute_loss_context_manager():
+        with self.random_numbers_kept(), torch.no_grad(), self.compute_loss_context_manager():
             figures = {f"{metric_key_prefix}_{name}": value for name, value in self.validation(model).items()}
         model.train()
         self.log(figures)

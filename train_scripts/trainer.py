@@ -23,6 +23,7 @@ from trl import SFTConfig, SFTTrainer
 from litegpt.common.programs import Refusal
 from litegpt.modeling_litegpt import LiteGPTForConditionalGeneration
 from litegpt.train_scripts.arguments import RecipeArguments
+from litegpt.train_scripts.resumable_trainer import ResumableTrainer
 from litegpt.train_scripts.resume import last_complete_checkpoint
 from litegpt.train_scripts.sampler import EpochSampler
 
@@ -70,7 +71,7 @@ class LogBeforeSave(TrainerCallback):
         control.should_log |= control.should_save
 
 
-class LiteGPTTrainer(SFTTrainer):
+class LiteGPTTrainer(ResumableTrainer, SFTTrainer):
     """`SFTTrainer` of a LiteGPT model.
 
     The model computes the loss of the answers without the logits of all positions. A run that cannot continue ends
@@ -152,22 +153,9 @@ class LiteGPTTrainer(SFTTrainer):
             )
         return loss
 
-    def evaluate(self, *args, **kwargs) -> dict[str, float]:
-        # The library's data loaders draw random numbers, which would change the dropout of the steps that follow.
-        devices = [self.args.device] if self.args.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            return super().evaluate(*args, **kwargs)
-
     def train(self, *args, **kwargs) -> TrainOutput:
         with self.ending_in_one_sentence():
             return super().train(*args, **kwargs)
-
-    def _run_epoch(self, *args, **kwargs) -> None:
-        # A run that was killed after its last step would be given one more: the library looks after a step only.
-        if self.state.global_step >= self.state.max_steps:
-            self.control.should_training_stop = True
-        else:
-            super()._run_epoch(*args, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         model = self.model if model is None else model

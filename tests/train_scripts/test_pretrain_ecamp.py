@@ -120,6 +120,17 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(stop, run, reports):
         assert torch.allclose(tensor, expected[name], atol=1e-6), name
 
 
+def test_a_run_that_was_killed_after_its_last_step_is_given_no_other_one(run, reports):
+    options = {"save_strategy": "steps", "save_steps": 1, "max_steps": 5, "lr_scheduler_type": "constant"}
+    output = run("killed", [reports], **options)
+    expected = weights(output)
+    shutil.rmtree(output / "checkpoint")
+    run("killed", [reports], **options)
+    assert not (output / "checkpoint-6").exists()
+    for name, tensor in weights(output).items():
+        assert torch.equal(tensor, expected[name]), name
+
+
 def test_two_processes_train_as_one_with_twice_the_batch(run, reports, cache_dir, tmp_path):
     start = str(run("start", [reports], max_steps=1) / "start")  # a tokenizer of one's own would differ
     expected = weights(run("one", [reports], model_name_or_path=start))

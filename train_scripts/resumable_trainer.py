@@ -1,0 +1,34 @@
+"""What every `Trainer` here needs, so that a run that was killed goes on to the same weights: TRL's takes it in too.
+
+class TowerTrainer(ResumableTrainer): ...
+class LiteGPTTrainer(ResumableTrainer, SFTTrainer): ...
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import Trainer
+
+
+class ResumableTrainer(Trainer):
+    """`Trainer` whose validations draw nothing from a training's random numbers, and whose last step is the last."""
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        with self.random_numbers_kept():
+            return super().evaluate(*args, **kwargs)
+
+    @contextmanager
+    def random_numbers_kept(self) -> Iterator[None]:
+        """What this block draws does not change the steps that follow, as the library's data loaders would."""
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            yield
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # A run that was killed after its last step would be given one more: the library looks after a step only.
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)

@@ -4,7 +4,6 @@ The processes talk over gloo. Accelerate shards on GPUs alone; `tests/two_proces
 """
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ from litegpt.train_scripts import sft
 from litegpt.train_scripts.memory_per_gpu import FSDP2
 from tests.small_training import train
 from tests.stranger import NOTHING_OF_OURS
+from tests.two_launched import launch_two
 
 CONFIGS = sorted(FSDP2.parent.glob("*.yaml"))
 OPTIONS = {"max_steps": 4, "cache_features": True, "augmented_views": 1}
@@ -30,19 +30,7 @@ LORA = {"model_options": {"use_peft": True, "lora_r": 4, "lora_dropout": 0.0}}
 def launch(config: str, runs: list[dict], folder: Path) -> str:
     """What `runs` print in two processes, as `accelerate/CONFIG` says, but in float32."""
     (folder / "runs.json").write_text(json.dumps(runs))
-    options = ["--config_file", FSDP2.with_name(config), "--num_processes", 2, "--mixed_precision", "no"]
-    program = [tests.two_processes.__file__, folder / "runs.json"]
-    command = [sys.executable, "-m", "accelerate.commands.launch", *options, *program]
-    process = subprocess.run(
-        [str(part) for part in command],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert process.returncode == 0, process.stderr[-5000:]
-    return process.stdout
+    return launch_two(tests.two_processes, folder / "runs.json", config=config)
 
 
 def losses(output_dir: Path) -> list[tuple[int, float]]:

@@ -1,10 +1,7 @@
 """`litegpt finetune-tower` on drawn squares: each task learns, runs resume, bad splits are refused."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -22,9 +19,9 @@ from litegpt.train_scripts.finetune_splits import load_splits
 from litegpt.train_scripts.memory_per_gpu import FSDP2
 from tests.small_cxr_clip import RESNET
 from tests.small_finetune import SIDE, VIT, entry, finetune, write_data, write_entries
+from tests.two_launched import launch_two
 
 SIZES = {"train": 96, "validation": 32, "test": 48}
-PROGRAM = os.path.abspath(finetune_tower.__file__)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -220,13 +217,9 @@ def test_two_processes_train_as_one_does_with_twice_the_batch(run, squares, cach
     options |= {"output_dir": str(tmp_path / "two"), "min_crop_area": 0.6, "min_positives": 3, **steps}
     options |= {"eval_strategy": "steps", "save_strategy": "steps", "learning_rate": 3e-3, "logging_steps": 1}
     options |= {"report_to": "none", "use_cpu": True, "lr_scheduler_type": "cosine"}
-    (tmp_path / "two.yaml").write_text(yaml.safe_dump(options | {"per_device_train_batch_size": 8}))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(FSDP2.with_name("ddp.yaml"))]
-    command += ["--num_processes", "2", "--mixed_precision", "no", PROGRAM, "--config", str(tmp_path / "two.yaml")]
-    process = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert process.returncode == 0, process.stderr[-5000:]
+    config = tmp_path / "two.yaml"
+    config.write_text(yaml.safe_dump(options | {"per_device_train_batch_size": 8}))
+    launch_two(finetune_tower, "--config", config)
     ours, theirs = (
         [entry["loss"] for entry in log(output, 4) if "loss" in entry] for output in (tmp_path / "two", expected)
     )

@@ -1,10 +1,7 @@
 """`litegpt pretrain-cxr-clip`, from prepared folders to a checkpoint: resumed, in two processes, of several sets."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -16,10 +13,9 @@ from PIL import Image
 from litegpt.modeling_towers.checkpoints import load_cxr_clip
 from litegpt.train_scripts import pretrain_cxr_clip
 from litegpt.train_scripts.arguments import ContrastArguments, CXRCLIPArguments, StudyArguments
-from litegpt.train_scripts.memory_per_gpu import FSDP2
 from tests.small_cxr_clip import BERT, PLAIN, RESNET, VIT, pretrain, row, write_prepared
+from tests.two_launched import launch_two
 
-PROGRAM = os.path.abspath(pretrain_cxr_clip.__file__)
 DROPOUT = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.2}
 
 
@@ -179,17 +175,7 @@ def test_two_processes_in_chunks_train_as_one_with_twice_the_batch(run, reports,
     }
     config = tmp_path / "two.yaml"
     config.write_text(yaml.safe_dump(options))
-    launch = ["-m", "accelerate.commands.launch", "--config_file", str(FSDP2.with_name("ddp.yaml"))]
-    launch += ["--num_processes", "2", "--mixed_precision", "no", PROGRAM, "--config", str(config)]
-    process = subprocess.run(
-        [sys.executable, *launch],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert process.returncode == 0, process.stderr[-5000:]
+    launch_two(pretrain_cxr_clip, "--config", config)
     for name, tensor in weights(tmp_path / "two").items():
         torch.testing.assert_close(
             tensor, expected[name], atol=1e-4, rtol=1e-4, msg=lambda text, name=name: name + text

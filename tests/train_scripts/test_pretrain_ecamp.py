@@ -1,10 +1,7 @@
 """`litegpt pretrain-ecamp`, from prepared folders to a tower: shown, resumed, in two processes, into LiteGPT."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -22,11 +19,10 @@ from litegpt.modeling_towers.image_towers import load_image_tower
 from litegpt.train_scripts import pretrain_ecamp
 from litegpt.train_scripts.ecamp_drawings import said_words
 from litegpt.train_scripts.ecamp_trainer import ECAMPCollator
-from litegpt.train_scripts.memory_per_gpu import FSDP2
 from tests.small_cxr_clip import row, write_prepared
 from tests.small_ecamp import ARGUMENTS, pretrain
+from tests.two_launched import launch_two
 
-PROGRAM = os.path.abspath(pretrain_ecamp.__file__)
 MAE = {"super_resolution_weight": 0.0, "text_weight": 0.0}
 MRM = {"super_resolution_weight": 0.0, "fusion": "add", "mask_descriptors": False, "alpha": 1.0}
 
@@ -149,17 +145,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(run, reports, cache_dir
     }
     config = tmp_path / "two.yaml"
     config.write_text(yaml.safe_dump(options))
-    launch = ["-m", "accelerate.commands.launch", "--config_file", str(FSDP2.with_name("ddp.yaml"))]
-    launch += ["--num_processes", "2", "--mixed_precision", "no", PROGRAM, "--config", str(config)]
-    process = subprocess.run(
-        [sys.executable, *launch],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert process.returncode == 0, process.stderr[-5000:]
+    launch_two(pretrain_ecamp, "--config", config)
     for name, tensor in weights(tmp_path / "two").items():
         torch.testing.assert_close(
             tensor, expected[name], atol=1e-4, rtol=1e-4, msg=lambda text, name=name: name + text

@@ -50,17 +50,17 @@ class Reports:
         self._has_reports = set(REPORTS) <= set(rows.column_names)
         self._distilled = read_distilled(arguments.distilled) if arguments.distilled else {}
         rng = random.Random(0)
-        speaking = np.array([bool(self._text(row, rng)) for row in each_row(self._said)], dtype=bool)
+        tells_distilled = self._has_reports and (self._distilled or "report_distilled" in rows.column_names)
+        self.without_distilled = 0
+        speaking = np.zeros(len(rows), dtype=bool)
+        for number, row in enumerate(each_row(self._said)):
+            speaking[number] = bool(self._text(row, rng))
+            self.without_distilled += bool(tells_distilled and self._original(row) and not self._distilled_of(row))
         if not speaking.any():
             raise ValueError(NO_TEXT)
         self.rows = np.flatnonzero(speaking)
         self.left_out = int((~speaking).sum())
         self.abnormal = abnormal(rows)[self.rows]
-        self.without_distilled = 0
-        if self._has_reports and self._tells_distilled:
-            self.without_distilled = sum(
-                bool(self._original(row)) and not self._distilled_of(row) for row in each_row(self._said)
-            )
         # Whose text a radiograph is given: its own, but in the control.
         self._text_of = np.random.default_rng(seed).permutation(self.rows) if arguments.shuffle_reports else self.rows
 
@@ -72,10 +72,6 @@ class Reports:
         """What a run says of them, beside their number."""
         said = f", {self.left_out:,} without a text left out" if self.left_out else ""
         return said + (f", {self.without_distilled:,} reports not distilled" if self.without_distilled else "")
-
-    @property
-    def _tells_distilled(self) -> bool:
-        return bool(self._distilled) or "report_distilled" in self._said.column_names
 
     def text(self, number: int, rng: np.random.Generator) -> str:
         """A text of a radiograph."""

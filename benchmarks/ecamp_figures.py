@@ -151,12 +151,12 @@ def training(folder: Path, data: Path, run: Run, options: Sequence[str], steps: 
     output = path_of(folder, run)
     if (output / "checkpoint" / "config.json").is_file():
         return
-    of_kind = VIT_OPTIONS if run.kind == VIT else KINDS[run.kind].split()
+    kind_options = VIT_OPTIONS if run.kind == VIT else KINDS[run.kind].split()
     every = max(1, steps // (4 if run.kind == VIT else SAVED))
     length = ("--max_steps", steps, "--save_steps", every, "--save_total_limit", 100)
     validation = ("--eval_strategy", "steps", "--eval_steps", max(1, steps // 4))
     words = words_of_run(folder, data, output, run.seed)
-    command("pretrain-ecamp", *words, *options, *of_kind, *length, *validation)
+    command("pretrain-ecamp", *words, *options, *kind_options, *length, *validation)
 
 
 def words_of_run(folder: Path, data: Path, output: Path, seed: int) -> list[Any]:

@@ -69,8 +69,8 @@ def main(output: str, device: str, sizes: str, batch_size: int, num_steps: int, 
         wait = torch.cuda.synchronize if device == "cuda" else lambda: None
         options = arguments(device, batch_size, folder)
         turns = {
-            name: our_round(trainer_of(Trainer, of_turn, options, reports, given), wait)
-            for name, (of_turn, given) in theirs.items()
+            name: our_round(trainer_of(Trainer, their_model, options, reports, given), wait)
+            for name, (their_model, given) in theirs.items()
         }
         turns[OURS] = our_round(trainer_of(ECAMPTrainer, model, options, reports, batches), wait)
         seconds = interleaved_rounds(turns, rounds, "ECAMP and its parts")
@@ -95,9 +95,9 @@ def ready(sizes: str, batch_size: int, num_steps: int, folder: str) -> tuple[ECA
     drawn = drawn_rows(DRAWN)
     rows = drawn.select(np.arange(num_steps * batch_size) % len(drawn))
     reports = StudyIndices([Reports(rows, ReportArguments())])
-    of_recipe = {name: recipe[name] for name in ("vision_config", "text_config") if name in recipe}
-    config = ECAMPConfig(**of_recipe)
-    model, tokenizer = new_ecamp(ECAMPConfig(**of_recipe), pretrain_ecamp.corpus(reports.studies))
+    tower_configs = {name: recipe[name] for name in ("vision_config", "text_config") if name in recipe}
+    config = ECAMPConfig(**tower_configs)
+    model, tokenizer = new_ecamp(ECAMPConfig(**tower_configs), pretrain_ecamp.corpus(reports.studies))
     if sizes == "paper":  # prompts have fewer words than reports
         model = ECAMPModel(config)
     store = RadiographStore(rows, [image_processor(model.config.picture_size, [0.47] * 3, [0.3] * 3)], folder)

@@ -194,8 +194,8 @@ def read_release(data_dir: str | os.PathLike) -> Release:
         annotations[split], counts[split] = _annotations(lines, files, classes)
         named = [annotation.image_id for annotation in annotations[split]]
         images[split] = match(named, files, lists[split], data_dir)
-        of_others = set(images[split].values()) - set(folders[split].paths.values())
-        counts[split]["images_of_other_folders"] = len(of_others)
+        elsewhere = set(images[split].values()) - set(folders[split].paths.values())
+        counts[split]["images_of_other_folders"] = len(elsewhere)
     patients = {split: {image.patient_id for image in found} for split, found in annotations.items()}
     for split, people in patients.items():
         others = set().union(*(patients[other] for other in patients if other != split))

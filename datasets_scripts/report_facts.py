@@ -452,9 +452,9 @@ def _said(text: str, units: list[_Unit]) -> Iterator[tuple[int, Fact]]:
             if state == NEGATIVE or not (turned or set(words) & (DESCRIBING | DEGREES | set(QUALITIES.values()))):
                 continue
         else:
-            of = _OF.match(text, end)
+            preposition = _OF.match(text, end)
             following = things[number + 1] if number + 1 < len(things) else None
-            if of and following and following.anatomy and units[following.first].start == of.end():
+            if preposition and following and following.anatomy and units[following.first].start == preposition.end():
                 place = f"of the {' '.join((*following.words, following.noun))}"
                 entities, within = (*following.entities, *entities), following.last + 1
             elif where := _WHERE.match(text, end):

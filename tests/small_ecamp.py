@@ -34,15 +34,15 @@ ARGUMENTS = (ECAMPArguments, ReportArguments, MaskingArguments, PictureArguments
 
 def pretrain(output_dir: Path | str, data_dirs: list[str], **options: Any) -> None:
     """Runs `pretrain_ecamp.main`; `options` are those of any of its argument classes."""
-    of_class = [
+    values_by_class = [
         {name: options.pop(name) for name in list(options) if name in arguments.__dataclass_fields__}
         for arguments in ARGUMENTS
     ]
-    of_class[0] = {"data_dirs": data_dirs, "vision_config": VISION, "text_config": TEXT, **of_class[0]}
-    of_class[2] = {"max_length": 32, **of_class[2]}
+    values_by_class[0] = {"data_dirs": data_dirs, "vision_config": VISION, "text_config": TEXT, **values_by_class[0]}
+    values_by_class[2] = {"max_length": 32, **values_by_class[2]}
     defaults = {"max_steps": 4, "per_device_train_batch_size": 8, "learning_rate": 1e-2, "logging_steps": 1}
     defaults |= {"save_strategy": "no", "report_to": "none", "disable_tqdm": True, "use_cpu": True}
     pretrain_ecamp.main(
-        *(arguments(**values) for arguments, values in zip(ARGUMENTS, of_class, strict=True)),
+        *(arguments(**values) for arguments, values in zip(ARGUMENTS, values_by_class, strict=True)),
         TrainingArguments(str(output_dir), **{**defaults, **options}),
     )

@@ -72,14 +72,14 @@ class ECAMPCollator:
         pixels: torch.Tensor | None = None
         windows = torch.empty(len(indices), 4)
         masked: list[MaskedReport | None] = [None] * len(indices)
-        for part, of_part, places in self.reports.parts(indices):
+        for part, own_numbers, places in self.reports.parts(indices):
             reports = self.reports.studies[part]
             movements = [self._movement(rngs[place]) for place in places]
-            (values,) = self.stores[part].pixel_values(reports.rows[of_part], movements)
+            (values,) = self.stores[part].pixel_values(reports.rows[own_numbers], movements)
             if pixels is None:
                 pixels = values.new_empty((len(indices), 1, *values.shape[2:]), dtype=views.dtype)
             pixels[torch.from_numpy(places)] = values[:, :1].to(views.dtype)
-            for place, number, movement in zip(places, of_part, movements, strict=True):
+            for place, number, movement in zip(places, own_numbers, movements, strict=True):
                 window = self.windows[part][number]
                 windows[place] = torch.from_numpy(np.asarray(window if views.release else movement.box(window)))
                 if self.masking is not None:

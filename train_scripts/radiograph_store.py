@@ -165,4 +165,4 @@ def _normalise(grey: torch.Tensor, processor: Any) -> torch.Tensor:
     }
     if len(channels) == 1:  # the channels are one and the same
         return channels[statistics[0]].unsqueeze(1).expand(-1, len(statistics), -1, -1)
-    return torch.stack([channels[of_channel] for of_channel in statistics], dim=1)
+    return torch.stack([channels[mean_and_std] for mean_and_std in statistics], dim=1)

@@ -70,8 +70,8 @@ class Studies:
         self._text_of = self._numbers.copy()
         if arguments.shuffle_reports:
             self._text_of = np.random.default_rng(seed).permutation(self._numbers)
-        of_studies = np.logical_or.reduceat(abnormal(rows)[self._order], self._starts[:-1])
-        self.abnormal = of_studies[self._numbers]
+        has_findings = np.logical_or.reduceat(abnormal(rows)[self._order], self._starts[:-1])
+        self.abnormal = has_findings[self._numbers]
 
     def __len__(self) -> int:
         return len(self._numbers)

@@ -182,8 +182,8 @@ def mean_precisions(predictions: Images, references: Images, threshold: float = 
     """{"map_0.4", "ap_any_0.4"} of a validation: mean over the labels that have a true box, and of `ANY`."""
     truths = [[*boxes, *any_finding(boxes)] for boxes in references]
     values = average_precision(match(predictions, truths, threshold))
-    of_labels = [value for label, value in values.items() if label != ANY]
+    label_precisions = [value for label, value in values.items() if label != ANY]
     return {
-        f"map_{threshold:g}": float(np.mean(of_labels)) if of_labels else float("nan"),
+        f"map_{threshold:g}": float(np.mean(label_precisions)) if label_precisions else float("nan"),
         f"ap_any_{threshold:g}": float(values.get(ANY, np.nan)),
     }

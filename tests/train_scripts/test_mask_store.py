@@ -42,10 +42,10 @@ def test_a_mask_moves_with_its_radiograph_and_with_its_box(movement, rows, tmp_p
     numbers = [0, 2, 4, 6]
     shown = store.pixel_values(numbers, [movement] * 4)[0][:, 0] * 255 > 120
     moved = masks.targets(numbers, [movement] * 4)["masks"]
-    of_boxes = [filled_boxes(movement.findings(rows[number]["findings"]), 64) for number in numbers]
+    filled_masks = [filled_boxes(movement.findings(rows[number]["findings"]), 64) for number in numbers]
     seen = [mask.sum() > 30 for mask in moved]
     assert any(seen)
-    for mask, bright, filled in zip(moved, shown, of_boxes, strict=True):
+    for mask, bright, filled in zip(moved, shown, filled_masks, strict=True):
         if mask.sum() > 30:
             assert 2 * (mask * bright).sum() / (mask.sum() + bright.sum()) > 0.85
             assert 2 * (mask * torch.from_numpy(filled)).sum() / (mask.sum() + filled.sum()) > 0.85

@@ -101,8 +101,8 @@ def test_the_words_of_a_negative_count_alpha_in_a_report(tokenizer):
     report = "there is no effusion. the heart is small."
     masked = ReportMasking(tokenizer, MaskingArguments())(report, np.random.default_rng(0))
     words = tokenizer.convert_ids_to_tokens(tokenizer(report)["input_ids"])
-    of = dict(zip(words, masked.weights.tolist(), strict=True))
-    assert of["there"] == pytest.approx(0.05) and of["heart"] == 1
+    weight_of = dict(zip(words, masked.weights.tolist(), strict=True))
+    assert weight_of["there"] == pytest.approx(0.05) and weight_of["heart"] == 1
     # m = 2 descriptors ("is", "no"), both among the d = 3.
-    assert of["no"] == pytest.approx(0.05 * (0.95 * 1 + 2) / (2 - 0.95 * 2))
+    assert weight_of["no"] == pytest.approx(0.05 * (0.95 * 1 + 2) / (2 - 0.95 * 2))
     assert masked.weights.sum() == pytest.approx(len(words))

@@ -46,8 +46,8 @@ from transformers.utils import logging
 from litegpt.benchmarks.measured_training import StepMeter, drawn_rows
 from litegpt.benchmarks.results import paired_ratio, parsed, progress, record, resident_megabytes
 from litegpt.modeling_towers import CXRCLIPModel
-from litegpt.modeling_towers.modeling_cxr_clip import standardized
 from litegpt.modeling_towers.new_cxr_clip import TowerSources, new_cxr_clip
+from litegpt.modeling_towers.tower_network import standardized
 from litegpt.train_scripts import pretrain_cxr_clip
 from litegpt.train_scripts.arguments import StudyArguments
 from litegpt.train_scripts.contrastive_loss import PAPER_WEIGHTS

@@ -5,21 +5,18 @@ outputs = model(**processor(images="radiograph.dicom", text=["no pneumothorax.",
 outputs.logits_per_image   # (1, 2): the scale times the cosines
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import AutoModel
 from transformers import initialization as init
-from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .checked_model import CheckedModel
 from .configuration_cxr_clip import CXRCLIPConfig
+from .tower_network import patch_tokens, tower_hidden_state, tower_network
 
 
 @dataclass
@@ -57,8 +54,8 @@ class CXRCLIPModel(CheckedModel):
 
     def __init__(self, config: CXRCLIPConfig):
         super().__init__(config)
-        self.vision_model = _build(config.vision_config)
-        self.text_model = _build(config.text_config)
+        self.vision_model = tower_network(config.vision_config)
+        self.text_model = tower_network(config.text_config)
         self.image_projection = nn.Linear(config.image_width, config.projection_dim)
         self.text_projection = nn.Linear(config.text_config.hidden_size, config.projection_dim)
         self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init_value))
@@ -175,37 +172,7 @@ class CXRCLIPModel(CheckedModel):
 
     def _image_tokens(self, pixel_values: torch.FloatTensor) -> torch.FloatTensor:
         """The tower's last hidden state: (images, tokens, width), or (images, width, rows, columns) of a ResNet."""
-        # One channel of a grey radiograph stands for all.
-        pixel_values = pixel_values.expand(-1, getattr(self.config.vision_config, "num_channels", 3), -1, -1)
-        if getattr(self.config.vision_config, "standardize_pixels", False):
-            pixel_values = standardized(pixel_values)
-        return self.vision_model(pixel_values=pixel_values.to(self.vision_model.dtype)).last_hidden_state
-
-
-def standardized(pixel_values: torch.Tensor) -> torch.Tensor:
-    """(images, channels, height, width), each radiograph brought to mean 0 and deviation 1; float32."""
-    pixel_values = pixel_values.float()
-    mean = pixel_values.mean(dim=(1, 2, 3), keepdim=True)
-    return (pixel_values - mean) / (pixel_values.std(dim=(1, 2, 3), keepdim=True) + 1e-3)
-
-
-def patch_tokens(hidden_state: torch.Tensor) -> torch.Tensor:
-    """(images, patches, width) of a tower's last hidden state, row by row of a square grid.
-
-    A ResNet's is (images, width, rows, columns). Of others' tokens the patches stand last, behind a class token and
-    registers, which are fewer than twice the grid's side: so the patches are the largest square number of tokens.
-    """
-    if hidden_state.ndim == 4:
-        return hidden_state.flatten(2).transpose(1, 2)
-    return hidden_state[:, -(math.isqrt(hidden_state.shape[1]) ** 2) :]
-
-
-def _build(config: PreTrainedConfig) -> PreTrainedModel:
-    tower = AutoModel.from_config(config)
-    pooler = getattr(tower, "pooler", None)
-    if pooler is not None and any(True for _ in pooler.parameters()):
-        tower.pooler = None  # tokens alone are used: nothing would train its weights
-    return tower
+        return tower_hidden_state(self.vision_model, pixel_values)
 
 
 __all__ = ["CXRCLIPModel"]

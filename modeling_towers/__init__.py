@@ -9,9 +9,23 @@ that lie in a checkpoint.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .auto_classes import CXRCLIPConfig, CXRCLIPModel, ECAMPConfig, ECAMPModel
+    from .auto_classes import (
+        CXRCLIPConfig,
+        CXRCLIPModel,
+        ECAMPConfig,
+        ECAMPModel,
+        RadiographClassifier,
+        RadiographClassifierConfig,
+    )
 
-__all__ = ["CXRCLIPConfig", "CXRCLIPModel", "ECAMPConfig", "ECAMPModel"]
+__all__ = [
+    "CXRCLIPConfig",
+    "CXRCLIPModel",
+    "ECAMPConfig",
+    "ECAMPModel",
+    "RadiographClassifier",
+    "RadiographClassifierConfig",
+]
 
 
 def __getattr__(name: str) -> Any:

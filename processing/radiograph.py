@@ -88,6 +88,15 @@ def box_as_given(
     return across[0], down[0], across[1], down[1]
 
 
+def grid_as_given(grid: np.ndarray, turn: Image.Transpose | None) -> np.ndarray:
+    """A map (rows, columns) of the standard view, over the radiograph as it was given; `turn` as `box_as_given`'s."""
+    if turn is None:
+        return grid
+    quarters = {Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270}
+    quarters |= {back: there for there, back in quarters.items()}
+    return np.asarray(Image.fromarray(grid).transpose(quarters.get(turn, turn)))
+
+
 def holds_images(images: Any) -> bool:
     """Whether this is several radiographs: a list, a column of a data set, a batch of arrays, ...; or else one."""
     if hasattr(images, "ndim") and hasattr(images, "dtype"):  # an array or a tensor

@@ -98,6 +98,6 @@ def finetune(output_dir: Path | str, data_dir: str, task: str = "classification"
     defaults |= {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 100, "save_steps": 100}
     defaults |= {"report_to": "none", "disable_tqdm": True, "use_cpu": True, "lr_scheduler_type": "cosine"}
     finetune_tower.main(
-        FinetuneArguments(data_dir, task, **{"min_crop_area": 0.6, "min_positives": 3, **ours}),
+        FinetuneArguments(data_dir, task=task, **{"min_crop_area": 0.6, "min_positives": 3, **ours}),
         finetune_tower.FinetuneTrainingArguments(str(output_dir), **{**defaults, **options}),
     )

@@ -17,6 +17,11 @@ class DataArguments:
         "to it are shown as --eval_strategy says.",
         default=None,
     )
+    pseudo_boxes: str | None = argument(
+        "predictions.jsonl of `litegpt localize` over the training radiographs: each label has the box that a "
+        "classifier's map draws, in place of those of the data, if there are any.",
+        default=None,
+    )
     train_towers: bool = argument("Train the towers too; by default they are frozen.", default=False)
     cache_features: bool = argument("Compute the frozen towers' features once, before training.", default=False)
     cache_dir: str | None = argument(CACHE_DIR, default=None)
@@ -246,32 +251,10 @@ class PictureArguments:
 
 
 @dataclass
-class FinetuneArguments:
-    """An image tower, a task with its labels, and which radiographs are learnt from, chosen by and tested on."""
+class SplitArguments:
+    """Which radiographs are learnt from, chosen by and tested on."""
 
     data_dir: str = argument(DATA_DIR)
-    task: Literal["classification", "segmentation", "detection"] = argument(
-        "What the head answers: labels, a mask, or boxes.", default="classification"
-    )
-    tower: str | None = argument(
-        "The folder of a checkpoint whose image tower is taken: ECAMP, CXR-CLIP, LiteGPT, CLIP, or a tower alone.",
-        default=None,
-    )
-    tower_config: dict[str, Any] | None = argument(
-        "A fresh tower, with `model_type` and `image_size`, where no --tower is given; in a YAML file.", default=None
-    )
-    random_weights: bool = argument("The control: the tower's sizes and input with random weights.", default=False)
-    frozen: bool = argument("Only the head learns: a linear probe.", default=False)
-    labels: list[str] | None = argument(
-        "Names of the data's labels; all but No finding by default, of detection those that have boxes.", default=None
-    )
-    single_label: bool = argument(
-        "Classification: exactly one diagnosis holds of each radiograph; accuracy in place of AUROC.", default=False
-    )
-    unmentioned_negative: bool = argument(
-        "Classification: what a report does not mention is negative, as users of CheXpert have it, not unknown.",
-        default=False,
-    )
     train_split: str = argument("The split to train on, or a slice.", default="train")
     validation_split: str = argument(
         "The split or slice by which the best checkpoint is chosen; it shares nothing with the other two.",
@@ -290,19 +273,78 @@ class FinetuneArguments:
         "The share of radiographs with a label, mask or box in what an epoch shows; by default as it comes.",
         default=None,
     )
-    min_crop_area: Share = argument("The smallest part of a picture that is shown; 1: always all of it.", default=0.08)
     max_gamma: float = argument(
         "Grey values to a power between exp(-max_gamma) and exp(max_gamma); not the paper's.", default=0.0
     )
     patience: Count | None = argument(
         "Evaluations without a better one after which training ends; by default it does not.", default=None
     )
-    min_positives: Count = argument("Test radiographs with and without a label, or boxes, that it needs.", default=10)
+    labels: list[str] | None = argument(
+        "Names of the data's labels; all but No finding by default, of detection those that have boxes.", default=None
+    )
+    unmentioned_negative: bool = argument(
+        "Classification: what a report does not mention is negative, as users of CheXpert have it, not unknown.",
+        default=False,
+    )
     cache_dir: str | None = argument(CACHE_DIR, default=None)
     training_cache_dir: str | None = argument(
         "Radiographs and masks at the tower's size; OUTPUT_DIR/cache by default.", default=None
     )
     num_proc: Count = argument(NUM_PROC, default=1)
+
+
+@dataclass
+class FinetuneArguments(SplitArguments):
+    """An image tower and a task."""
+
+    task: Literal["classification", "segmentation", "detection"] = argument(
+        "What the head answers: labels, a mask, or boxes.", default="classification"
+    )
+    tower: str | None = argument(
+        "The folder of a checkpoint whose image tower is taken: ECAMP, CXR-CLIP, LiteGPT, CLIP, or a tower alone.",
+        default=None,
+    )
+    tower_config: dict[str, Any] | None = argument(
+        "A fresh tower, with `model_type` and `image_size`, where no --tower is given; in a YAML file.", default=None
+    )
+    random_weights: bool = argument("The control: the tower's sizes and input with random weights.", default=False)
+    frozen: bool = argument("Only the head learns: a linear probe.", default=False)
+    single_label: bool = argument(
+        "Classification: exactly one diagnosis holds of each radiograph; accuracy in place of AUROC.", default=False
+    )
+    min_crop_area: Share = argument("The smallest part of a picture that is shown; 1: always all of it.", default=0.08)
+    min_positives: Count = argument("Test radiographs with and without a label, or boxes, that it needs.", default=10)
+
+
+@dataclass
+class ClassifierArguments(SplitArguments):
+    """A network that learns labels of whole radiographs, and how it pools what it sees."""
+
+    trunk: str | None = argument(
+        "What it starts from: the folder of a checkpoint whose image tower is taken (ECAMP, CXR-CLIP, LiteGPT, CLIP, "
+        "or a tower alone), or a network of the Hub, such as microsoft/resnet-50.",
+        default=None,
+    )
+    trunk_config: dict[str, Any] | None = argument(
+        "A fresh trunk, with `model_type` and `image_size`, where no --trunk is given; in a YAML file.", default=None
+    )
+    random_weights: bool = argument("The control: the trunk's sizes and input with random weights.", default=False)
+    trunk_stage: str | None = argument(
+        "The trunk ends at this stage, such as stage3 of a ResNet, whose map is twice as fine.", default=None
+    )
+    image_size: Count | None = argument(
+        "Pixels of the square input, where it is not the trunk's own; of convolutional trunks alone.", default=None
+    )
+    transition_width: WholeNumber | None = argument(
+        "Of the transition layer; by default as wide as the trunk; 0: there is none.", default=None
+    )
+    pooling: Literal["lse", "average", "max", "pcam"] = argument("How places become one.", default="lse")
+    lse_r: float = argument("Log-Sum-Exp's r: near 0 the average, large the maximum.", default=10.0)
+    balance: Literal["batch", "none"] = argument(
+        "Whether positive and negative labels of a batch weigh the same, as the paper's W-CEL.", default="batch"
+    )
+    min_crop_area: Share = argument("The smallest part of a picture that is shown; 1: always all of it.", default=1.0)
+    min_positives: Count = argument("Validation radiographs with and without a label that it needs.", default=1)
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Which radiographs a tower is fine-tuned on, chosen by and tested on; splits that share any are refused.
 
-    splits = load_splits(arguments, seed=0)
+    splits = load_splits(arguments, "classification", seed=0)
     splits.train, splits.validation, splits.test     # rows
     splits.warnings                                  # what readers of the scores must know
 
@@ -17,7 +17,7 @@ from datasets import Dataset
 from litegpt.datasets_scripts.rows import load_rows
 from litegpt.evaluation_scripts.patients import in_both, patients_of
 from litegpt.evaluation_scripts.probe import nested_parts
-from litegpt.train_scripts.arguments import FinetuneArguments
+from litegpt.train_scripts.arguments import SplitArguments
 from litegpt.train_scripts.tower_tasks.detection import boxes_are_known
 
 
@@ -31,13 +31,14 @@ class Splits:
     warnings: list[str] = field(default_factory=list)
 
 
-def load_splits(arguments: FinetuneArguments, seed: int) -> Splits:
+def load_splits(arguments: SplitArguments, task: str, seed: int) -> Splits:
     """The splits that the arguments name; of train the part that they ask for.
 
     For boxes, also where masks are made of them, radiographs of which a label is known and no box are left out of
     every split, see `boxes_are_known`.
 
     Args:
+        task: classification, segmentation or detection.
         seed: of what a part holds.
 
     Raises:
@@ -69,9 +70,9 @@ def load_splits(arguments: FinetuneArguments, seed: int) -> Splits:
                     "or give --allow_shared_patients, and the scores will say so."
                 )
             warnings.append(f"patients in both {names[one]} and {names[other]}: {both['patients']:,}.")
-    if arguments.task != "classification":
+    if task != "classification":
         for split, found in rows.items():
-            if arguments.task == "segmentation" and "mask" in found.column_names:
+            if task == "segmentation" and "mask" in found.column_names:
                 continue
             known = boxes_are_known(found)
             if not known.all():

@@ -82,7 +82,7 @@ def main(arguments: FinetuneArguments, training_arguments: FinetuneTrainingArgum
     cache_dir = Path(arguments.training_cache_dir or output_dir / "cache")
     # The main process writes the files, the others find them.
     with refuse_bad_input(), training_arguments.main_process_first(desc="preparing data"):
-        splits = load_splits(arguments, training_arguments.seed)
+        splits = load_splits(arguments, arguments.task, training_arguments.seed)
         task = task_of(arguments, splits.train, tower)
         train, validation, test = radiographs_of(splits, task, tower, arguments, training_arguments, cache_dir)
         refuse_too_few(task, train, validation, test, arguments)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import Trainer
 
 
@@ -32,3 +33,17 @@ class ResumableTrainer(Trainer):
             self.control.should_training_stop = True
         else:
             super()._run_epoch(*args, **kwargs)
+
+
+class SavedWhole:
+    """Of a `Trainer` whose model is saved by `save_pretrained`, and so loaded by `from_pretrained`.
+
+    Files name some towers' weights in another way than the network does; the library would leave those out.
+    """
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        into = self.model if model is None else model
+        into.load_state_dict(type(into).from_pretrained(resume_from_checkpoint).state_dict())
+
+    def _load_best_model(self) -> None:
+        self._load_from_checkpoint(self.state.best_model_checkpoint)

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
 from litegpt.common.programs import Refusal
-from litegpt.train_scripts.resumable_trainer import ResumableTrainer
+from litegpt.train_scripts.resumable_trainer import ResumableTrainer, SavedWhole
 from litegpt.train_scripts.sampler import EpochSampler
 
 
@@ -83,7 +83,7 @@ class StudySampler(EpochSampler):
         return rng.permutation(np.concatenate([first, rng.permutation(second)[:others]]))
 
 
-class TowerTrainer(ResumableTrainer):
+class TowerTrainer(SavedWhole, ResumableTrainer):
     """`Trainer` of a model that is saved whole, over the studies of several data sets.
 
     Args:
@@ -113,14 +113,6 @@ class TowerTrainer(ResumableTrainer):
                 f"A batch of {sampler.batch_size} studies is larger than the {sampler.num_examples} there are."
             )
         return sampler
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """By `from_pretrained`: files name some towers' weights in another way; the library would leave those out."""
-        into = self.model if model is None else model
-        into.load_state_dict(type(into).from_pretrained(resume_from_checkpoint).state_dict())
-
-    def _load_best_model(self) -> None:
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         return finite(super().training_step(*args, **kwargs))

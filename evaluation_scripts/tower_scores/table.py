@@ -18,8 +18,9 @@ def score_table(metrics: Mapping[str, Any]) -> str:
     """The table of a run; warnings stand below it."""
     rows = {"classification": _labels, "segmentation": _masks, "detection": _boxes}[metrics["task"]](metrics)
     numbers = metrics["data_set"]["radiographs"]
+    split = "test" if "test" in numbers else "validation"
     lines = [
-        f"{metrics['task']} of {numbers['test']:,} test radiographs by {metrics['tower']}; learnt from "
+        f"{metrics['task']} of {numbers[split]:,} {split} radiographs by {metrics['tower']}; learnt from "
         f"{numbers['train']:,}, chosen by {metrics['training']['chosen_by']}"
     ]
     controls = list(dict.fromkeys(name for _, values in rows for name in values if name != "tower"))

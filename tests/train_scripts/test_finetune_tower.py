@@ -232,7 +232,7 @@ def test_two_processes_train_as_one_does_with_twice_the_batch(run, squares, cach
 
 
 def splits_of(data_dir: str, cache_dir: str, task: str = "classification", seed: int = 0, **options):
-    return load_splits(FinetuneArguments(data_dir, task, tower_config=VIT, cache_dir=cache_dir, **options), seed)
+    return load_splits(FinetuneArguments(data_dir, tower_config=VIT, cache_dir=cache_dir, **options), task, seed)
 
 
 def test_a_validation_that_is_the_test_or_of_the_training_is_refused(run, squares, capsys):

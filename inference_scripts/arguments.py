@@ -6,6 +6,7 @@ from pathlib import Path
 
 from litegpt.common.arguments import Count, argument
 
+EXPLAIN_METHODS = ("attention", "gradient_attention", "gradient_input", "integrated", "occlusion")
 RADIOGRAPHS = "DICOM, PNG or JPEG files, or folders of them."
 
 
@@ -64,12 +65,22 @@ class AskArguments:
 @dataclass
 class ExplainArguments:
     radiographs: list[str] = argument(RADIOGRAPHS, positional=True)
-    model_name_or_path: str = argument("A CXR-CLIP checkpoint: folder or Hub repository.")
-    texts: list[str] = argument("Sentences, each of which gets a map of its own.")
+    model_name_or_path: str = argument("A LiteGPT checkpoint or adapter, or a CXR-CLIP: folder or Hub repository.")
     output_dir: str = argument("Where maps and pictures are written.")
-    against: str | None = argument("A contrasting sentence, whose cosines are subtracted.", default=None)
+    findings: list[str] | None = argument(
+        "LiteGPT: findings that each get a map, as if they had been answered. Otherwise those of the answer.",
+        default=None,
+    )
+    tokens: bool = argument("LiteGPT: a map for every token of the answer.", default=False)
+    method: str | None = argument(
+        "LiteGPT: how answers are explained. Default: integrated.", default=None, choices=EXPLAIN_METHODS
+    )
+    texts: list[str] | None = argument("CXR-CLIP: sentences, each of which gets a map of its own.", default=None)
+    against: str | None = argument("CXR-CLIP: a contrasting sentence, whose cosines are subtracted.", default=None)
 
     def __post_init__(self):
         check_radiographs(self.radiographs)
-        if not all(text.strip() for text in [*self.texts, "." if self.against is None else self.against]):
+        if not all(text.strip() for text in [*(self.texts or ()), "." if self.against is None else self.against]):
             raise ValueError("a sentence of --texts or --against is empty")
+        if self.findings and self.tokens:
+            raise ValueError("--tokens explains the answer, --findings given names: choose one of the two")

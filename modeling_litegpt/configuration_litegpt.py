@@ -69,9 +69,14 @@ class LiteGPTConfig(PreTrainedConfig):
         return [self.vision_config] + ([self.aux_vision_config] if self.aux_vision_config is not None else [])
 
     @property
+    def tower_grids(self) -> list[int]:
+        """Patch tokens along a side of each tower's square grid, in that order (14 and 7 in the paper)."""
+        return [tower_grid(tower) for tower in self.tower_configs]
+
+    @property
     def num_patch_tokens(self) -> int:
         """Patch tokens of all towers for one radiograph (245 in the paper: 196 + 49)."""
-        return sum(tower_grid(tower) ** 2 for tower in self.tower_configs)
+        return sum(side**2 for side in self.tower_grids)
 
     @property
     def num_visual_tokens(self) -> int:

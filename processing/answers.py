@@ -31,6 +31,12 @@ class Finding:
     box: tuple[float, float, float, float]
     span: tuple[int, int] | None = None
 
+    @property
+    def label_span(self) -> tuple[int, int]:
+        """Where an answer wrote the label (first character, end)."""
+        end = self.span[0] - len("</p> ")
+        return end - len(self.label), end
+
 
 @dataclass(frozen=True)
 class Diagnosis:

@@ -26,7 +26,8 @@ class Answer(NamedTuple):
     """An answer's text, the character at which each of its tokens starts, and the tokens' probabilities.
 
     `label_probabilities` are those of labels over all answers, where they are known; `considered`: number of a token
-    that writes digits -> the texts that the model considered in its place, with their probabilities.
+    that writes digits -> the texts that the model considered in its place, with their probabilities. `maps`: a map of
+    each finding that it names, where they were asked for.
     """
 
     text: str
@@ -34,6 +35,7 @@ class Answer(NamedTuple):
     probabilities: list[float]
     label_probabilities: dict[str, float] = {}
     considered: dict[int, dict[str, float]] = {}
+    maps: Sequence[np.ndarray] = ()
 
 
 def calibrated(probability: float, temperature: float) -> float:
@@ -78,8 +80,7 @@ def box_probabilities(findings: Sequence[Finding], answer: Answer) -> list[BoxPr
     result, previous_end = [], len(FINDINGS_PREFIX)
     for finding in findings:
         start, end = finding.span
-        label_end = start - len("</p> ")
-        label_start = label_end - len(finding.label)
+        label_start, label_end = finding.label_span
         numbers = (number.span() for number in re.finditer(r"\d+", answer.text[start:end]))
         result.append(
             BoxProbabilities(
@@ -100,8 +101,7 @@ def _coordinate(span: tuple[int, int], answer: Answer) -> np.ndarray:
     """
     values = np.zeros(GRID + 1)
     before, remaining = "", 1.0
-    first, last = max(0, bisect_right(answer.starts, span[0]) - 1), bisect_left(answer.starts, span[1])
-    for number in range(first, last):
+    for number in tokens_that_write(span, answer.starts):
         written = _DIGITS.search(written_text(answer.text, answer.starts, number))
         for text, probability in answer.considered.get(number, {}).items():
             match = _DIGITS.search(text)
@@ -142,5 +142,9 @@ def scored_findings(
 
 def span_probability(span: tuple[int, int], answer: Answer) -> float:
     """The product over the tokens that write at least one character of `span`."""
-    first = max(0, bisect_right(answer.starts, span[0]) - 1)
-    return math.prod(answer.probabilities[first : bisect_left(answer.starts, span[1])])
+    return math.prod(answer.probabilities[number] for number in tokens_that_write(span, answer.starts))
+
+
+def tokens_that_write(span: tuple[int, int], starts: Sequence[int]) -> range:
+    """Numbers of the tokens that write at least one character of `span` (first, end), by where each starts."""
+    return range(max(0, bisect_right(starts, span[0]) - 1), bisect_left(starts, span[1]))

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from types import GeneratorType
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import IterableDataset
@@ -19,9 +20,10 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import ChunkPipeline
 from transformers.processing_utils import ProcessorMixin
 
-from .answers import AnswerError
+from .answer_maps import DEFAULT_METHOD, METHODS, PIXELS, text_maps
+from .answers import AnswerError, text_to_findings
 from .box_scores import Answer, calibrated, written_text
-from .radiograph import box_as_given, holds_images
+from .radiograph import box_as_given, grid_as_given, holds_images
 from .tasks import ANSWER_KINDS, DEFAULT_TASKS, DIAGNOSES, AnswerKind, answer_kind
 
 TASK = "chest-xray-findings"
@@ -63,9 +65,12 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
             findings or diagnoses.
         threshold: leave out findings with a smaller score; "operating_point" takes the checkpoint's own threshold for
             each label (`score_thresholds`, of calibrate.py). By default all findings are given.
+        explain: give each finding a "map", (g, g) float32, over the whole radiograph as given: what in it speaks for
+            the finding's label, `answer_maps`. True for integrated gradients, or a name of `METHODS`. The answer is
+            explained as the tokenizer writes it.
 
     Raises:
-        ValueError: "operating_point" is asked of a checkpoint without thresholds.
+        ValueError: "operating_point" is asked of a checkpoint without thresholds; there is no such method.
     """
 
     _load_processor = True
@@ -94,10 +99,15 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         max_new_tokens: int | None = None,
         constrained: bool | None = None,
         threshold: float | str | None = None,
+        explain: bool | str | None = None,
     ):
         preprocess = {} if tasks is None else {"tasks": tuple(tasks)}
         forward = {"max_new_tokens": max_new_tokens, "constrained": constrained}
         forward = {name: value for name, value in forward.items() if value is not None}
+        if explain is not None:
+            forward["explain"] = {True: DEFAULT_METHOD, False: None}.get(explain, explain)
+            if forward["explain"] not in (None, *METHODS):
+                raise ValueError(f"explain is True, False or one of {', '.join(METHODS)}, not {explain!r}.")
         if isinstance(threshold, str):
             if threshold != "operating_point":
                 raise ValueError(f"threshold is a number or 'operating_point', not '{threshold}'.")
@@ -116,7 +126,13 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
             )
             yield {"is_last": index == len(tasks) - 1, "task": task, **about, **inputs}
 
-    def _forward(self, inputs: dict[str, Any], max_new_tokens: int = 512, constrained: bool = True) -> dict[str, Any]:
+    def _forward(
+        self,
+        inputs: dict[str, Any],
+        max_new_tokens: int = 512,
+        constrained: bool = True,
+        explain: str | None = None,
+    ) -> dict[str, Any]:
         kept = {name: inputs.pop(name) for name in KEPT if name in inputs}
         greedy = {"max_new_tokens": max_new_tokens, "do_sample": False, "num_beams": 1}
         if constrained:
@@ -136,14 +152,42 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
             token_probabilities = candidate_probabilities.amax(dim=-1)
             candidates = torch.stack(recorded.candidates, dim=1), candidate_probabilities
             label_probabilities = [{}] * len(sequences)
+        new_tokens = sequences[:, inputs["input_ids"].shape[1] :]
         return {
             **kept,
-            "new_tokens": sequences[:, inputs["input_ids"].shape[1] :],
+            "new_tokens": new_tokens,
             "token_probabilities": token_probabilities,
             "candidates": candidates[0],
             "candidate_probabilities": candidates[1],
             "label_probabilities": label_probabilities,
+            "maps": self._maps(new_tokens, kept["task"], inputs, explain),
         }
+
+    def _maps(
+        self, new_tokens: torch.Tensor, tasks: str | list[str], inputs: dict[str, Any], method: str | None
+    ) -> list[tuple[np.ndarray, ...]]:
+        """For each row a map (g, g) of each finding that its answer names; none where nothing is to be explained."""
+        tasks = [tasks] * len(new_tokens) if isinstance(tasks, str) else tasks
+        maps: list[tuple[np.ndarray, ...]] = [()] * len(new_tokens)
+        for task in sorted(set(tasks)) if method is not None else ():
+            kind, rows, answers, words = answer_kind(task), [], [], []
+            if kind is None or not kind.has_boxes:
+                continue
+            for row in (number for number, asked in enumerate(tasks) if asked == task):
+                answer, _ = _decode(self.tokenizer, new_tokens[row].tolist())
+                try:
+                    named = text_to_findings(answer, self.processor.finding_labels)
+                except AnswerError:  # `structured_answers` says so
+                    continue
+                if named:
+                    rows, answers = [*rows, row], [*answers, answer]
+                    words.append([[finding.label_span] for finding in named])
+            if rows:
+                pixels = {name: inputs[name][rows] for name in PIXELS if name in inputs}
+                found = text_maps(self.model, self.processor, pixels, answers, words, method, task)
+                for row, of_row in zip(rows, found, strict=True):
+                    maps[row] = tuple(of_row)
+        return maps
 
     def postprocess(self, outputs: list[dict[str, Any]], threshold: float | str | None = None) -> dict[str, Any]:
         answers, size = self.scored_answers(outputs), _single(outputs[0]["size"])
@@ -158,7 +202,12 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
             probabilities = output["token_probabilities"].reshape(-1).tolist()[: len(starts)]
             considered = self._considered(output["candidates"][0], output["candidate_probabilities"][0], text, starts)
             answers[_single(output["task"])] = Answer(
-                text, starts, probabilities, _single(output["label_probabilities"]), considered
+                text,
+                starts,
+                probabilities,
+                _single(output["label_probabilities"]),
+                considered,
+                _single(output.get("maps", ())),
             )
         return answers
 
@@ -223,12 +272,21 @@ def structured_answers(
         if kind is not None:
             try:
                 result[kind.output] += [
-                    item | {"box": _in_pixels(box_as_given(item["box"], turn), *size)} if "box" in item else item
-                    for item in _named(answer, kind, processor, threshold)
+                    _as_given(item, size, turn) for item in _named(answer, kind, processor, threshold)
                 ]
             except AnswerError as error:
                 result["malformed"][task] = str(error)
     return result
+
+
+def _as_given(item: dict[str, Any], size: tuple[int, int], turn: Image.Transpose | None) -> dict[str, Any]:
+    """What the answer names with its box in pixels of the radiograph as given, and its map as that lies."""
+    item = dict(item)
+    if "box" in item:
+        item["box"] = _in_pixels(box_as_given(item["box"], turn), *size)
+    if "map" in item:
+        item["map"] = grid_as_given(item["map"], turn)
+    return item
 
 
 def _named(
@@ -237,14 +295,15 @@ def _named(
     processor: ProcessorMixin,
     threshold: float | str | None,
 ) -> list[dict[str, Any]]:
-    """What the answer names, with scores, and boxes as it has them."""
+    """What the answer names, with scores, and boxes and maps as it has them."""
     labels, temperature = getattr(processor, f"{kind.name}_labels"), processor.score_temperatures[kind.name]
     named = []
-    for item, score in kind.scored(answer, labels, temperature):
+    for number, (item, score) in enumerate(kind.scored(answer, labels, temperature)):
         if not kind.has_boxes:
             named.append({"label": item.label, "score": score})
         elif score is None or score >= _least_score(threshold, item.label, processor):
-            named.append({"label": item.label, "score": score, "box": item.box})
+            map_of_item = {"map": answer.maps[number]} if answer.maps else {}
+            named.append({"label": item.label, "score": score, "box": item.box, **map_of_item})
     return named
 
 

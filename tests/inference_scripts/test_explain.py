@@ -1,20 +1,30 @@
-"""Maps of a sentence over a radiograph: the right place in any orientation, and files that hold nothing private."""
+"""Maps over a radiograph: the right place in any orientation, and files that hold nothing private."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from peft import LoraConfig, get_peft_model
+from PIL import Image, ImageColor, ImageDraw
 from torch.nn import functional
 
 from litegpt.command import main
 from litegpt.common.files import complete_lines
-from litegpt.common.overlay import DISCLAIMER, is_drawn
-from litegpt.inference_scripts.explain import NOT_POOLED, picture_of, similarity_map, source_of, wrapped
+from litegpt.common.overlay import DISCLAIMER, colour_of_label, is_drawn
+from litegpt.inference_scripts.arguments import EXPLAIN_METHODS
+from litegpt.inference_scripts.radiograph_maps import in_digits, picture_of, wrapped
+from litegpt.inference_scripts.similarity_maps import NOT_POOLED, similarity_map, source_of
+from litegpt.modeling_litegpt.adapters import LORA_TARGET_MODULES
+from litegpt.modeling_litegpt.checkpoints import load_checkpoint
 from litegpt.modeling_litegpt.provenance import SYNTHETIC, UNTRAINED
 from litegpt.modeling_towers.checkpoints import release_image_processor, save_cxr_clip
+from litegpt.processing.answer_maps import DEFAULT_METHOD, METHODS, label_maps, text_maps
+from litegpt.processing.answers import text_to_findings
+from litegpt.processing.box_scores import Answer
+from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline, structured_answers
 from tests.modeling_towers.test_modeling_cxr_clip import PIXELS, SIDE, new_model, new_processor
 from tests.small_dicom import small_dicom
 
@@ -258,7 +268,7 @@ def test_outputs_hold_neither_a_path_of_the_machine_nor_a_tag_of_the_patient(exp
     )
 
 
-def test_what_cannot_be_asked_is_refused_in_one_sentence(explain, tmp_path, tiny_checkpoint, capsys):
+def test_what_cannot_be_asked_is_refused_in_one_sentence(explain, explain_litegpt, tmp_path, tiny_checkpoint, capsys):
     Image.new("L", (80, 60), 90).save(tmp_path / "a.png")
     with pytest.raises(SystemExit, match="a sentence has 22 tokens"):
         explain(tmp_path / "a.png", texts=["no " * 20])
@@ -267,6 +277,172 @@ def test_what_cannot_be_asked_is_refused_in_one_sentence(explain, tmp_path, tiny
     assert "a sentence of --texts or --against is empty" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         explain(tmp_path / "none.png")
-    words = ["--model_name_or_path", str(tiny_checkpoint), "--texts", "edema", "--output_dir", str(tmp_path / "out")]
-    with pytest.raises(SystemExit, match="a checkpoint of litegpt, not of cxr_clip"):
-        main(["explain", *words, str(tmp_path / "a.png")])
+    with pytest.raises(SystemExit, match="--method is for checkpoints of LiteGPT, and .*clip is a CXR-CLIP."):
+        explain(tmp_path / "a.png", options=["--method", "occlusion"])
+    for option in ("--texts", "--against"):
+        with pytest.raises(SystemExit, match=f"{option} is for checkpoints of CXR-CLIP, and .*tiny is a LiteGPT."):
+            explain_litegpt(tmp_path / "a.png", options=[option, "edema"])
+    with pytest.raises(SystemExit, match="the checkpoint has no finding 'Cold'; it has: Aortic enlargement"):
+        explain_litegpt(tmp_path / "a.png", options=["--findings", "ILD", "Cold"])
+    with pytest.raises(SystemExit, match="2"):
+        explain_litegpt(tmp_path / "a.png", options=["--findings", "ILD", "--tokens"])
+    assert "choose one of the two" in capsys.readouterr().err
+    clip = tmp_path / "secret_folder" / "acme" / "clip"
+    words = ["--model_name_or_path", str(clip), "--output_dir", str(tmp_path / "out"), str(tmp_path / "a.png")]
+    with pytest.raises(SystemExit, match="--texts is missing: sentences that .*clip, a CXR-CLIP, is to look for"):
+        main(["explain", *words])
+    config = json.loads((clip / "config.json").read_text())
+    (clip / "config.json").write_text(json.dumps({**config, "model_type": "ecamp"}))
+    with pytest.raises(SystemExit, match="a checkpoint of ecamp; maps are made of LiteGPT and CXR-CLIP"):
+        main(["explain", *words])
+
+
+# --- The command, of a LiteGPT checkpoint ----------------------------------------------------------------------------
+
+ANSWER = "Local diseases of this chest radiograph are <p>ILD</p> {<10><20><50><90>},<p>Nodule/Mass</p> {<1><2><5><9>}."
+
+
+class Reciting(ChestXrayFindingsPipeline):
+    """The pipeline, with one answer to every radiograph."""
+
+    def __call__(self, radiograph):
+        turn = radiograph.info.get("turn")
+        return structured_answers({"identify": Answer(ANSWER, [], [])}, radiograph.size, self.processor, turn=turn)
+
+
+@pytest.fixture
+def explain_litegpt(tiny_checkpoint, tmp_path):
+    """Runs the program on an untrained LiteGPT checkpoint, which answers that there is no finding."""
+
+    def run(*radiographs, output_dir=tmp_path / "out", options=(), checkpoint=tiny_checkpoint):
+        words = ["--model_name_or_path", str(checkpoint), "--output_dir", str(output_dir), *map(str, radiographs)]
+        status = main(["explain", *words, *options])
+        return status, complete_lines(output_dir / "maps.jsonl")
+
+    return run
+
+
+@pytest.fixture
+def reciting(monkeypatch):
+    monkeypatch.setattr("litegpt.inference_scripts.finding_maps.ChestXrayFindingsPipeline", Reciting)
+
+
+@pytest.fixture
+def inbox(tmp_path):
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    for number, name in enumerate(("a.png", "b.png")):
+        greys = np.random.default_rng(number).integers(0, 256, (60, 80 + number)).astype(np.uint8)
+        Image.fromarray(greys).save(folder / name)
+    return folder
+
+
+def test_each_finding_of_an_answer_has_a_line_a_grid_and_a_picture_with_its_box(
+    explain_litegpt, reciting, inbox, tmp_path, tiny_checkpoint, capsys
+):
+    status, lines = explain_litegpt(inbox)
+    assert status == 0 and [(line["file"], line["explained"], line["number"], line["maps"]) for line in lines] == [
+        (name, label, number, 2) for name in ("a.png", "b.png") for number, label in ((1, "ILD"), (2, "Nodule/Mass"))
+    ]
+    assert [line["grid"] for line in lines] == ["a_1.npy", "a_2.npy", "b_1.npy", "b_2.npy"]
+    assert all(line["answer"] == ANSWER and line["method"] == "integrated" for line in lines)
+    assert lines[0]["finding_box"] == {"xmin": 8, "ymin": 12, "xmax": 40, "ymax": 54}
+    assert lines[0]["checkpoint"].endswith("tiny") and lines[0]["caution"] and lines[0]["not_for_diagnosis"]
+    model, processor = load_checkpoint(tiny_checkpoint)
+    for name, of_file in (("a.png", lines[:2]), ("b.png", lines[2:])):
+        pixels = processor(images=inbox / name, text=processor.prompt("identify"), return_tensors="pt")
+        words = [[[finding.label_span] for finding in text_to_findings(ANSWER, processor.finding_labels)]]
+        (expected,) = text_maps(model.eval(), processor, pixels, [ANSWER], words)
+        for line, grid in zip(of_file, expected, strict=True):
+            np.testing.assert_allclose(np.load(tmp_path / "out" / line["grid"]), grid, rtol=1e-3, atol=1e-6)
+            assert line["largest"] == pytest.approx(grid.max(), rel=1e-3)
+    picture = Image.open(tmp_path / "out" / "a_1.png")
+    scale = 512 / 60
+    edge = [picture.getpixel((round(scale * 8) + 1, round(scale * y))) for y in (20, 30, 40, 50)]
+    assert set(edge) == {ImageColor.getrgb(colour_of_label("ILD"))}
+    assert is_drawn((tmp_path / "out" / "a_1.png").read_bytes())
+    capsys.readouterr()
+
+    # Again, killed amid the maps of the second radiograph's answer: the last is made, nothing else.
+    path = tmp_path / "out" / "maps.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines[:3]) + json.dumps(lines[3])[:40])
+    (tmp_path / "out" / "b_2.npy").unlink()
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("[ab]_*")}
+    assert explain_litegpt(inbox) == (0, lines)
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("[ab]_*")}
+    assert {name for name in after if after[name] != before.get(name)} == {"b_2.npy", "b_2.png"}
+    assert "4 maps; 0 radiographs could not be used" in capsys.readouterr().out
+    # Another method is another question.
+    _, more = explain_litegpt(inbox / "a.png", options=["--method", "attention"])
+    assert [line["method"] for line in more[4:]] == ["attention"] * 2
+
+
+def test_an_answer_without_findings_has_a_map_of_its_words_and_every_token_can_have_one(explain_litegpt, inbox):
+    status, (line, _) = explain_litegpt(inbox)
+    assert status == 0 and line["explained"] == "No finding" and line["finding_box"] is line["score"] is None
+    status, lines = explain_litegpt(inbox / "b.png", options=["--tokens", "--method", "attention"])
+    assert status == 0 and lines[2]["maps"] == len(lines) - 2 > 1
+    assert "".join(line["explained"] for line in lines[2:]) == line["answer"]
+
+
+def test_given_findings_are_explained_as_if_they_had_been_answered(explain_litegpt, inbox, tmp_path, tiny_checkpoint):
+    options = ["--method", "gradient_input", "--findings"]
+    status, lines = explain_litegpt(inbox / "a.png", options=[*options, "ILD", "Cardiomegaly"])
+    assert status == 0 and [line["explained"] for line in lines] == ["ILD", "Cardiomegaly"]
+    assert all(line["answer"] is line["finding_box"] is None for line in lines)
+    model, processor = load_checkpoint(tiny_checkpoint)
+    pixels = processor(images=inbox / "a.png", text=processor.prompt("identify"), return_tensors="pt")
+    for line in lines:
+        (expected,) = label_maps(model.eval(), processor, pixels, [line["explained"]], "gradient_input")
+        np.testing.assert_allclose(np.load(tmp_path / "out" / line["grid"]), expected, rtol=1e-3, atol=1e-6)
+    _, more = explain_litegpt(inbox / "a.png", options=[*options, "ILD", "Edema"])
+    assert more[:2] == lines and [line["explained"] for line in more[2:]] == ["Edema"]
+
+
+def test_a_turned_dicoms_map_of_an_answer_lies_as_its_file_does(explain_litegpt, reciting, tmp_path):
+    greys = np.random.default_rng(0).integers(0, 256, (80, 120)).astype(np.uint8)
+    for name, stored, orientation in (("a", greys, ["L", "F"]), ("b", greys[:, ::-1], ["R", "F"])):
+        dicom = small_dicom(np.ascontiguousarray(stored))
+        dicom.PatientOrientation = orientation
+        dicom.save_as(tmp_path / f"{name}.dicom", enforce_file_format=True)
+    status, lines = explain_litegpt(tmp_path / "a.dicom", tmp_path / "b.dicom", options=["--method", "attention"])
+    upright, mirrored = (np.load(tmp_path / "out" / line["grid"]) for line in (lines[0], lines[2]))
+    np.testing.assert_allclose(mirrored, upright[:, ::-1], rtol=1e-3, atol=1e-6)
+    assert status == 0 and np.abs(mirrored - upright).max() > 1e-4  # else this test says nothing
+    assert lines[2]["finding_box"]["xmin"] == 120 - lines[0]["finding_box"]["xmax"]
+
+
+def test_an_adapter_is_explained_as_a_checkpoint(explain_litegpt, inbox, tmp_path, tiny_checkpoint):
+    folder = tmp_path / "merged"
+    shutil.copytree(tiny_checkpoint, folder)
+    model = get_peft_model(load_checkpoint(tiny_checkpoint)[0], LoraConfig(target_modules=LORA_TARGET_MODULES))
+    model.save_pretrained(folder / "adapter")
+    status, lines = explain_litegpt(inbox / "a.png", checkpoint=folder / "adapter")
+    assert status == 0 and lines[0]["checkpoint"] == "merged/adapter"
+
+
+def test_what_a_map_of_an_answer_is_stands_below_the_picture(explain_litegpt, reciting, inbox, monkeypatch):
+    written, draw_text = [], ImageDraw.ImageDraw.text
+
+    def recording(self, xy, text, *args, **kwargs):
+        written.append(text)
+        return draw_text(self, xy, text, *args, **kwargs)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", recording)
+    _, lines = explain_litegpt(inbox / "a.png", options=["--method", "occlusion"])
+    words = " ".join(" ".join(written).split())
+    for expected in ('"ILD"', METHODS["occlusion"], ANSWER, "no segmentation", "ILD", lines[0]["checkpoint"]):
+        assert expected in words
+    assert DISCLAIMER.split()[0] in words and lines[0]["caution"] in words
+
+
+def test_the_methods_are_those_of_the_maps():
+    assert dict.fromkeys(EXPLAIN_METHODS) == dict.fromkeys(METHODS) and DEFAULT_METHOD == "integrated"
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "text"),
+    [(0.5, 0.1, 0.9, "0.500"), (0.002, 0, 0.0042, "0.00200"), (-1e-6, -2e-6, 1e-6, "-0.00000100"), (0, 0, 0, "0.000")],
+)
+def test_numbers_at_the_bar_show_three_digits_of_its_range(value, low, high, text):
+    assert in_digits(value, low, high) == text

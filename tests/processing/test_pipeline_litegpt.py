@@ -15,8 +15,10 @@ from transformers import BitsAndBytesConfig, pipeline
 
 from litegpt.modeling_litegpt.adapters import LORA_TARGET_MODULES
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint
+from litegpt.processing.answer_maps import text_maps
 from litegpt.processing.answers import text_to_findings
 from litegpt.processing.box_scores import Answer, BoxProbabilities, box_probabilities, box_score, calibrated
+from litegpt.processing.constrained_decoding import ConstrainedGreedyOutput
 from litegpt.processing.pipeline_litegpt import (
     KEPT,
     ChestXrayFindingsPipeline,
@@ -372,3 +374,75 @@ def test_several_radiographs_come_in_all_containers_and_none_gives_no_answers(lo
     assert pipe(arrays) == pipe(list(arrays)) == pipe(torch.from_numpy(arrays).movedim(-1, 1))
     for none in ([], (), column[:0]):
         assert pipe(none) == []
+
+
+@pytest.fixture
+def explaining(loaded, monkeypatch):
+    """The pipeline with a model that answers every radiograph with `FINDINGS`, and explains its words itself."""
+    model, processor = loaded
+    tokens = [*processor.answer_ids(FINDINGS), processor.tokenizer.eos_token_id]
+
+    def generate(input_ids, **kwargs):
+        shape = len(input_ids), len(tokens), 1
+        return ConstrainedGreedyOutput(
+            sequences=torch.cat([input_ids, torch.tensor([tokens] * len(input_ids))], dim=1),
+            token_probabilities=torch.linspace(0.3, 0.9, len(tokens)).expand(shape[:2]),
+            candidates=torch.tensor(tokens).view(1, -1, 1).expand(shape),
+            candidate_probabilities=torch.ones(shape),
+            label_probabilities=[{}] * len(input_ids),
+        )
+
+    monkeypatch.setattr(model, "generate", generate)
+    return ChestXrayFindingsPipeline(model=model.eval(), processor=processor, tasks=("identify",))
+
+
+def test_each_finding_has_the_map_of_its_own_label_in_batches_too(explaining, loaded, radiographs):
+    model, processor = loaded
+    assert all("map" not in finding for finding in explaining(radiographs[0], explain=False)["findings"])
+    prompts = [processor.prompt("identify")] * len(radiographs)
+    pixels = processor(images=radiographs, text=prompts, padding=True, add_special_tokens=False, return_tensors="pt")
+    words = [[[finding.label_span] for finding in text_to_findings(FINDINGS, processor.finding_labels)]] * 3
+    for explain, method in ((True, "integrated"), ("attention", "attention")):
+        expected = text_maps(model, processor, pixels, [FINDINGS] * 3, words, method)
+        for batch_size in (1, 2, 3):
+            results = explaining(radiographs, batch_size=batch_size, explain=explain)
+            for result, maps in zip(results, expected, strict=True):
+                assert [finding["label"] for finding in result["findings"]] == ["Cardiomegaly", "ILD"]
+                for finding, right in zip(result["findings"], maps, strict=True):
+                    assert finding["map"].shape == (8, 8) and finding["map"].dtype == np.float32
+                    np.testing.assert_allclose(finding["map"], right, rtol=0.02, atol=1e-3 * np.abs(right).max())
+        assert np.abs(expected[0][0] - expected[0][1]).max() > 0.01 * np.abs(expected[0][0]).max()  # not one for both
+
+
+def test_a_finding_keeps_its_map_where_another_is_left_out(explaining, radiographs):
+    first, second = explaining(radiographs[0], explain="attention")["findings"]
+    assert first["score"] < second["score"]
+    (left,) = explaining(radiographs[0], explain="attention", threshold=second["score"])["findings"]
+    assert left["label"] == second["label"]
+    np.testing.assert_array_equal(left["map"], second["map"])
+
+
+@pytest.mark.parametrize(
+    ("orientation", "as_stored"), [(["R", "F"], np.fliplr), (["R", "H"], lambda a: a[::-1, ::-1])]
+)
+def test_a_turned_radiograph_s_map_lies_as_its_file_does(explaining, orientation, as_stored):
+    dataset = small_dicom(np.ascontiguousarray(as_stored(chest())))
+    dataset.PatientOrientation = orientation
+    with pytest.warns(UserWarning, match="turned to the standard view"):
+        turned, upright = explaining([dataset, chest()], explain="gradient_input")
+    for one, other in zip(turned["findings"], upright["findings"], strict=True):
+        np.testing.assert_allclose(one["map"], as_stored(other["map"]), rtol=1e-3, atol=1e-6)
+        assert np.abs(one["map"] - other["map"]).max() > 0.01 * np.abs(one["map"]).max()  # else this says nothing
+
+
+def test_an_answer_without_findings_or_in_no_language_is_not_explained(loaded, radiographs):
+    pipe = ChestXrayFindingsPipeline(model=loaded[0].eval(), processor=loaded[1])
+    result = pipe(radiographs[0], explain=True)  # untrained, it answers that there is none
+    assert result["findings"] == [] and result["malformed"]["identify"] is None
+    plain = pipe(radiographs[0], explain=True, constrained=False, max_new_tokens=8)
+    assert plain["findings"] == [] and plain["malformed"]["identify"] is not None
+
+
+def test_a_method_that_is_none_is_refused(loaded):
+    with pytest.raises(ValueError, match="explain is True, False or one of attention, .* not 'saliency'"):
+        ChestXrayFindingsPipeline(model=loaded[0], processor=loaded[1], explain="saliency")

@@ -8,10 +8,10 @@
     litegpt push --folder prepared/chestx-ray14 --repo_id acme/chestx-ray14
 
 What the folder is, it tells itself; what is not whole, or none of the three, is refused. A checkpoint is a LiteGPT, a
-CXR-CLIP or an ECAMP. The folder's README.md becomes the card, with the repository's name and, of a LiteGPT, with the
-figures of `metrics.json`; the folder stays as it is. Nobody sees a half-pushed repository: the big files go up one by
-one, then one commit makes all visible. The same command resumes where an interrupted push stopped: files that are up
-are not sent again.
+CXR-CLIP, an ECAMP or a radiograph classifier. The folder's README.md becomes the card, with the repository's name and,
+of a LiteGPT, with the figures of `metrics.json`; the folder stays as it is. Nobody sees a half-pushed repository: the
+big files go up one by one, then one commit makes all visible. The same command resumes where an interrupted push
+stopped: files that are up are not sent again.
 """
 
 import json
@@ -39,6 +39,11 @@ MODEL_TYPES = {
     "litegpt": ("LiteGPT", "litegpt.modeling_litegpt.checkpoints", "processor_config.json"),
     "cxr_clip": ("CXR-CLIP", "litegpt.modeling_towers.checkpoints", "processor_config.json"),
     "ecamp": ("ECAMP", "litegpt.modeling_towers.ecamp_checkpoints", "preprocessor_config.json"),
+    "radiograph_classifier": (
+        "radiograph classifier",
+        "litegpt.modeling_towers.classifier_checkpoints",
+        "processor_config.json",
+    ),
 }
 # What belongs to a checkpoint or an adapter: no pickles, no state of a trainer. All but the weights are small.
 SMALL_FILES = ("*.json", "*.jinja", "*.py", "*.model", "*.txt")

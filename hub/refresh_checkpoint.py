@@ -5,11 +5,11 @@
     litegpt refresh --repo_id acme/litegpt
     litegpt refresh --repo_id somebody/litegpt --create_pr true
 
-A checkpoint, of a LiteGPT, a CXR-CLIP or an ECAMP, carries its code with it, and a release of transformers that is
-newer than the code can break it. Written anew are the code files, where `config.json` and `processor_config.json`
-point to them, and what `generate` does unless it is told otherwise. The chat template only where the checkpoint's own
-prompts keep their tokens. Of a repository on the Hub the small files alone are fetched, and what has changed goes up
-in one commit. The same command again changes nothing more.
+A checkpoint, of a LiteGPT, a CXR-CLIP, an ECAMP or a radiograph classifier, carries its code with it, and a release
+of transformers that is newer than the code can break it. Written anew are the code files, where `config.json` and
+`processor_config.json` point to them, and what `generate` does unless it is told otherwise. The chat template only
+where the checkpoint's own prompts keep their tokens. Of a repository on the Hub the small files alone are fetched, and
+what has changed goes up in one commit. The same command again changes nothing more.
 """
 
 import json

@@ -6,7 +6,7 @@
     tower.mean, tower.std            # of the pixels that it was trained on
 
 The folder holds a CXR-CLIP, a LiteGPT (of which the first tower is taken), an ECAMP or another masked autoencoder, a
-CLIP, or a tower alone, as transformers saves it.
+radiograph classifier (of which the trunk is taken), a CLIP, or a tower alone, as transformers saves it.
 """
 
 import json
@@ -21,13 +21,14 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from litegpt.modeling_litegpt.checkpoints import check_checkpoint_exists
 from litegpt.modeling_litegpt.published_weights import read_weights
 
-# Under which name a model has its image tower; another model is one itself.
-PREFIXES = {
-    "cxr_clip": "vision_model.",
-    "clip": "vision_model.",
-    "litegpt": "model.vision_tower.",
-    "ecamp": "mae.vit.",
-    "vit_mae": "vit.",
+# Under which name a model has its image tower's weights, and its configuration; another model is a tower itself.
+PLACES = {
+    "cxr_clip": ("vision_model.", "vision_config"),
+    "clip": ("vision_model.", "vision_config"),
+    "litegpt": ("model.vision_tower.", "vision_config"),
+    "ecamp": ("mae.vit.", "vision_config"),
+    "radiograph_classifier": ("trunk.", "trunk_config"),
+    "vit_mae": ("vit.", None),  # whose configuration is the tower's own, with more in it
 }
 # Of a masked autoencoder: the encoder alone is a ViT.
 OF_MASKING = r"decoder_|mask_ratio$|norm_pix_loss$"
@@ -82,8 +83,12 @@ def taken_tower(folder: str) -> TakenTower:
     """
     check_checkpoint_exists(folder)
     config = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
-    prefix = PREFIXES.get(config.get("model_type"), "")
-    tower = dict(config["vision_config"] if prefix and "vision_config" in config else config)
+    prefix, part = PLACES.get(config.get("model_type"), ("", None))
+    tower = dict(config.get(part, config))
+    if config.get("trunk_stage") is not None or tower.get("model_type") == "timm_wrapper":
+        raise ValueError(
+            f"{folder}: a trunk that ends at a stage, or is a network of timm, is no image tower to take."
+        )
     if tower.get("model_type") == "vit_mae":
         tower = {name: value for name, value in tower.items() if not re.match(OF_MASKING, name)}
         tower["model_type"] = "vit"

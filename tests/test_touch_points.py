@@ -15,9 +15,12 @@ TRAVELLING = [
     "modeling_litegpt/modeling_litegpt.py",
     "modeling_towers/configuration_cxr_clip.py",
     "modeling_towers/modeling_cxr_clip.py",
+    "modeling_towers/tower_network.py",
     "modeling_towers/checked_model.py",
     "modeling_towers/configuration_ecamp.py",
     "modeling_towers/modeling_ecamp.py",
+    "modeling_towers/configuration_classifier.py",
+    "modeling_towers/modeling_classifier.py",
     *(f"processing/{path.name}" for path in sorted((ROOT / "processing").glob("*.py"))),
 ]
 

@@ -1,4 +1,4 @@
-"""A CXR-CLIP and an ECAMP that both a push and a refresh are tried on."""
+"""A CXR-CLIP, an ECAMP and a radiograph classifier that both a push and a refresh are tried on."""
 
 from pathlib import Path
 
@@ -29,4 +29,15 @@ def tiny_ecamp(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ecamp") / "tiny_ecamp"
     model, tokenizer = new_ecamp(ECAMPConfig(vision_config=VISION, text_config=TEXT), ["there is no edema."])
     save_ecamp(model, tokenizer, image_processor(VISION["image_size"]), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_classifier(tmp_path_factory) -> Path:
+    """An untrained checkpoint."""
+    from litegpt.modeling_towers.classifier_checkpoints import save_classifier
+    from tests.small_classifier import small_classifier
+
+    folder = tmp_path_factory.mktemp("classifier") / "tiny_classifier"
+    save_classifier(*small_classifier(), folder)
     return folder

@@ -27,6 +27,7 @@ from litegpt.modeling_litegpt.adapters import add_adapter, save_adapter
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint, save_checkpoint
 from litegpt.modeling_litegpt.model_card import add_training
 from litegpt.modeling_towers.checkpoints import load_cxr_clip
+from litegpt.modeling_towers.classifier_checkpoints import load_classifier
 from litegpt.train_scripts import sft
 from tests.hub_stand_in import HubStandIn
 from tests.made_up_metrics import made_up_metrics
@@ -59,6 +60,7 @@ main(PushArguments(folders["checkpoint"], "acme/litegpt", metrics=folders["metri
 main(PushArguments(folders["adapter"], "acme/adapter", base_model="acme/litegpt", tag="v1"))
 main(PushArguments(folders["data_set"], "acme/phantoms", tag="v1"))
 main(PushArguments(folders["cxr_clip"], "acme/cxr-clip"))
+main(PushArguments(folders["classifier"], "acme/classifier"))
 refused(folder=folders["checkpoint"], repo_id="acme/litegpt", tag="v1")
 refused(folder=folders["data_set"], repo_id="acme/phantoms", private=True)
 main(PushArguments(folders["data_set"], "acme/secret", private=True))
@@ -102,6 +104,8 @@ findings = pipeline("chest-xray-findings", model="acme/litegpt", **v1)
 results["findings"] = findings(radiograph, max_new_tokens=12)
 zero_shot = pipeline("zero-shot-image-classification", model="acme/cxr-clip", trust_remote_code=True)
 results["zero-shot"] = zero_shot(radiograph, candidate_labels=["edema", "a nodule"], negative_template="no {}")
+classifier = pipeline("image-classification", model="acme/classifier", trust_remote_code=True)
+results["classification"] = classifier(radiograph, return_boxes=True)
 
 whole = load_dataset("acme/phantoms", revision="v1")
 results["rows"] = {split: len(rows) for split, rows in whole.items()}
@@ -139,8 +143,10 @@ def hub(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def folders(tiny_checkpoint, tiny_cxr_clip, tiny_ecamp, phantom_release, tmp_path_factory) -> dict[str, Path]:
-    """A checkpoint with its metrics, an adapter with its merged checkpoint, a CXR-CLIP, and a prepared data set."""
+def folders(
+    tiny_checkpoint, tiny_cxr_clip, tiny_ecamp, tiny_classifier, phantom_release, tmp_path_factory
+) -> dict[str, Path]:
+    """A checkpoint with its metrics, an adapter with its merged checkpoint, other kinds, and a prepared data set."""
     folder = tmp_path_factory.mktemp("pushed")
     model, processor = load_checkpoint(tiny_checkpoint)
     options = ModelConfig(str(tiny_checkpoint), use_peft=True, lora_r=4, dtype="float32")
@@ -166,6 +172,7 @@ def folders(tiny_checkpoint, tiny_cxr_clip, tiny_ecamp, phantom_release, tmp_pat
     (folder / "metrics.json").write_text(json.dumps(metrics))
     paths = {"adapter": "adapter", "merged": "checkpoint", "data_set": "data_set", "metrics": "metrics.json"}
     whole = {"checkpoint": tiny_checkpoint, "cxr_clip": tiny_cxr_clip, "ecamp": tiny_ecamp}
+    whole["classifier"] = tiny_classifier
     return {**whole, **{name: folder / path for name, path in paths.items()}}
 
 
@@ -217,6 +224,23 @@ def test_a_cxr_clip_and_its_pipeline_load_by_id_and_its_card_names_the_repositor
     assert 'model="acme/cxr-clip"' in card.text and card.data.pipeline_tag == "zero-shot-image-classification"
     pushed = {name for name in files if name != ".gitattributes"}
     assert pushed == {file.name for file in folders["cxr_clip"].iterdir()}
+
+
+def test_a_classifier_and_its_pipeline_load_by_id_and_its_card_names_the_repository(
+    hub, stranger, folders, radiograph
+):
+    model, processor = load_classifier(folders["classifier"])
+    with torch.no_grad():
+        logits = model.eval()(**processor(images=str(radiograph))).logits
+    scores = {found["label"]: found["score"] for found in stranger["classification"]}
+    assert [scores[label] for label in model.config.labels] == pytest.approx(logits[0].sigmoid().tolist(), abs=1e-5)
+    likeliest = stranger["classification"][0]
+    assert likeliest["score"] > 0.5 and set(likeliest["boxes"][0]["box"]) == {"xmin", "ymin", "xmax", "ymax"}
+    files = hub.files("models", "acme/classifier")
+    card = ModelCard(files["README.md"].decode())
+    assert 'model="acme/classifier"' in card.text and card.data.pipeline_tag == "image-classification"
+    pushed = {name for name in files if name != ".gitattributes"}
+    assert pushed == {file.name for file in folders["classifier"].iterdir()}
 
 
 def test_a_tag_keeps_the_weights_that_a_later_push_replaces(stranger):
@@ -352,7 +376,7 @@ def refuses(folder, match, error=ValueError, **options) -> None:
 def test_a_folder_that_is_none_of_the_three_is_refused(tmp_path):
     refuses(tmp_path, "no checkpoint .* adapter or prepared data set")
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    refuses(tmp_path, "model_type is 'llama', not 'litegpt' or 'cxr_clip' or 'ecamp'")
+    refuses(tmp_path, "model_type is 'llama', not 'litegpt' or 'cxr_clip' or 'ecamp' or 'radiograph_classifier'")
 
 
 def test_weights_that_are_cut_off_or_missing_are_refused(copy):
@@ -375,6 +399,7 @@ def test_weights_that_are_cut_off_or_missing_are_refused(copy):
         ("checkpoint", ("modeling_litegpt.py", "chat_pipeline_litegpt.py")),
         ("cxr_clip", ("modeling_cxr_clip.py", "zero_shot_pipeline_cxr_clip.py", "processor_config.json")),
         ("ecamp", ("modeling_ecamp.py", "preprocessor_config.json")),
+        ("classifier", ("modeling_classifier.py", "image_classification_pipeline.py", "processor_config.json")),
     ],
 )
 def test_a_checkpoint_without_its_code_or_card_is_refused(copy, name, of_it):

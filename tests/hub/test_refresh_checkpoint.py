@@ -142,6 +142,27 @@ def test_an_older_cxr_clip_gets_its_own_code_and_pipeline_and_nothing_of_a_liteg
             assert after[name] == wanted[name], name
     code = {name for name in after if name.endswith(".py")}
     assert code == {file.name for file in code_files("cxr_clip")}
+    assert {"tower_network.py", "processing_radiograph.py"} <= code
+    assert refreshed_files(older) == {}
+
+
+def test_an_older_classifier_gets_its_own_code_and_pipeline(tiny_classifier, tmp_path):
+    older = Path(shutil.copytree(tiny_classifier, tmp_path / "older"))
+    (older / "modeling_classifier.py").write_text("raise RuntimeError\n")
+    for name in ("tower_network.py", "processing_radiograph.py", "map_boxes.py"):
+        (older / name).unlink()
+    change(older / "config.json", auto_map={}, custom_pipelines={})
+    change(older / "processor_config.json", auto_map={})
+    main(RefreshArguments(folder=str(older)))
+    after, wanted = contents(older), contents(tiny_classifier)
+    assert after.keys() == wanted.keys()
+    for name in wanted:
+        if name in ("config.json", "processor_config.json"):
+            assert json.loads(after[name]) == json.loads(wanted[name]), name
+        else:
+            assert after[name] == wanted[name], name
+    code = {name for name in after if name.endswith(".py")}
+    assert code == {file.name for file in code_files("radiograph_classifier")}
     assert refreshed_files(older) == {}
 
 
@@ -151,7 +172,7 @@ def test_an_older_cxr_clip_gets_its_own_code_and_pipeline_and_nothing_of_a_liteg
         (
             "config.json",
             '{"model_type": "llava"}',
-            "no LiteGPT or CXR-CLIP or ECAMP .* another model_type",
+            "no LiteGPT or CXR-CLIP or ECAMP or radiograph classifier .* another model_type",
         ),
         ("config.json", '{"model_type": "cxr_clip"}', "a processor of another kind, LiteGPTProcessor"),
         ("config.json", "{", "config.json is no JSON"),

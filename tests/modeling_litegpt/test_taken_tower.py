@@ -27,7 +27,12 @@ from litegpt.modeling_litegpt.new_checkpoint import main
 from litegpt.modeling_litegpt.taken_tower import taken_tower
 from litegpt.modeling_towers import CXRCLIPConfig, CXRCLIPModel
 from litegpt.modeling_towers.checkpoints import save_cxr_clip
+from litegpt.modeling_towers.classifier_checkpoints import save_classifier
+from litegpt.modeling_towers.image_towers import load_image_tower
+from litegpt.modeling_towers.tower_network import tower_hidden_state
 from litegpt.processing.processing_cxr_clip import CXRCLIPProcessor
+from tests.small_classifier import RESNET as CLASSIFIERS_TRUNK
+from tests.small_classifier import small_classifier
 from tests.small_cxr_clip import BERT, RESNET, VIT
 
 SIDE = 64
@@ -146,6 +151,37 @@ def test_the_tower_of_a_clip_and_one_saved_alone_are_taken(tiny_arguments, tmp_p
         expected = AutoModel.from_pretrained(tmp_path / name).get_submodule(path).state_dict()
         for key, tensor in model.model.vision_tower.state_dict().items():
             assert torch.equal(tensor, expected[key]), key
+
+
+@pytest.mark.parametrize("trunk", [CLASSIFIERS_TRUNK, {**VIT, "image_size": SIDE}], ids=["resnet", "vit"])
+def test_a_classifiers_trunk_is_taken_with_its_making(trunk, tiny_arguments, tmp_path):
+    classifier, processor = small_classifier(trunk=trunk)
+    classifier.config.training_record = RECORD
+    save_classifier(classifier, processor, tmp_path / "classifier")
+    model, _ = new_litegpt(tiny_arguments, tmp_path / "new", tmp_path / "classifier")
+    tower = load_image_tower(tmp_path / "classifier")
+    assert model.config.training_record == tower.config.training_record == RECORD
+    assert model.config.num_patch_tokens == tower.grid**2
+    expected = classifier.trunk.state_dict()
+    for network in (model.model.vision_tower, tower.network):
+        assert network.state_dict().keys() == expected.keys()
+        for name, tensor in network.state_dict().items():
+            assert torch.equal(tensor, expected[name]), name
+    pixels = torch.randn(2, 3, tower.config.image_size, tower.config.image_size)
+    with torch.no_grad():
+        tokens = patch_tokens(tower_hidden_state(classifier.trunk, pixels))
+        torch.testing.assert_close(tower.eval()(pixels), tokens)
+        torch.testing.assert_close(model.eval().model.get_patch_features(pixels).reshape(tokens.shape), tokens)
+
+
+@pytest.mark.parametrize("change", [{"trunk_stage": "stage1"}, {"trunk_config": {"model_type": "timm_wrapper"}}])
+def test_a_trunk_that_is_no_tower_is_refused_in_one_sentence(change, tiny_arguments, tmp_path):
+    save_classifier(*small_classifier(), tmp_path / "classifier")
+    config = tmp_path / "classifier" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    with pytest.raises(SystemExit, match="a trunk that ends at a stage, or is a network of timm, is no image tower"):
+        new_litegpt(tiny_arguments, tmp_path / "new", tmp_path / "classifier")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_without_a_tower_is_refused_in_one_sentence(tiny_arguments, tmp_path):

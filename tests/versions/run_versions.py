@@ -5,9 +5,9 @@
 
 The release is overlaid on this environment (`pip install --target`, with what it needs in another version, such as
 tokenizers), so all else is as locked. For each: `stranger.py` (load by every Auto class, plain and constrained
-generation, all pipelines, saving), two steps of `sft.py`, `pretrain_cxr_clip.py` and `pretrain_ecamp.py`, and
-checkpoints exchanged with the locked version both ways, whose outputs must be equal (`TOLERANCE`). Ends with status 1
-if anything is not green.
+generation, all pipelines, saving), two steps of `sft.py` and of the programs of `TOWERS`, and checkpoints exchanged
+with the locked version both ways, whose outputs must be equal (`TOLERANCE`). Ends with status 1 if anything is not
+green.
 """
 
 import argparse
@@ -31,7 +31,13 @@ SFT = ["--config", "train_scripts/configs/tiny_stage1.yaml", "--max_steps", "2",
 SFT += ["--save_strategy", "no", "--per_device_train_batch_size", "4", "--cache_features", "false"]
 EXCHANGED = ("its own, trained", "the locked one's, trained", "its own CXR-CLIP", "the locked one's CXR-CLIP")
 EXCHANGED = (*EXCHANGED, "its own ECAMP", "the locked one's ECAMP")
-TOWERS = ("cxr_clip", "ecamp")  # of each a recipe lies beside this file
+EXCHANGED = (*EXCHANGED, "its own classifier", "the locked one's classifier")
+# What trains each, and how it takes its data; of each a recipe lies beside this file.
+TOWERS = {
+    "cxr_clip": ("pretrain_cxr_clip.py", "--data_dirs"),
+    "ecamp": ("pretrain_ecamp.py", "--data_dirs"),
+    "classifier": ("train_classifier.py", "--data_dir"),
+}
 # CPU kernels may sum in another order from one process to the next, also on one release: 3e-5 was seen once.
 TOLERANCE = 1e-4
 # Warnings that point at a line of ours, and what the library's logger calls deprecated: calls of ours, except for one
@@ -88,8 +94,7 @@ def try_release(
         steps["sft.py"] = warning_of_ours(train(phantoms, locked / "new", folder, python_path))
     except subprocess.CalledProcessError as error:
         return {"sft.py": last_line(error.stderr)}
-    for tower in TOWERS:
-        program = f"pretrain_{tower}.py"
+    for tower, (program, _) in TOWERS.items():
         try:
             steps[program] = warning_of_ours(train_tower(tower, phantoms, folder, python_path))
         except subprocess.CalledProcessError as error:
@@ -120,9 +125,10 @@ def train(phantoms: Path, checkpoint: Path, folder: Path, python_path: Path | No
 
 
 def train_tower(tower: str, phantoms: Path, folder: Path, python_path: Path | None = None) -> str:
-    options = ["--data_dirs", phantoms, "--cache_dir", phantoms.with_name("prepared")]
+    program, data = TOWERS[tower]
+    options = [data, phantoms, "--cache_dir", phantoms.with_name("prepared")]
     options += ["--config", f"tests/versions/{tower}.yaml", "--output_dir", folder / tower]
-    command = [f"train_scripts/pretrain_{tower}.py", *options]
+    command = [f"train_scripts/{program}", *options]
     return run([str(part) for part in command], folder, python_path)[1]
 
 

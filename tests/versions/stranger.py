@@ -2,11 +2,12 @@
 
     python stranger.py RADIOGRAPH OUTPUT.npz CHECKPOINT [CHECKPOINT ...]
 
-The first LiteGPT, CXR-CLIP and ECAMP are tried in all ways; of every checkpoint the logits, the vectors of an image
-and of texts, or what is drawn and read go to OUTPUT.npz. Prints a JSON line for each step:
-{"step": ..., "ok": true | false, "reason": ...}. Nothing of this repository can be imported, except its touch points.
+The first of each kind of checkpoint is tried in all ways; of every one what `OUTPUTS_OF` says (logits, maps, vectors)
+goes to OUTPUT.npz. Prints a JSON line for each step: {"step": ..., "ok": true | false, "reason": ...}. Nothing of this
+repository can be imported, except its touch points.
 """
 
+import importlib
 import json
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForImageClassification,
     AutoModelForImageTextToText,
     AutoModelForMultimodalLM,
     AutoModelForZeroShotImageClassification,
@@ -41,7 +43,7 @@ def main(radiograph: str, output: str, *checkpoints: str) -> None:
     by_kind: dict[str, list[str]] = {}
     for path in checkpoints:
         by_kind.setdefault(kind_of(path), []).append(path)
-    checkpoint, cxr_clip, ecamp = (by_kind[kind][0] for kind in OUTPUTS_OF)
+    checkpoint, cxr_clip, ecamp, classifier = (by_kind[kind][0] for kind in OUTPUTS_OF)
     outputs: dict[str, np.ndarray] = {}
     step("touch points", lambda: same(missing(), []))
     step("every Auto class", every_auto_class, checkpoint)
@@ -54,12 +56,16 @@ def main(radiograph: str, output: str, *checkpoints: str) -> None:
     step("generate", plain_generation, checkpoint)
     step("constrained", constrained_generation, checkpoint)
     step("findings pipeline", findings_pipeline, checkpoint)
+    step("answer maps", answer_maps, checkpoint)
     step("chat pipeline", chat_pipeline, checkpoint)
     step("save", saving, checkpoint)
     step("CXR-CLIP: Auto classes", cxr_clip_auto_classes, cxr_clip)
     step("CXR-CLIP: pipeline", zero_shot_pipeline, cxr_clip)
     step("CXR-CLIP: save", saving_cxr_clip, cxr_clip)
     step("ECAMP: save", saving_ecamp, ecamp)
+    step("classifier: Auto classes", classifier_auto_classes, classifier)
+    step("classifier: pipeline", classification_pipeline, classifier)
+    step("classifier: save", saving_classifier, classifier)
     np.savez(output, **outputs)
 
 
@@ -74,7 +80,8 @@ def step(name: str, check: Callable, *arguments: str) -> None:
     for warning in caught:
         if is_ours(warning.filename) and reason is None:
             reason = f"warning of ours: {Path(warning.filename).name}:{warning.lineno} {warning.message}"
-    print(json.dumps({"step": name, "ok": reason is None, "reason": reason}), flush=True)
+    # On a line of its own: the library's question whether code may be run, which nobody answers, ends in no line.
+    print(f"\n{json.dumps({'step': name, 'ok': reason is None, 'reason': reason})}", flush=True)
 
 
 def is_ours(file: str) -> bool:
@@ -142,6 +149,15 @@ def findings_pipeline(checkpoint: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         again.save_pretrained(folder)
         same(pipeline("chest-xray-findings", model=folder, **TRUST)(RADIOGRAPH), answer)
+
+
+def answer_maps(checkpoint: str) -> None:
+    model, processor, inputs = loaded(checkpoint)
+    maps = importlib.import_module(".answer_maps", type(processor).__module__.rpartition(".")[0])
+    for method in maps.METHODS:
+        found = maps.label_maps(model, processor, inputs, ["Cardiomegaly", "ILD"], method)
+        same((len(found), bool(np.isfinite(found).all()), bool(found.any())), (2, True, True))
+    same(model.get_decoder().config._attn_implementation, "sdpa")
 
 
 def chat_pipeline(checkpoint: str) -> None:
@@ -237,8 +253,59 @@ def saving_ecamp(checkpoint: str) -> None:
         np.testing.assert_allclose(drawn_and_read(folder), drawn_and_read(checkpoint), atol=1e-4)
 
 
+# --- Radiograph classifier -------------------------------------------------------------------------------------------
+
+
+def classifier_auto_classes(checkpoint: str) -> None:
+    same(type(AutoConfig.from_pretrained(checkpoint, **TRUST)).__name__, "RadiographClassifierConfig")
+    for auto in (AutoModel, AutoModelForImageClassification):
+        same(type(auto.from_pretrained(checkpoint, **TRUST)).__name__, "RadiographClassifier")
+    same(type(AutoProcessor.from_pretrained(checkpoint, **TRUST)).__name__, "RadiographClassifierProcessor")
+
+
+def logits_and_maps(checkpoint: str) -> np.ndarray:
+    """(labels, 1 + places): of each label the radiograph's logit, and its map."""
+    model = AutoModelForImageClassification.from_pretrained(checkpoint, **TRUST).eval()
+    inputs = AutoProcessor.from_pretrained(checkpoint, **TRUST)(images=RADIOGRAPH)
+    with torch.no_grad():
+        outputs = model(**inputs, return_maps=True)
+    return torch.cat([outputs.logits[0, :, None], outputs.maps[0].flatten(1)], dim=1).numpy()
+
+
+def classification_pipeline(checkpoint: str) -> None:
+    pipe = pipeline("image-classification", model=checkpoint, **TRUST)
+    labels = pipe.model.config.labels
+    pipe.model.config.present = dict.fromkeys(labels, 0.0)  # each label's boxes are wanted, however trained it is
+    asked = {"return_maps": True, "return_boxes": True}
+    by_label = {found["label"]: found for found in pipe(RADIOGRAPH, **asked)}
+    expected = logits_and_maps(checkpoint)
+    scores = [by_label[label]["score"] for label in labels]
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-expected[:, 0])), atol=1e-4)
+    maps = [by_label[label]["map"].flatten() for label in labels]
+    np.testing.assert_allclose(maps, expected[:, 1:], atol=1e-4)
+    same([label for label in labels if not by_label[label]["boxes"]], [])
+    with tempfile.TemporaryDirectory() as folder:
+        pipe.save_pretrained(folder)
+        again = pipeline("image-classification", model=folder, **TRUST)
+        for found in again(RADIOGRAPH, **asked):
+            np.testing.assert_array_equal(found.pop("map"), by_label[found["label"]].pop("map"))
+            same(found, by_label[found["label"]])
+
+
+def saving_classifier(checkpoint: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        AutoModelForImageClassification.from_pretrained(checkpoint, **TRUST).save_pretrained(folder)
+        AutoProcessor.from_pretrained(checkpoint, **TRUST).save_pretrained(folder)
+        np.testing.assert_allclose(logits_and_maps(folder), logits_and_maps(checkpoint), atol=1e-4)
+
+
 # What is compared of each kind of checkpoint.
-OUTPUTS_OF = {"litegpt": logits_of, "cxr_clip": vectors_of, "ecamp": drawn_and_read}
+OUTPUTS_OF = {
+    "litegpt": logits_of,
+    "cxr_clip": vectors_of,
+    "ecamp": drawn_and_read,
+    "radiograph_classifier": logits_and_maps,
+}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-from tests.versions.run_versions import ROOT, minors, table, unmet, warning_of_ours
+from tests.versions.run_versions import EXCHANGED, ROOT, TOWERS, minors, table, unmet, warning_of_ours
+from tests.versions.stranger import OUTPUTS_OF
 
 
 def test_the_last_release_of_each_minor_is_tried_from_the_oldest_that_we_promise():
@@ -16,6 +17,13 @@ def test_warnings_of_ours_are_told_from_those_of_libraries():
         "[transformers] `past_key_values` are deprecated. Use `cache` instead.",
     ):
         assert warning_of_ours(f"{library}\n{ours}\n{named}") == f"warning of ours: {ours}"
+
+
+def test_each_kind_of_checkpoint_is_trained_looked_at_and_exchanged_both_ways():
+    assert len(OUTPUTS_OF) == 1 + len(TOWERS) and len(EXCHANGED) == 2 * len(OUTPUTS_OF)
+    for tower, (program, _) in TOWERS.items():
+        assert (ROOT / "tests" / "versions" / f"{tower}.yaml").is_file()
+        assert (ROOT / "train_scripts" / program).is_file()
 
 
 def test_an_overlay_gets_what_it_needs_in_another_release(tmp_path):

@@ -23,6 +23,7 @@ TOUCH_POINTS = {
     "transformers.modeling_utils.PreTrainedModel": "base class",
     "transformers.pipelines.PIPELINE_REGISTRY": "makes chest-xray-findings known for a model that is loaded already",
     "transformers.pipelines.base.ChunkPipeline": "base class",
+    "transformers.pipelines.image_classification.ImageClassificationPipeline": "base class",
     "transformers.pipelines.image_text_to_text.ImageTextToTextPipeline": "base class",
     "transformers.pipelines.zero_shot_image_classification.ZeroShotImageClassificationPipeline": "base class",
     "transformers.processing_utils.MultiModalData": "what vLLM's hook returns",

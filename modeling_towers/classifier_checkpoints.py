@@ -11,12 +11,13 @@ whole: weights, processor, the code that loads them, a model card.
 import litegpt.common.startup  # noqa: F401
 
 # isort: split
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModel
+from transformers import AutoImageProcessor, AutoModel
 
 from litegpt.common.files import replacing_folder
 from litegpt.modeling_litegpt.checkpoints import check_checkpoint_exists, image_processor
@@ -45,25 +46,39 @@ def load_trunk(name: str, image_size: int | None = None) -> ImageTower:
     """The network that a classifier starts from.
 
     Args:
-        name: a folder, see `load_image_tower`; or a model of the Hub, such as microsoft/resnet-50 or
-            timm/densenet121.ra_in1k (which needs timm).
+        name: a folder, see `load_image_tower`, or of a network of timm; or a network of the Hub, such as
+            microsoft/resnet-50 or timm/densenet121.ra_in1k. Networks of timm need it installed.
         image_size: pixels of the square input, where it is not the network's own; of convolutional networks alone.
 
     Raises:
         OSError: there is no such network.
         ValueError: it has no image tower, or another input size than it can have.
+        ImportError: it is of timm, which is not installed.
     """
-    if Path(name).is_dir():
-        tower = load_image_tower(name)
-    else:
-        network = AutoModel.from_pretrained(name)
-        tower = ImageTower(network, image_processor(getattr(network.config, "image_size", None) or 224))
-        tower.config.base_models = [name]
+    tower = load_image_tower(name) if Path(name).is_dir() and not _is_of_timm(name) else _published(name)
     if image_size is not None and image_size != tower.processor.size["height"]:
         if getattr(tower.config, "patch_size", None) is not None:
             raise ValueError(f"{name}: its input has {tower.config.image_size} pixels a side, and no other.")
         tower.config.image_size = image_size
         tower.processor.size = {"height": image_size, "width": image_size}
+    return tower
+
+
+def _is_of_timm(folder: str) -> bool:
+    config = Path(folder, "config.json")
+    return config.is_file() and "architecture" in json.loads(config.read_text(encoding="utf-8"))
+
+
+def _published(name: str) -> ImageTower:
+    """A network as the library loads it, with the pixels that it was trained on."""
+    network = AutoModel.from_pretrained(name)
+    published = getattr(network.config, "pretrained_cfg", None)
+    if published is None:
+        processor = AutoImageProcessor.from_pretrained(name)
+        published = {"mean": processor.image_mean, "std": processor.image_std}
+    side = getattr(network.config, "image_size", None) or published.get("input_size", (3, 224, 224))[-1]
+    tower = ImageTower(network, image_processor(side, published["mean"], published["std"]))
+    tower.config.base_models = [Path(name).name if Path(name).is_dir() else name]
     return tower
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 from transformers import AutoModel, AutoModelForImageClassification, AutoProcessor, pipeline
 
 from litegpt.modeling_litegpt.checkpoints import image_processor
-from litegpt.modeling_towers import RadiographClassifier, RadiographClassifierConfig
+from litegpt.modeling_towers import RadiographClassifier, RadiographClassifierConfig, classifier_checkpoints
 from litegpt.modeling_towers.classifier_checkpoints import (
     load_classifier,
     load_trunk,
@@ -25,7 +25,7 @@ from tests.small_finetune import SIDE, VIT
 
 PIXELS = torch.randn(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
 ACTIVATIONS = torch.rand(2, 5, 4, 3, generator=torch.Generator().manual_seed(1))
-POOLINGS = ("average", "max", "lse", "pcam")
+NAME = "embedder.embedder.convolution.weight"
 
 
 # --- Pooling ---------------------------------------------------------------------------------------------------------
@@ -164,12 +164,34 @@ def test_a_convolutional_trunk_takes_larger_pictures_and_a_vit_says_that_it_does
         load_trunk(str(tmp_path / "vit"), image_size=64)
 
 
-def test_densenet_121_of_timm_is_a_trunk():
+def test_densenet_121_of_timm_is_a_trunk_and_travels(tmp_path):
     pytest.importorskip("timm", reason="needs timm, of the extra `convert`")
-    config = {"model_type": "timm_wrapper", "architecture": "densenet121", "image_size": 64}
-    model, _ = small_classifier(trunk=config)
-    assert model.config.trunk_width == 1024
-    assert model(torch.zeros(1, 3, 64, 64), return_maps=True).maps.shape == (1, 2, 2, 2)
+    from transformers import TimmWrapperConfig, TimmWrapperModel
+
+    published = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.2, 0.3), "input_size": (3, 64, 64)}
+    config = TimmWrapperConfig(architecture="densenet121", pretrained_cfg=published)
+    TimmWrapperModel(config).save_pretrained(tmp_path / "densenet")
+    trunk = load_trunk(str(tmp_path / "densenet"))
+    assert list(trunk.processor.image_mean) == [0.4, 0.5, 0.6] and trunk.processor.size["height"] == 64
+    model, processor = new_classifier(trunk, ["Mass", "Nodule"])
+    pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    outputs = model.eval()(pixels, return_maps=True)
+    assert model.config.trunk_width == 1024 and outputs.maps.shape == (1, 2, 2, 2)
+    save_classifier(model, processor, tmp_path / "checkpoint")
+    loaded = AutoModel.from_pretrained(tmp_path / "checkpoint", trust_remote_code=True).eval()
+    assert torch.equal(loaded(pixels).logits, outputs.logits)
+
+
+def test_a_published_network_brings_the_pixels_that_it_was_trained_on(tmp_path, monkeypatch):
+    """As by its name on the Hub, which is not reached here: a folder stands for it."""
+    tower = new_image_tower(RESNET, image_processor(SIDE, [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]))
+    save_image_tower(tower, tmp_path / "owner" / "resnet")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(classifier_checkpoints, "load_image_tower", None)
+    monkeypatch.setattr(classifier_checkpoints, "_is_of_timm", lambda folder: True)
+    trunk = load_trunk("owner/resnet")
+    assert list(trunk.processor.image_mean) == [0.1, 0.2, 0.3] and list(trunk.processor.image_std) == [0.4, 0.5, 0.6]
+    assert torch.equal(trunk.network.state_dict()[NAME], tower.network.state_dict()[NAME])
 
 
 def test_what_there_is_not_is_refused():

@@ -1,7 +1,7 @@
 """Radiographs with what was answered drawn on them, for people.
 
 In: a radiograph and an answer, as the pipeline or a predictions file has it. Out: a picture. `overlay` is for one
-answer, `panel` for an answer beside the truth, `contact_sheet` for several pictures in one.
+answer, `panel` for an answer beside the truth, `contact_sheet` for several pictures in one, `coloured` for a map.
 
     picture = overlay(load_radiograph("a.dicom"), line, processor.score_thresholds)
     save(picture, Path("a.png"))     # the file says of itself that it is no radiograph: `is_drawn`
@@ -16,6 +16,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
@@ -56,6 +57,8 @@ TEXT, FAINT, CAUTION = "#ffffff", "#b8b8b8", "#ffb347"  # what was answered, whe
 MIN_OVERLAY = 512  # of the shorter side, in pixels
 FONT = 0.022  # of the shorter side
 MIN_FONT = 14
+COLOUR_MAP = "viridis"  # rises evenly in lightness: readable with any colour blindness, and in grey
+OPACITY = 0.2, 0.5  # of the smallest and the largest value: what a map says little of hides little
 DRAWN = "LiteGPT: answers drawn on a radiograph"  # in the PNG's text, as its Software
 NO_BREAK = "\N{NO-BREAK SPACE}"  # where a line must not be cut
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -335,6 +338,28 @@ def _cut(word: str, width: int, font: ImageFont.FreeTypeFont) -> Iterator[str]:
         yield word[:fitting]
         word = word[fitting:]
     yield word
+
+
+# --- A map -----------------------------------------------------------------------------------------------------------
+
+
+def coloured(picture: Image.Image, values: np.ndarray, low: float, high: float) -> Image.Image:
+    """The picture with a map's values over it, as colours.
+
+    Args:
+        picture: grey.
+        values: (height, width) of the picture; NaN where the map says nothing.
+        low, high: the values of the first colour and of the last; what lies beyond has these colours.
+    """
+    import matplotlib  # takes a while that programs without maps need not wait
+
+    colours = (255 * matplotlib.colormaps[COLOUR_MAP](np.arange(256))[:, :3]).round().astype(np.uint8)
+    opacity = (255 * np.linspace(*OPACITY, 256)).astype(np.uint8)
+    seen = ~np.isnan(values)
+    index = (255 * (np.where(seen, values, low) - low) / (high - low or 1.0)).clip(0, 255).astype(np.uint8)
+    return Image.composite(
+        Image.fromarray(colours[index]), picture.convert("RGB"), Image.fromarray(opacity[index] * seen)
+    )
 
 
 # --- Several in one --------------------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@
 Writes `predictions.jsonl` (one line an image and task; an interrupted run resumes after the last one),
 `metrics.json`, `report.md` and `report.html`. Decoding is greedy, and constrained to answers with the checkpoint's own
 labels (`--constrained false`: plain). There are three controls: every image is given the answer to another one, drawn
-at random; the answer to a black image; and those to images of noise (`controls.jsonl` has them).
+at random; the answer to a black image; and those to images of noise (`controls.jsonl` has them). With `--explain` the
+gallery of `report.html` has maps of the findings that the answers of `predictions.jsonl` name.
 
 The reports and `metrics.json` name checkpoint and data, and have no path of this machine in them.
 """
@@ -14,6 +15,8 @@ The reports and `metrics.json` name checkpoint and data, and have no path of thi
 import functools
 import json
 import platform
+import warnings
+from collections.abc import Callable, Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +25,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from PIL import Image
+from tqdm.auto import tqdm
 
 from litegpt.common.arguments import parse
 from litegpt.common.files import weights_sha256, write_text
@@ -30,12 +34,15 @@ from litegpt.datasets_scripts.rows import data_set_facts, load_rows
 from litegpt.evaluation_scripts.arguments import EvaluationArguments
 from litegpt.evaluation_scripts.predictions import load_pipeline, predict
 from litegpt.evaluation_scripts.questions import label_names
+from litegpt.evaluation_scripts.reports.gallery import AnswerMaps
 from litegpt.evaluation_scripts.reports.html import html_report
 from litegpt.evaluation_scripts.reports.sections import write_report
 from litegpt.evaluation_scripts.scoring import Calibration, score_predictions
 from litegpt.metrics.intervals import NUM_RESAMPLES, SEED, patient_numbers
 from litegpt.modeling_litegpt.checkpoints import load_processor
 from litegpt.modeling_litegpt.provenance import provenance, recorded_config
+from litegpt.processing.answer_maps import DEFAULT_METHOD, METHODS, text_maps
+from litegpt.processing.answers import text_to_findings
 from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
 from litegpt.processing.processing_litegpt import LiteGPTProcessor
 
@@ -85,11 +92,38 @@ def main(args: EvaluationArguments) -> None:
     metrics["bootstrap"] = bootstrap_facts(rows)
     write_text(output_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     write_text(output_dir / "report.md", write_report(metrics, *names))
-    write_text(output_dir / "report.html", html_report(metrics, predictions, rows, *names))
+    with tqdm(desc="Maps", unit=" radiographs", delay=1e-3) as progress:  # delay: without a map it is not shown
+        maps = answer_maps(pipe, progress) if args.explain else None
+        write_text(output_dir / "report.html", html_report(metrics, predictions, rows, *names, maps))
     doubtful = {line["image_id"] for line in predictions if line.get("warnings")}
     if doubtful:
         print(f"{len(doubtful)} of {len(rows)} radiographs are doubtful; why, predictions.jsonl says (`warnings`).")
     print(f"{output_dir / 'report.md'}: Finding F1 {metrics['finding_f1']}, Acc@IoU {metrics['accuracy_at_iou']}")
+
+
+def answer_maps(pipe: Callable[[], ChestXrayFindingsPipeline], progress: tqdm) -> AnswerMaps:
+    """Maps of what lines of a predictions file name.
+
+    Args:
+        pipe: gives the pipeline; nothing asks for it before the first map.
+        progress: gets a step a radiograph.
+    """
+
+    def grids(radiograph: Image.Image, line: dict[str, Any], numbers: Sequence[int]) -> np.ndarray:
+        model, processor, task, answer = pipe().model, pipe().processor, line["task"], line["answer"]
+        named = text_to_findings(answer, processor.finding_labels)
+        # A doubt about a picture stands in its line; on the terminal it would name no radiograph.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="the given image: ", category=UserWarning)
+            pixels = processor(
+                images=radiograph, text=processor.prompt(task), add_special_tokens=False, return_tensors="pt"
+            )
+        words = [[named[number].label_span] for number in numbers]
+        (maps,) = text_maps(model, processor, pixels, [answer], [words], task=task)
+        progress.update()
+        return maps
+
+    return AnswerMaps(METHODS[DEFAULT_METHOD], grids)
 
 
 def versions() -> dict[str, str]:

@@ -5,6 +5,7 @@
         group.pictures[0].rectangles                           # [Rectangle("Edema", "true", True, 240.0, ...), ...]
         group.pictures[0].answer                               # "Local diseases of this chest radiograph are ..."
     list(diagnosis_gallery(predictions, rows, labels))         # right, missed and wrong diagnoses, without boxes
+    list(gallery(predictions, rows, labels, maps))             # with maps of what the shown answers name
 
 In: the lines of a predictions file about one task, and the rows they answer. Out: for each kind of case a few
 pictures, made small, with rectangles and their labels in the picture's own pixels. Pictures are read for those shown
@@ -13,7 +14,7 @@ alone. `gallery.html.jinja` lays them out.
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +22,7 @@ import numpy as np
 from datasets import Dataset
 from PIL import Image
 
+from litegpt.common.overlay import coloured
 from litegpt.evaluation_scripts.figures import RIGHT
 from litegpt.evaluation_scripts.questions import named_labels, true_answer, true_boxes, true_labels
 from litegpt.metrics.boxes import ROUNDING, iou_of_pairs
@@ -32,6 +34,8 @@ IOU = float(RIGHT)  # above it a box is right
 SHOWN, SHOWN_PER_LABEL = 8, 2  # of each kind of case
 
 SIDE = 480  # pixels of a picture's longer side
+MAP_SIDE = 240  # of one with a map
+MAPS_SHOWN = 4  # of a radiograph
 
 KINDS = {  # title, and which are shown
     "right": ("Right boxes", "those of the highest score, at most two of a label where there are others"),
@@ -86,10 +90,39 @@ class Words(NamedTuple):
     height: float
 
 
+class AnswerMaps(NamedTuple):
+    """Where maps of findings that answers name are from.
+
+    Attributes:
+        meaning: what the values of a map are.
+        grids: (radiograph, line of the predictions file, numbers of findings that its answer names) to their maps,
+            (numbers, g, g), over the whole radiograph.
+    """
+
+    meaning: str
+    grids: Callable[[Image.Image, dict[str, Any], Sequence[int]], np.ndarray]
+
+
+class MapPicture(NamedTuple):
+    """A whole radiograph with the map of a finding over it, smaller than in `Picture`.
+
+    `rectangles` are the finding's answered box and the true boxes of its label, `meaning` is that of `AnswerMaps`.
+    """
+
+    label: str
+    score: float
+    width: int
+    height: int
+    data_url: str
+    rectangles: list[Rectangle]
+    meaning: str
+
+
 class Picture(NamedTuple):
     """A whole radiograph, made small; `data_url` is a JPEG of `width` x `height` pixels.
 
-    `answer` is the whole answer, `truth` what is true, in the same words.
+    `answer` is the whole answer, `truth` what is true, in the same words. `maps` are of those findings of the answer
+    that have the highest scores; there are none where none were asked for.
     """
 
     case: Case
@@ -101,6 +134,7 @@ class Picture(NamedTuple):
     words: list[Words]
     answer: str
     truth: str
+    maps: Sequence[MapPicture] = ()
 
 
 class Group(NamedTuple):
@@ -112,13 +146,19 @@ class Group(NamedTuple):
     pictures: list[Picture]
 
 
-def gallery(predictions: Sequence[dict[str, Any]], rows: Dataset, labels: dict[str, list[str]]) -> Iterator[Group]:
+def gallery(
+    predictions: Sequence[dict[str, Any]],
+    rows: Dataset,
+    labels: dict[str, list[str]],
+    maps: AnswerMaps | None = None,
+) -> Iterator[Group]:
     """A group for each of `KINDS`.
 
     Args:
         predictions: lines about one task whose answers have boxes, one a row, in the rows' order.
         rows: of the contract's schema.
         labels: of findings and diagnoses, as `label_names` gives them.
+        maps: of the findings that are named on the radiographs shown; None: there are none.
     """
     # Without the pictures: those of all rows would not fit into memory.
     annotations = [
@@ -131,18 +171,17 @@ def gallery(predictions: Sequence[dict[str, Any]], rows: Dataset, labels: dict[s
         # As in the scores: where the data does not tell the boxes, none is right or invented.
         if true_answer(annotation, line["task"], labels) is not None:
             cases += row_cases(row, truths[row], answers[row])
+    made: dict[int, list[MapPicture]] = {}  # a radiograph may be shown in several groups
     for kind, (title, which) in KINDS.items():
         members = [case for case in cases if case.kind == kind]
-        pictures = [
-            picture(
-                case,
-                rows[case.row],
-                truths[case.row],
-                answers[case.row],
-                (predictions[case.row]["answer"], true_answer(annotations[case.row], predictions[0]["task"], labels)),
-            )
-            for case in chosen(members)
-        ]
+        pictures = []
+        for case in chosen(members):
+            row, line, truth = rows[case.row], predictions[case.row], truths[case.row]
+            texts = line["answer"], true_answer(annotations[case.row], line["task"], labels)
+            shown = picture(case, row, truth, answers[case.row], texts)
+            if maps is not None and case.row not in made:
+                made[case.row] = map_pictures(maps, row["image"], line, truth)
+            pictures.append(shown._replace(maps=made.get(case.row, ())))
         yield Group(title, which, len(members), pictures)
 
 
@@ -264,15 +303,53 @@ def picture(
         truths, answers: the row's boxes, `{"label": name, "box": xyxy in [0, 1]}`.
         texts: the whole answer, and the true one.
     """
-    image = row["image"].convert("L")
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    image = _small(row["image"], SIDE)
+    boxes = [*(("true", box) for box in truths), *(("answered", box) for box in answers)]
+    rectangles = [_rectangle(origin, item, image.size, _is_in_case(item, case)) for origin, item in boxes]
+    words = placed_words(rectangles, image.size)
+    return Picture(case, row["image_id"], *image.size, _data_url(image), rectangles, words, *texts)
+
+
+def map_pictures(
+    maps: AnswerMaps, image: Image.Image, line: dict[str, Any], truths: Sequence[dict[str, Any]]
+) -> list[MapPicture]:
+    """Those findings of an answer that have the highest scores, at most `MAPS_SHOWN`, each with its map.
+
+    Args:
+        image: the radiograph.
+        line: of the predictions file.
+        truths: the row's boxes, `{"label": name, "box": xyxy in [0, 1]}`.
+    """
+    findings = line["findings"]
+    numbers = sorted(range(len(findings)), key=lambda number: -findings[number]["score"])[:MAPS_SHOWN]
+    if not numbers:
+        return []
+    small = _small(image, MAP_SIDE)
+    pictures = []
+    for number, grid in zip(numbers, maps.grids(image, line, numbers), strict=True):
+        finding = findings[number]
+        values = np.asarray(Image.fromarray(grid).resize(small.size, Image.Resampling.BILINEAR))
+        picture_of_map = coloured(small, values, float(grid.min()), float(grid.max()))
+        boxes = [("true", truth) for truth in truths if truth["label"] == finding["label"]] + [("answered", finding)]
+        rectangles = [_rectangle(origin, item, small.size, True) for origin, item in boxes]
+        data_url = _data_url(picture_of_map)
+        pictures.append(
+            MapPicture(finding["label"], finding["score"], *small.size, data_url, rectangles, maps.meaning)
+        )
+    return pictures
+
+
+def _small(image: Image.Image, side: int) -> Image.Image:
+    """A radiograph in grey, at most `side` pixels wide and high."""
+    image = image.convert("L")
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return image
+
+
+def _data_url(image: Image.Image) -> str:
     file = io.BytesIO()
     image.save(file, format="JPEG", quality=80)
-    data_url = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
-    boxes = [*(("true", box) for box in truths), *(("answered", box) for box in answers)]
-    rectangles = [_rectangle(case, origin, item, image.size) for origin, item in boxes]
-    words = placed_words(rectangles, image.size)
-    return Picture(case, row["image_id"], *image.size, data_url, rectangles, words, *texts)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def placed_words(rectangles: Sequence[Rectangle], size: tuple[int, int]) -> list[Words]:
@@ -308,9 +385,12 @@ def _meet(one: Sequence[float], other: Sequence[float]) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
+def _is_in_case(item: dict[str, Any], case: Case) -> bool:
+    return item["label"] == case.label and item["box"] in (case.true_box, case.answered_box)
+
+
 def _rectangle(
-    case: Case, origin: Literal["true", "answered"], item: dict[str, Any], size: tuple[int, int]
+    origin: Literal["true", "answered"], item: dict[str, Any], size: tuple[int, int], is_in_case: bool
 ) -> Rectangle:
     x1, y1, x2, y2 = (value * pixels for value, pixels in zip(item["box"], 2 * size, strict=True))
-    is_in_case = item["label"] == case.label and item["box"] in (case.true_box, case.answered_box)
     return Rectangle(item["label"], origin, is_in_case, x1, y1, max(0.0, x2 - x1), max(0.0, y2 - y1))

@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from litegpt.common.templates import template
 from litegpt.evaluation_scripts.figures import RIGHT
 from litegpt.evaluation_scripts.questions import label_names
-from litegpt.evaluation_scripts.reports.gallery import IOU, Group, diagnosis_gallery, gallery
+from litegpt.evaluation_scripts.reports.gallery import IOU, AnswerMaps, Group, diagnosis_gallery, gallery
 from litegpt.evaluation_scripts.reports.sections import (
     CONTROLS,
     Section,
@@ -56,7 +56,12 @@ class PageSection(NamedTuple):
 
 
 def html_report(
-    metrics: dict[str, Any], predictions: list[dict[str, Any]], rows: Dataset, model: str, data: str
+    metrics: dict[str, Any],
+    predictions: list[dict[str, Any]],
+    rows: Dataset,
+    model: str,
+    data: str,
+    maps: AnswerMaps | None = None,
 ) -> str:
     """The report as one HTML file, whatever stands in labels and names.
 
@@ -65,6 +70,7 @@ def html_report(
         predictions: lines of the predictions file, for each task one a row, in the rows' order.
         rows: of the contract's schema; pictures are read for those shown alone.
         model, data: the names of what was evaluated on what.
+        maps: of the findings that are named on radiographs of the gallery; None: there are none.
 
     Raises:
         ValueError: the metrics are of an older `evaluate_litegpt.py`.
@@ -76,24 +82,30 @@ def html_report(
         task = section.task
         if section.topic == "labels":
             task_lines = [line for line in predictions if line["task"] == task.name]
-            sections.append(_gallery_section(task, task_lines, rows))
+            sections.append(_gallery_section(task, task_lines, rows, maps))
     return template(__file__, "report.html.jinja").render(
         introduction=introduction(metrics, model, data),
         sections=sections,
         inline=inline,
         plain=lambda text: re.sub(r"[`*]", "", text),
         word_columns=word_columns,
+        has_maps=any(picture.maps for one in sections for group in one.groups for picture in group.pictures),
     )
 
 
-def _gallery_section(task: Task, predictions: list[dict[str, Any]], rows: Dataset) -> PageSection:
+def _gallery_section(
+    task: Task, predictions: list[dict[str, Any]], rows: Dataset, maps: AnswerMaps | None
+) -> PageSection:
     """Some radiographs with the answers to a task, right and wrong ones."""
-    cases = gallery if task.kind.has_boxes else diagnosis_gallery
-    groups = list(cases(predictions, rows, label_names(rows))) if predictions else []
+    groups: Iterator[Group] = iter(())
+    if predictions and task.kind.has_boxes:
+        groups = gallery(predictions, rows, label_names(rows), maps)
+    elif predictions:
+        groups = diagnosis_gallery(predictions, rows, label_names(rows))
     return PageSection(
         f"{task.name}-gallery",
         f"{plain_name(task)}: some cases",
-        groups=groups,
+        groups=list(groups),
         right_above=IOU if task.kind.has_boxes else None,
     )
 

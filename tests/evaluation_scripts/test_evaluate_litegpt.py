@@ -1,5 +1,7 @@
 import json
+import re
 import shutil
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,7 +21,8 @@ from litegpt.evaluation_scripts.evaluate_litegpt import (
     main,
 )
 from litegpt.evaluation_scripts.predictions import predict, prediction_line
-from litegpt.processing.answers import Finding, diagnoses_to_text, findings_to_text
+from litegpt.processing.answer_maps import DEFAULT_METHOD, METHODS, text_maps
+from litegpt.processing.answers import Finding, diagnoses_to_text, findings_to_text, text_to_findings
 
 
 def test_a_prediction_line_has_the_boxes_that_the_answer_states():
@@ -123,6 +126,61 @@ def test_an_interrupted_run_goes_on_after_the_last_line(
         assert not by_key
     # All is answered: no model is needed.
     assert len(predict(args, control_images(load_processor(tiny_checkpoint)), controls)) == 18 and len(loaded) == 1
+
+
+def test_with_explain_the_report_has_maps_of_the_answers_that_are_in_the_predictions_file(
+    tiny_checkpoint, phantom_release, cache_dir, tmp_path, monkeypatch
+):
+    """The checkpoint is not trained, and finds nothing: answers with findings are written into its predictions."""
+    changes = {"tasks": ["identify"], "split": "test[:4]"}
+    args = arguments(tiny_checkpoint, phantom_release, cache_dir, tmp_path, **changes)
+    main(args)
+    report, path = tmp_path / "report.html", tmp_path / "predictions.jsonl"
+    without_findings = report.read_text()
+    loaded, load = [], evaluate_litegpt.load_pipeline
+    monkeypatch.setattr(evaluate_litegpt, "load_pipeline", lambda *a: loaded.append(load(*a)) or loaded[-1])
+    explained = replace(args, explain=True)
+    main(explained)
+    # No finding is shown: there are no maps, and no model is needed.
+    assert not loaded and report.read_text() == without_findings and "litegpt localize" not in without_findings
+
+    boxes = {"ILD": (0.1, 0.2, 0.5, 0.9), "Nodule/Mass": (0.01, 0.02, 0.05, 0.09)}
+    answer = findings_to_text([Finding(label, box) for label, box in boxes.items()])
+    named = [
+        {"label": label, "box": list(box), "score": score}
+        for (label, box), score in zip(boxes.items(), (0.5, 0.75), strict=True)
+    ]
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[0] |= {"answer": answer, "findings": named}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    main(args)
+    plain = report.read_text()
+    assert not loaded and "litegpt localize" not in plain and "explained" not in plain
+    asked = []
+    monkeypatch.setattr(
+        evaluate_litegpt,
+        "text_maps",
+        lambda *a, **k: asked.append((a[3], a[4], k, text_maps(*a, **k))) or asked[-1][3],
+    )
+    main(explained)
+    text = report.read_text()
+    spans = [[finding.label_span] for finding in text_to_findings(answer, loaded[0].processor.finding_labels)]
+    ((answers, words, options, (grids,)),) = asked  # once, though it is shown with two boxes
+    assert (answers, words, options) == ([answer], [spans[::-1]], {"task": "identify"}) and len(loaded) == 1
+    assert np.abs(grids).max(axis=(1, 2)).min() > 0 and np.abs(grids[0] - grids[1]).max() > 0
+    assert path.read_text() == "".join(json.dumps(line) + "\n" for line in lines)
+    section = text.partition('<section id="identify-gallery">')[2].partition("</section>")[0]
+    shown = section.split('<div class="explained">')[1:]
+    assert len(shown) >= 2 and "<code>litegpt localize</code>" in section
+    for one in shown:
+        radiograph, *maps = re.findall(r'href="(data:image/jpeg;base64,[^"]+)"', one.partition("\n</div>\n</div>")[0])
+        assert len({radiograph, *maps}) == 3
+        meaning = METHODS[DEFAULT_METHOD].replace("'", "&#39;").removeprefix("i")
+        assert one.count(f"I{meaning}. No segmentation.") == 2
+        assert one.index("<b>Nodule/Mass</b><br>score 0.750<br>I") < one.index("<b>ILD</b><br>score 0.500<br>I")
+    # Without the option the report is what it was.
+    main(args)
+    assert report.read_text() == plain and len(asked) == len(loaded) == 1
 
 
 def test_constrained_answers_are_never_malformed_and_have_probabilities(

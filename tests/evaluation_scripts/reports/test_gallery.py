@@ -1,3 +1,5 @@
+import base64
+import io
 from typing import Any
 
 import numpy as np
@@ -10,15 +12,19 @@ from litegpt.evaluation_scripts.questions import label_names
 from litegpt.evaluation_scripts.reports import gallery as module
 from litegpt.evaluation_scripts.reports.gallery import (
     IOU,
+    MAP_SIDE,
+    MAPS_SHOWN,
     SHOWN,
     SHOWN_PER_LABEL,
     SIDE,
+    AnswerMaps,
     Case,
     Rectangle,
     chosen,
     diagnosis_gallery,
     gallery,
     iou,
+    map_pictures,
     picture,
     placed_words,
     row_cases,
@@ -139,6 +145,88 @@ def test_only_the_pictures_that_are_shown_are_read(rows, lines):
     shown = as_html("gallery", groups, IOU).count("<image ")
     assert len(read) == shown <= 3 * SHOWN
     assert 0 < shown < sum(group.count for group in groups)
+
+
+def greys(size: tuple[int, int] = (2 * SIDE, SIDE)) -> Image.Image:
+    return Image.new("L", size, 100)
+
+
+def one_bright_cell(row: int, column: int) -> np.ndarray:
+    grid = np.zeros((4, 4), np.float32)
+    grid[row, column] = 2
+    return grid
+
+
+def test_a_map_lies_over_its_radiograph_with_the_boxes_of_its_label_alone():
+    """On a radiograph that is twice as wide as high, so that x and y are not taken for each other."""
+    boxes = {"ILD": [0.5, 0.5, 1.0, 0.75], "Edema": [0.0, 0.0, 0.125, 0.25]}
+    findings = [{"label": label, "box": boxes[label], "score": 0.5} for label in ("Edema", "ILD", "ILD")]
+    findings[2] |= {"box": [0.25, 0.5, 1.0, 0.75], "score": 0.875}
+    truths = [{"label": label, "box": box} for label, box in boxes.items()]
+    maps = AnswerMaps("what speaks", lambda image, line, numbers: np.stack([one_bright_cell(3, 0)] * len(numbers)))
+    first, second, third = map_pictures(maps, greys(), {"findings": findings}, truths)
+    assert [one.label for one in (first, second, third)] == ["ILD", "Edema", "ILD"] and first.score == 0.875
+    assert (first.width, first.height) == (MAP_SIDE, MAP_SIDE // 2)
+    assert first.rectangles == [
+        Rectangle("ILD", "true", True, 120.0, 60.0, 120.0, 30.0),
+        Rectangle("ILD", "answered", True, 60.0, 60.0, 180.0, 30.0),
+    ]
+    assert [(one.origin, one.width) for one in third.rectangles] == [("true", 120.0), ("answered", 120.0)]
+    assert {one.label for one in second.rectangles} == {"Edema"}
+    drawn = Image.open(io.BytesIO(base64.b64decode(first.data_url.partition(",")[2])))
+    pixels = np.asarray(drawn.convert("RGB")).astype(int)
+    yellow = pixels[..., 0] - pixels[..., 2]
+    y, x = np.unravel_index(yellow.argmax(), yellow.shape)
+    assert y >= 3 / 4 * drawn.height - 2 and x <= drawn.width / 4 + 2
+    assert yellow.max() > 50 and yellow[5, -5] < 0  # the lowest value is bluish
+
+
+def test_of_many_findings_those_of_the_highest_scores_have_maps_and_that_is_said():
+    scores = [0.125, 0.75, 0.25, 0.875, 0.5, 0.375]
+    findings = [{"label": "ILD", "box": [0.0, 0.0, 0.5, 0.5], "score": score} for score in scores]
+    asked = []
+
+    def grids(image, line, numbers):
+        asked.extend(numbers)
+        return np.zeros((len(numbers), 2, 2), np.float32)
+
+    maps = AnswerMaps("gradients: of <words>", grids)
+    row = {"image_id": "a", "image": greys()}
+    (case, *_) = row_cases(0, [], findings)
+    shown = picture(case, row, [], findings)
+    shown = shown._replace(maps=map_pictures(maps, row["image"], {"findings": findings}, []))
+    assert asked == [3, 1, 4, 5] and len(shown.maps) == MAPS_SHOWN
+    strip = as_html("maps", shown)
+    assert strip.count("<svg ") == strip.count("No segmentation.") == MAPS_SHOWN
+    assert "Maps of 4 of the 6 findings that the answer names: those of the highest scores." in strip
+    assert "<b>ILD</b><br>score 0.875<br>Gradients: of &lt;words&gt;. No segmentation." in strip
+    few = shown._replace(rectangles=shown.rectangles[:4])
+    assert "Maps of" not in as_html("maps", few)
+    # An answer without findings asks for nothing.
+    assert map_pictures(maps, greys(), {"findings": []}, []) == [] and len(asked) == MAPS_SHOWN
+
+
+def test_maps_are_made_once_of_each_radiograph_that_is_shown_and_change_nothing_else(rows, lines):
+    """Every second answer names nothing."""
+    given = [line | {"findings": line["findings"] if place % 2 else []} for place, line in enumerate(lines)]
+    asked = []
+
+    def grids(image, line, numbers):
+        asked.append(line["image_id"])
+        return np.zeros((len(numbers), 2, 2), np.float32)
+
+    labels = label_names(rows)
+    plain = list(gallery(given, rows, labels))
+    explained = list(gallery(given, rows, labels, AnswerMaps("what speaks", grids)))
+    pictures = [one for group in explained for one in group.pictures]
+    named = {line["image_id"] for line in given if line["findings"]}
+    with_maps = [one.image_id for one in pictures if one.maps]
+    assert sorted(asked) == sorted(set(with_maps)) == sorted(named & {one.image_id for one in pictures})
+    assert 0 < len(asked) < len(with_maps) < len(pictures)  # else this test says nothing
+    assert [group._replace(pictures=[one._replace(maps=()) for one in group.pictures]) for group in explained] == plain
+    text, bare = as_html("gallery", explained, IOU), as_html("gallery", plain, IOU)
+    assert text.count('class="explained"') == len(with_maps) and "<code>litegpt localize</code>" in text
+    assert "litegpt localize" not in bare and "maps" not in bare
 
 
 def random_boxes(rng, count, with_scores):

@@ -40,6 +40,10 @@ class EvaluationArguments(AnsweringArguments):
     constrained: bool = argument(
         "Answers of the checkpoint's own labels alone, none malformed; or as they come.", default=True
     )
+    explain: bool = argument(
+        "Maps of the answers' findings beside the radiographs that the report shows; needs the model again.",
+        default=False,
+    )
 
 
 @dataclass
@@ -117,5 +121,44 @@ class PaperTablesArguments:
     launch_options: str = argument("Options of `accelerate launch`, in one string.", default="")
     sft_options: str = argument("Options of sft.py, for both stages, in one string.", default="")
     evaluation_options: str = argument("Options of evaluate_litegpt.py, in one string.", default="")
+    cache_dir: str | None = argument(CACHE_DIR, default=None)
+    num_proc: Count = argument(NUM_PROC, default=1)
+
+
+@dataclass
+class ChestXray8TablesArguments:
+    runs: list[str] = argument(
+        "Finished runs of litegpt localize as ROW=FOLDER, such as resnet50_lse=outputs/localize; ROW is any name.",
+        default=[],
+    )
+    output_dir: str = argument("Where tables.md and tables.json are written.", default="outputs/chestx_ray8_tables")
+
+
+@dataclass
+class LocalizationArguments:
+    model_name_or_path: str = argument("The folder of a radiograph classifier, or of a LiteGPT.")
+    data_dir: str = argument(DATA_DIR)
+    output_dir: str = argument("Where predictions, metrics and report are written.")
+    split: str = argument("The split, or a slice such as test[:100].", default="test")
+    method: str | None = argument(
+        "How maps are made: of a classifier cam or positive, by default its own; of a LiteGPT one of "
+        "`litegpt explain`.",
+        default=None,
+    )
+    box_rule: str | None = argument(
+        "Boxes around each isolated region of a map, or around the highest one alone; by default the checkpoint's.",
+        default=None,
+        choices=["regions", "peak"],
+    )
+    box_thresholds: list[float] | None = argument(
+        "Of a map brought to 0..255, above which a region gets a box; by default the checkpoint's, the paper's 60 "
+        "and 180.",
+        default=None,
+    )
+    random_weights: bool = argument(
+        "The control of the same network with random weights, a second pass.", default=True
+    )
+    min_positives: Count = argument("Positive, and negative, radiographs that a label's AUROC needs.", default=10)
+    batch_size: Count = argument("Radiographs looked at together.", default=32)
     cache_dir: str | None = argument(CACHE_DIR, default=None)
     num_proc: Count = argument(NUM_PROC, default=1)

@@ -59,7 +59,7 @@ COMMANDS = {
     ),
     "ask": Command("inference_scripts/ask_server.py", ("AskArguments",), "the same, from a server"),
     "explain": Command(
-        "inference_scripts/explain.py", ("ExplainArguments",), "where a CXR-CLIP sees a sentence, as maps"
+        "inference_scripts/explain.py", ("ExplainArguments",), "where a model sees what it says, as maps"
     ),
     "prepare vindr-cxr": Command(
         "datasets_scripts/vindr_cxr.py", ("VinDrCXRArguments", "PreparationOptions"), "VinDr-CXR, ready for training"
@@ -140,6 +140,12 @@ COMMANDS = {
         "an image tower on labels, masks or boxes, and its test",
         trains=True,
     ),
+    "train-classifier": Command(
+        "train_scripts/train_classifier.py",
+        ("ClassifierArguments",),
+        "a classifier on labels alone, that shows where it sees each",
+        trains=True,
+    ),
     "train": Command(
         "train_scripts/sft.py",
         ("DataArguments", "ExampleArguments", "RecipeArguments"),
@@ -158,6 +164,11 @@ COMMANDS = {
         ("CXRCLIPEvaluationArguments",),
         "zero-shot, retrieval and probes of a CXR-CLIP checkpoint, a report",
     ),
+    "localize": Command(
+        "evaluation_scripts/localize.py",
+        ("LocalizationArguments",),
+        "maps of a classifier or of LiteGPT's answers against true boxes",
+    ),
     "compare": Command(
         "evaluation_scripts/compare_runs.py",
         ("ComparisonArguments",),
@@ -172,6 +183,11 @@ COMMANDS = {
         "evaluation_scripts/cxr_clip_tables.py",
         ("CXRCLIPTablesArguments",),
         "CXR-CLIP's tables beside finished evaluations",
+    ),
+    "chestx-ray8-tables": Command(
+        "evaluation_scripts/chestx_ray8_tables.py",
+        ("ChestXray8TablesArguments",),
+        "ChestX-ray8's tables beside finished runs of localize",
     ),
     "push": Command("hub/push_to_hub.py", ("PushArguments",), "a checkpoint, adapter or data set onto the Hub"),
     "refresh": Command("hub/refresh_checkpoint.py", ("RefreshArguments",), "today's code into an older checkpoint"),

@@ -29,6 +29,7 @@ PROGRAMS = {  # and whether they have a quick form
     "train_vs_stock": True,
     "cxr_clip_vs_open_clip": True,
     "ecamp_vs_mae": True,
+    "classifier_maps": True,
     "gpu_generation": True,
     "gpu_training": True,
 }

@@ -92,3 +92,11 @@ def coverage(
     overlaps = best_overlaps(found, true)
     shares = {f"{threshold:g}": round(float(accuracy_at_iou(overlaps, threshold)), 4) for threshold in THRESHOLDS}
     return {**shares, "boxes": len(overlaps.label)}
+
+
+def coverage_text(covered: dict[str, float] | None) -> str:
+    """What boxes of maps are worth, in a sentence; `covered` is what `with_pseudo_boxes` gives."""
+    if covered is None:
+        return "boxes of maps; the data has no true ones to hold them against."
+    shares = ", ".join(f"{covered[key]:.3f} above IoU {key}" for key in covered if key != "boxes")
+    return f"boxes of maps in place of the data's {covered['boxes']:,}, of which they cover {shares}."

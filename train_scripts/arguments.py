@@ -7,6 +7,11 @@ from litegpt.common.arguments import Count, Share, WholeNumber, argument
 from litegpt.datasets_scripts.arguments import CACHE_DIR, DATA_DIR, NUM_PROC
 from litegpt.processing.tasks import TASKS
 
+PSEUDO_BOXES = (
+    "predictions.jsonl of `litegpt localize` over the training radiographs: each label has the box that a "
+    "classifier's map draws, in place of those of the data, if there are any."
+)
+
 
 @dataclass
 class DataArguments:
@@ -17,11 +22,7 @@ class DataArguments:
         "to it are shown as --eval_strategy says.",
         default=None,
     )
-    pseudo_boxes: str | None = argument(
-        "predictions.jsonl of `litegpt localize` over the training radiographs: each label has the box that a "
-        "classifier's map draws, in place of those of the data, if there are any.",
-        default=None,
-    )
+    pseudo_boxes: str | None = argument(PSEUDO_BOXES, default=None)
     train_towers: bool = argument("Train the towers too; by default they are frozen.", default=False)
     cache_features: bool = argument("Compute the frozen towers' features once, before training.", default=False)
     cache_dir: str | None = argument(CACHE_DIR, default=None)
@@ -87,6 +88,7 @@ class TowerArguments:
         "How often an epoch shows a radiograph with findings; the others are shown once.", default=2
     )
     labels_only: bool = argument("Learn which findings a radiograph has, not where they are.", default=False)
+    pseudo_boxes: str | None = argument(PSEUDO_BOXES, default=None)
 
 
 @dataclass

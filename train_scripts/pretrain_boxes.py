@@ -8,7 +8,8 @@ start from BiomedCLIP and PubMedCLIP instead, or continue from them with this pr
 CLIP pre-training: every patch token says which findings' boxes it lies in (a sigmoid for each label) and where the
 corners of the smallest of them are; the largest of the patches' logits is the image's label. The heads are thrown
 away. `--labels_only` leaves out where: the image's labels alone teach the towers, also those that no box shows, and
-the mean of the patches' logits is the image's. The same command resumes where an interrupted run stopped.
+the mean of the patches' logits is the image's. `--pseudo_boxes` takes boxes that a classifier's maps drew. The same
+command resumes where an interrupted run stopped.
 """
 
 import litegpt.common.startup  # noqa: F401
@@ -27,6 +28,7 @@ from transformers import Trainer, TrainingArguments
 
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.image_labels import label_matrix
+from litegpt.datasets_scripts.pseudo_boxes import coverage_text, with_pseudo_boxes
 from litegpt.datasets_scripts.rows import check_labels, load_rows
 from litegpt.modeling_litegpt import LiteGPTModel
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint, save_checkpoint
@@ -163,7 +165,12 @@ def main(arguments: TowerArguments, training_arguments: TrainingArguments) -> No
     with refuse_bad_input(), training_arguments.main_process_first(desc="preparing data"):
         rows = load_rows(arguments.data_dir, arguments.train_split, arguments.cache_dir, arguments.num_proc)
         check_labels(rows, processor)
-        entry = training_entry("pretrain_boxes.py", arguments.data_dir, len(rows), [], "towers", training_arguments)
+        trained = "towers"
+        if arguments.pseudo_boxes is not None:
+            rows, covered = with_pseudo_boxes(rows, arguments.pseudo_boxes)
+            print(f"{arguments.pseudo_boxes}: {coverage_text(covered)}")
+            trained = "towers; on boxes that a classifier's maps drew"
+        entry = training_entry("pretrain_boxes.py", arguments.data_dir, len(rows), [], trained, training_arguments)
         store = RadiographStore(rows, processor.tower_image_processors, cache_dir)
     findings = rows["findings"][:]
     labels = None

@@ -29,7 +29,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled, is_fsdp_enable
 from trl import ModelConfig, SFTConfig
 
 from litegpt.common.programs import Refusal, program, refuse_bad_input
-from litegpt.datasets_scripts.pseudo_boxes import with_pseudo_boxes
+from litegpt.datasets_scripts.pseudo_boxes import coverage_text, with_pseudo_boxes
 from litegpt.datasets_scripts.rows import check_labels, load_rows
 from litegpt.modeling_litegpt import LiteGPTForConditionalGeneration
 from litegpt.modeling_litegpt.adapters import LORA_TARGET_MODULES, add_adapter, save_adapter
@@ -95,7 +95,7 @@ def train(
         parts = [load_rows(data_args.data_dir, split, data_args.cache_dir, data_args.num_proc) for split in splits]
         if data_args.pseudo_boxes is not None:
             parts[0], covered = with_pseudo_boxes(parts[0], data_args.pseudo_boxes)
-            print(f"{data_args.pseudo_boxes}: boxes of maps in place of the data's. {covered_by(covered)}")
+            print(f"{data_args.pseudo_boxes}: {coverage_text(covered)}")
         # One store, one file of features. A single part as it is: joining would give the same rows a new fingerprint.
         rows = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
         check_labels(rows, processor)
@@ -224,16 +224,6 @@ def trained_weights(data_args: DataArguments, model_args: ModelConfig) -> str:
     rest = "LoRA on the language model, its new tokens" if model_args.use_peft else "language model"
     boxes = "" if data_args.pseudo_boxes is None else "; on boxes that a classifier's maps drew"
     return f"projector, {rest}{', towers' if data_args.train_towers else ''}{boxes}"
-
-
-def covered_by(covered: dict[str, float] | None) -> str:
-    """What the boxes of maps are worth, as far as the data has true ones."""
-    if covered is None:
-        return "The data has no true boxes to hold them against."
-    shares = ", ".join(
-        f"{share:.3f} at IoU {threshold}" for threshold, share in covered.items() if threshold != "boxes"
-    )
-    return f"Of {covered['boxes']:,} true boxes they cover {shares}."
 
 
 def argument_parser() -> TrainingParser:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from litegpt.datasets_scripts.pseudo_boxes import widest_at_peak, with_pseudo_boxes
+from litegpt.datasets_scripts.pseudo_boxes import coverage_text, widest_at_peak, with_pseudo_boxes
 from litegpt.datasets_scripts.rows import load_rows
 from tests.small_finetune import entry, write_entries
 
@@ -46,6 +46,7 @@ def test_each_label_that_a_radiograph_has_gets_its_maps_box_and_no_other_has_one
     assert [[one["label"] for one in of_row] for of_row in findings] == [[0], [0], []]
     assert findings[0][0]["box"] == pytest.approx(BOX) and findings[1][0]["box"] == pytest.approx(BOX)
     assert covered == {"0.1": 0.5, "0.3": 0.5, "0.5": 0.5, "boxes": 2}
+    assert "place of the data's 2, of which they cover 0.500 above IoU 0.1" in coverage_text(covered)
     assert found.features == rows.features and found["image_id"][:] == rows["image_id"][:]
     assert found[1]["image"].size == rows[1]["image"].size
 

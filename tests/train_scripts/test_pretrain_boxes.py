@@ -1,6 +1,9 @@
+import json
+
 import torch
 from transformers import TrainingArguments
 
+from litegpt.datasets_scripts.rows import load_rows
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint
 from litegpt.train_scripts.arguments import TowerArguments
 from litegpt.train_scripts.pretrain_boxes import OFFSET_SCALE, RowIndices, main, patch_loss, patch_targets
@@ -56,3 +59,24 @@ def test_training_changes_the_towers_alone_and_learns(tiny_checkpoint, phantom_r
     assert any("aux_vision_tower" in name for name in changed)
     state = torch.load(f"{output_dir}/checkpoint-12/optimizer.pt", weights_only=True)
     assert len(state["state"]) > 0
+
+
+def test_boxes_of_maps_stand_in_for_those_of_the_data(tiny_checkpoint, phantom_release, tmp_path, capsys):
+    rows = load_rows(str(phantom_release), "train", str(tmp_path / "cache"))
+    names = rows.features["findings"].feature["label"].names
+    region = {"peak": [0.5, 0.5], "boxes": [[0.25, 0.25, 0.75, 0.75, 0.5]]}
+    lines = [
+        {"image_id": image_id, "malformed": None, "regions": {names[one["label"]]: region for one in findings}}
+        for image_id, findings in zip(rows["image_id"][:], rows["findings"][:], strict=True)
+    ]
+    file = tmp_path / "predictions.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    arguments = TowerArguments(
+        str(tiny_checkpoint), str(phantom_release), cache_dir=str(tmp_path / "cache"), pseudo_boxes=str(file)
+    )
+    training = TrainingArguments(
+        str(tmp_path / "towers"), max_steps=1, per_device_train_batch_size=8, report_to="none", save_strategy="no"
+    )
+    main(arguments, training)
+    assert f"{file}: boxes of maps in place of the data's" in capsys.readouterr().out
+    assert "on boxes that a classifier's maps drew" in (tmp_path / "towers" / "checkpoint" / "README.md").read_text()

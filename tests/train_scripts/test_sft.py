@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from peft import PeftModel
 from trl import ModelConfig
 
 from litegpt.common.programs import Refusal
+from litegpt.datasets_scripts.rows import load_rows
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint
 from litegpt.train_scripts import sft
 from litegpt.train_scripts.arguments import ExampleArguments, RecipeArguments
@@ -49,6 +51,31 @@ def test_towers_are_trained_where_asked(tiny_checkpoint, phantom_release, cache_
     assert any("aux_vision_tower" in name for name in changed)
     with pytest.raises(SystemExit, match="can't be cached"):
         train(tmp_path / "x", tiny_checkpoint, phantom_release, cache_dir, train_towers=True, cache_features=True)
+
+
+def test_boxes_of_maps_stand_in_for_those_of_the_data(tiny_checkpoint, phantom_release, cache_dir, tmp_path, capsys):
+    """Other boxes in the file teach other weights, and the card says where they are from."""
+    rows = load_rows(str(phantom_release), "train", cache_dir)
+    names = rows.features["findings"].feature["label"].names
+    files = {}
+    for name, moved in (("same", 0.0), ("other", 0.1)):
+        lines = []
+        for image_id, findings in zip(rows["image_id"][:], rows["findings"][:], strict=True):
+            boxes = {names[finding["label"]]: [0.8 * v + moved for v in finding["box"]] for finding in findings}
+            regions = {
+                label: {"peak": [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2], "boxes": [[*box, 0.5]]}
+                for label, box in boxes.items()
+            }
+            lines.append(json.dumps({"image_id": image_id, "malformed": None, "regions": regions}))
+        files[name] = tmp_path / f"{name}.jsonl"
+        files[name].write_text("\n".join(lines) + "\n")
+    shared = (tiny_checkpoint, phantom_release, cache_dir)
+    for name, file in {"same": files["same"], "again": files["same"], "other": files["other"]}.items():
+        train(tmp_path / name, *shared, pseudo_boxes=str(file))
+    same, again, other = (tmp_path / name / "checkpoint" for name in ("same", "again", "other"))
+    assert not changed_parameters(same, again) and changed_parameters(same, other)
+    assert "boxes of maps in place of the data's" in capsys.readouterr().out
+    assert "on boxes that a classifier's maps drew" in (same / "README.md").read_text()
 
 
 @pytest.mark.parametrize("quantization", [{}, {"load_in_8bit": True}])

@@ -19,13 +19,21 @@ def write_text(path: Path, text: str) -> None:
 
 def complete_lines(path: Path) -> list[dict[str, Any]]:
     """The JSON lines of an earlier run; a last line that was cut off by an interruption is removed from the file."""
+    return list(each_line(path))
+
+
+def each_line(path: Path) -> Iterator[dict[str, Any]]:
+    """`complete_lines` one by one, of files that memory should not hold; what was cut off goes when all are read."""
     if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    complete = text[: text.rfind("\n") + 1]
-    if complete != text:
-        write_text(path, complete)
-    return [json.loads(line) for line in complete.splitlines()]
+        return
+    whole = 0
+    with path.open("rb") as file:
+        for text in file:
+            if text.endswith(b"\n"):
+                whole += len(text)
+                yield json.loads(text)
+    if whole != path.stat().st_size:
+        os.truncate(path, whole)
 
 
 @contextmanager

@@ -56,6 +56,9 @@ class MapSource(Protocol):
 
     def look(self, radiographs: Sequence[Any], wanted: Sequence[Sequence[str]]) -> list[Seen]: ...
 
+    def cut_off(self, label: str) -> float:
+        """The probability from which on a label is called present, where it has any."""
+
     def with_random_weights(self, seed: int, examples: Sequence[Any]) -> "MapSource":
         """The same network with random weights, whose batch norms have the statistics of some radiographs."""
 
@@ -91,7 +94,7 @@ class ClassifierSource:
 
     def __init__(self, model: RadiographClassifier, processor: RadiographClassifierProcessor, method: str):
         self.model, self.processor, self.method = model.eval(), processor, method
-        self.labels, self.present = model.config.labels, model.config.present or {}
+        self.labels = model.config.labels
         self.boxes = BoxRule(tuple(model.config.box_thresholds), model.config.box_rule)
 
     @classmethod
@@ -103,7 +106,7 @@ class ClassifierSource:
     def look(self, radiographs: Sequence[Any], wanted: Sequence[Sequence[str]]) -> list[Seen]:
         outputs = self.model(self._pixels(radiographs), return_maps=True, map_kind=self.method)
         probabilities, maps = outputs.logits.float().sigmoid().cpu().numpy(), outputs.maps.cpu().numpy()
-        cut_offs = np.array([self.present.get(label, 0.5) for label in self.labels])
+        cut_offs = [self.cut_off(label) for label in self.labels]
         return [
             Seen(
                 scores,
@@ -116,12 +119,15 @@ class ClassifierSource:
             for row, scores in enumerate(probabilities)
         ]
 
+    def cut_off(self, label: str) -> float:
+        return (self.model.config.present or {}).get(label, 0.5)
+
     def with_random_weights(self, seed: int, examples: Sequence[Any]) -> "ClassifierSource":
         with _seeded(seed):
             fresh = RadiographClassifier(self.model.config)
         fresh = fresh.to(self.model.device, self.model.dtype)
         measure_batch_norms(fresh, lambda: fresh(self._pixels(examples)))
-        return ClassifierSource(fresh, self.processor, self.method)
+        return _as(self, ClassifierSource(fresh, self.processor, self.method))
 
     def _pixels(self, radiographs: Sequence[Any]) -> torch.Tensor:
         with _doubts_unsaid():
@@ -161,10 +167,20 @@ class LiteGPTSource:
                 seen[row].grids[label] = np.asarray(grid)
         return seen
 
+    def cut_off(self, label: str) -> float:
+        raise NotImplementedError("its answers name labels, without a probability of each")
+
     def with_random_weights(self, seed: int, examples: Sequence[Any]) -> "LiteGPTSource":
         with _seeded(seed):
             fresh = type(self.model)(self.model.config)
-        return LiteGPTSource(fresh.to(self.model.device, self.model.dtype), self.processor, self.method)
+        fresh = fresh.to(self.model.device, self.model.dtype)
+        return _as(self, LiteGPTSource(fresh, self.processor, self.method))
+
+
+def _as(source: MapSource, control: MapSource) -> MapSource:
+    """The control with boxes drawn as the source's."""
+    control.boxes = source.boxes
+    return control
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from litegpt.common.arguments import Count, argument
 
-EXPLAIN_METHODS = ("attention", "gradient_attention", "gradient_input", "integrated", "occlusion")
+EXPLAIN_METHODS = ("attention", "gradient_attention", "integrated", "occlusion")
 RADIOGRAPHS = "DICOM, PNG or JPEG files, or folders of them."
 
 

@@ -175,11 +175,11 @@ def test_a_litegpts_maps_are_scored_as_a_classifiers(run, tiny_checkpoint, phant
         model_name_or_path=str(tiny_checkpoint),
         data_dir=str(phantom_release),
         split="train",
-        method="gradient_input",
+        method="integrated",
         batch_size=4,
     )
     found = metrics(output)
-    assert status == 0 and "classification" not in found and found["method"] == "gradient_input"
+    assert status == 0 and "classification" not in found and found["method"] == "integrated"
     figures = found["given_class"]["figures"]
     assert {"map", "another_image", "random_weights", "centre"} < figures.keys()
     rows = load_rows(str(phantom_release), "train", cache_dir)

@@ -386,14 +386,14 @@ def test_an_answer_without_findings_has_a_map_of_its_words_and_every_token_can_h
 
 
 def test_given_findings_are_explained_as_if_they_had_been_answered(explain_litegpt, inbox, tmp_path, tiny_checkpoint):
-    options = ["--method", "gradient_input", "--findings"]
+    options = ["--method", "gradient_attention", "--findings"]
     status, lines = explain_litegpt(inbox / "a.png", options=[*options, "ILD", "Cardiomegaly"])
     assert status == 0 and [line["explained"] for line in lines] == ["ILD", "Cardiomegaly"]
     assert all(line["answer"] is line["finding_box"] is None for line in lines)
     model, processor = load_checkpoint(tiny_checkpoint)
     pixels = processor(images=inbox / "a.png", text=processor.prompt("identify"), return_tensors="pt")
     for line in lines:
-        (expected,) = label_maps(model.eval(), processor, pixels, [line["explained"]], "gradient_input")
+        (expected,) = label_maps(model.eval(), processor, pixels, [line["explained"]], "gradient_attention")
         np.testing.assert_allclose(np.load(tmp_path / "out" / line["grid"]), expected, rtol=1e-3, atol=1e-6)
     _, more = explain_litegpt(inbox / "a.png", options=[*options, "ILD", "Edema"])
     assert more[:2] == lines and [line["explained"] for line in more[2:]] == ["Edema"]

@@ -27,7 +27,7 @@ from litegpt.processing.answers import text_to_findings
 ANSWER = "Local diseases of this chest radiograph are <p>ILD</p> {<10><20><50><90>},<p>Nodule/Mass</p> {<1><2><5><9>}."
 OTHER = "Local diseases of this chest radiograph are <p>Cardiomegaly</p> {<38><52><81><74>}."
 LABELS = ["Cardiomegaly", "ILD", "Nodule/Mass"]
-GRADIENTS = ("gradient_attention", "gradient_input", "integrated")
+GRADIENTS = ("gradient_attention", "integrated")
 
 
 @pytest.fixture(scope="module")
@@ -95,13 +95,12 @@ def test_the_sum_of_a_map_is_that_of_its_patches(sides):
 
 
 @pytest.mark.parametrize("patch", [0, 37, 64 + 6])
-@pytest.mark.parametrize("method", ["gradient_input", "integrated"])
-def test_where_one_patch_alone_reaches_the_projector_the_map_is_that_patch(model, one, method, patch):
+def test_where_one_patch_alone_reaches_the_projector_the_map_is_that_patch(model, one, patch):
     mask = torch.zeros(80, 1)
     mask[patch] = 1.0
     hook = model.model.multi_modal_projector.register_forward_pre_hook(lambda module, given: (given[0] * mask,))
     try:
-        (grid,) = answer_maps(model, one[0], [one[1]], method)
+        (grid,) = answer_maps(model, one[0], [one[1]], "integrated")
     finally:
         hook.remove()
     expected = torch.zeros(8, 8, dtype=torch.bool)
@@ -151,18 +150,6 @@ def test_occlusion_has_its_maximum_where_the_model_looks(place):
 
 
 # --- Values ----------------------------------------------------------------------------------------------------------
-
-
-def test_gradient_times_input_sums_to_the_derivative_along_the_features(model, one):
-    inputs, span = one
-    (grid,) = answer_maps(model, inputs, [span], "gradient_input")
-    exact = copy.deepcopy(model).double()
-    pixels = [inputs[name].double() for name in ("pixel_values", "aux_pixel_values")]
-    with torch.no_grad():
-        features = exact.model.get_patch_features(*pixels)
-    text, step = without_pixels(inputs), 1e-3
-    above, below = (log_probability(exact, text, span, patch_features=features * (1 + h)) for h in (step, -step))
-    assert grid.sum().item() == pytest.approx((above - below) / (2 * step), rel=0.01)
 
 
 def test_integrated_gradients_sum_to_what_the_patches_differences_add(model, one):
@@ -236,10 +223,10 @@ def test_the_answer_is_taught_as_it_is_trained(processor, pixels, radiographs):
 
 
 def test_a_label_is_explained_as_if_it_had_been_answered_first(model, processor, pixels):
-    maps = label_maps(model, processor, pixels, ["ILD", "Cardiomegaly", "ILD"], "gradient_input")
+    maps = label_maps(model, processor, pixels, ["ILD", "Cardiomegaly", "ILD"], "integrated")
     assert maps.shape == (3, 8, 8) and maps.dtype == np.float32
     words = [[[text_to_findings(answer, LABELS)[0].label_span]] for answer in (ANSWER, OTHER, ANSWER)]
-    answered = text_maps(model, processor, pixels, [ANSWER, OTHER, ANSWER], words, "gradient_input")
+    answered = text_maps(model, processor, pixels, [ANSWER, OTHER, ANSWER], words, "integrated")
     np.testing.assert_allclose(maps, np.concatenate(answered), rtol=0.02, atol=1e-3 * np.abs(maps).max())
 
 

@@ -429,7 +429,7 @@ def test_a_turned_radiograph_s_map_lies_as_its_file_does(explaining, orientation
     dataset = small_dicom(np.ascontiguousarray(as_stored(chest())))
     dataset.PatientOrientation = orientation
     with pytest.warns(UserWarning, match="turned to the standard view"):
-        turned, upright = explaining([dataset, chest()], explain="gradient_input")
+        turned, upright = explaining([dataset, chest()], explain="gradient_attention")
     for one, other in zip(turned["findings"], upright["findings"], strict=True):
         np.testing.assert_allclose(one["map"], as_stored(other["map"]), rtol=1e-3, atol=1e-6)
         assert np.abs(one["map"] - other["map"]).max() > 0.01 * np.abs(one["map"]).max()  # else this says nothing

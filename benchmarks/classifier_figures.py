@@ -123,8 +123,10 @@ def localize(folder: Path, data: Path, name: str, splits: Sequence[str]) -> None
             output = place(place(folder, name), f"{split} {boxes}")
             if not (output / "metrics.json").is_file():
                 model = ("--model_name_or_path", place(folder, name) / "checkpoint", "--data_dir", data)
+                # Controls are shown of the first way alone.
+                control = ("--random_weights", boxes == next(iter(BOXES)))
                 where = ("--split", split, "--output_dir", output, "--cache_dir", folder / "cache")
-                command("localize", *model, *where, *how.options)
+                command("localize", *model, *where, *control, *how.options)
 
 
 def table(folder: Path, runs: Sequence[str], split: str) -> str:

@@ -80,6 +80,13 @@ def new_image_tower(config: dict[str, Any] | PreTrainedConfig, processor: CLIPIm
     return ImageTower(network, processor)
 
 
+def fresh_image_tower(config: dict[str, Any] | PreTrainedConfig, processor: CLIPImageProcessorPil) -> ImageTower:
+    """`new_image_tower`, of which is recorded that its weights started from nothing and learned nothing yet."""
+    tower = new_image_tower(config, processor)
+    tower.config.base_models, tower.config.training_record = [], []
+    return tower
+
+
 def load_image_tower(folder: str | Path) -> ImageTower:
     """The image tower of a checkpoint's folder, see `taken_tower`.
 

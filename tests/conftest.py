@@ -21,6 +21,17 @@ def real_cxr() -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """So small a model that it is slower on several."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def tiny_arguments():
     """Sizes of a model that a test can afford; wide enough that its answers differ from image to image."""

@@ -37,7 +37,7 @@ from litegpt.modeling_litegpt.checkpoints import image_processor
 from litegpt.modeling_litegpt.model_card import add_training, training_entry
 from litegpt.modeling_litegpt.provenance import short_name
 from litegpt.modeling_towers.finetuned_tower import DESCRIPTION, FinetunedTower, load_finetuned, save_finetuned
-from litegpt.modeling_towers.image_towers import ImageTower, load_image_tower, measure_batch_norms, new_image_tower
+from litegpt.modeling_towers.image_towers import ImageTower, fresh_image_tower, load_image_tower, measure_batch_norms
 from litegpt.train_scripts.arguments import FinetuneArguments
 from litegpt.train_scripts.finetune_splits import Splits, load_splits
 from litegpt.train_scripts.finetune_trainer import FinetuneTrainer, Radiographs, Task
@@ -157,13 +157,10 @@ def starting_tower(arguments: FinetuneArguments) -> ImageTower:
         tower = load_image_tower(arguments.tower)
         if not arguments.random_weights:
             return tower
-        fresh = new_image_tower(tower.config, tower.processor)
-    else:
-        if not {"model_type", "image_size"} <= arguments.tower_config.keys():
-            raise ValueError("--tower_config needs `model_type` and `image_size`.")
-        fresh = new_image_tower(arguments.tower_config, image_processor(arguments.tower_config["image_size"]))
-    fresh.config.base_models, fresh.config.training_record = [], []
-    return fresh
+        return fresh_image_tower(tower.config, tower.processor)
+    if not {"model_type", "image_size"} <= arguments.tower_config.keys():
+        raise ValueError("--tower_config needs `model_type` and `image_size`.")
+    return fresh_image_tower(arguments.tower_config, image_processor(arguments.tower_config["image_size"]))
 
 
 def task_of(arguments: FinetuneArguments, train: Dataset, tower: ImageTower) -> Task:

@@ -23,14 +23,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datasets import Dataset
-from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, set_seed
 
 from litegpt.common.files import weights_sha256, write_text
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.rows import data_set_facts
 from litegpt.evaluation_scripts.evaluate_litegpt import versions
 from litegpt.evaluation_scripts.patients import patients_of
-from litegpt.evaluation_scripts.tower_scores.classification import label_scores
 from litegpt.evaluation_scripts.tower_scores.table import score_table
 from litegpt.modeling_litegpt.checkpoints import image_processor
 from litegpt.modeling_litegpt.model_card import add_training, training_entry
@@ -41,9 +40,10 @@ from litegpt.modeling_towers.classifier_checkpoints import (
     new_classifier,
     save_classifier,
 )
-from litegpt.modeling_towers.image_towers import ImageTower, new_image_tower
+from litegpt.modeling_towers.image_towers import ImageTower, fresh_image_tower
 from litegpt.train_scripts.arguments import ClassifierArguments
 from litegpt.train_scripts.finetune_splits import load_splits
+from litegpt.train_scripts.finetune_tower import FinetuneTrainingArguments
 from litegpt.train_scripts.finetune_trainer import FinetuneTrainer, Radiographs
 from litegpt.train_scripts.radiograph_store import RadiographStore
 from litegpt.train_scripts.resumable_trainer import SavedWhole
@@ -55,16 +55,11 @@ from litegpt.train_scripts.training_parser import TrainingParser
 
 
 @dataclass
-class ClassifierTrainingArguments(TrainingArguments):
-    """Those of transformers; the best checkpoint of a validation is kept, by its mean AUROC."""
+class ClassifierTrainingArguments(FinetuneTrainingArguments):
+    """Those of `finetune-tower`; the best checkpoint of a validation is kept, by its mean AUROC."""
 
-    eval_strategy: str = "epoch"
-    save_strategy: str = "epoch"
-    save_total_limit: int | None = 1
-    load_best_model_at_end: bool = True
-    metric_for_best_model: str | None = "auroc"
+    metric_for_best_model: str | None = WeightedLabels.metric
     greater_is_better: bool | None = True
-    restore_callback_states_from_checkpoint: bool = True
 
 
 class ClassifierTrainer(SavedWhole, FinetuneTrainer):
@@ -135,23 +130,14 @@ def main(arguments: ClassifierArguments, training_arguments: ClassifierTrainingA
             add_training(model.config, entry | {"validation": state.best_metric}, steps)
             save_classifier(model, processor, checkpoint)
         patients = patients_of(splits.validation)
-        scores = label_scores(
-            answers,
-            validation.truths.labels,
-            validation.truths.abnormal,
-            task.labels,
-            patients,
-            arguments.min_positives,
-        )
         metrics = {
             "task": task.name,
-            **scores,
-            "left_out": task.left_out | scores["left_out"],
+            **task.scores(answers, validation.truths, train.truths, patients, arguments.min_positives),
             "present": cut_offs,
             "warnings": [*splits.warnings, *warnings_about(splits.train)],
             "data_set": data_set_facts(arguments.data_dir)
             | {"radiographs": {"train": len(train), "validation": len(validation)}},
-            "training": model.config.to_dict()["training_record"][-1] | {"chosen_by": "auroc"},
+            "training": model.config.to_dict()["training_record"][-1] | {"chosen_by": task.metric},
             "tower": trunk_name(arguments),
             "weights": weights_sha256(checkpoint),
             "run": versions(),
@@ -166,21 +152,17 @@ def starting_trunk(arguments: ClassifierArguments) -> ImageTower:
     Raises:
         OSError, ValueError: there is none, or its configuration cannot be used.
     """
-    if arguments.trunk is None and arguments.trunk_config is None:
-        raise ValueError("Give --trunk, a checkpoint's folder or a network of the Hub, or --trunk_config.")
     if arguments.trunk is not None:
         trunk = load_trunk(arguments.trunk, arguments.image_size)
-        if not arguments.random_weights:
-            return trunk
-        fresh = new_image_tower(trunk.config, trunk.processor)
-    else:
-        config = dict(arguments.trunk_config)
-        side = arguments.image_size or config.get("image_size")
-        if "model_type" not in config or side is None:
-            raise ValueError("--trunk_config needs `model_type` and `image_size`.")
-        fresh = new_image_tower(config | {"image_size": side}, image_processor(side))
-    fresh.config.base_models, fresh.config.training_record = [], []
-    return fresh
+        return fresh_image_tower(trunk.config, trunk.processor) if arguments.random_weights else trunk
+    config = dict(arguments.trunk_config or {})
+    side = arguments.image_size or config.get("image_size")
+    if "model_type" not in config or side is None:
+        raise ValueError(
+            "Give --trunk, a checkpoint's folder or a network of the Hub, or --trunk_config with `model_type` and "
+            "`image_size`."
+        )
+    return fresh_image_tower(config | {"image_size": side}, image_processor(side))
 
 
 def trunk_name(arguments: ClassifierArguments) -> str:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from litegpt.datasets_scripts.rows import load_rows
 from litegpt.evaluation_scripts import localize
@@ -24,14 +23,11 @@ def squares(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="module")
-def trained(squares, tmp_path_factory) -> Path:
+def trained(squares, one_thread, tmp_path_factory) -> Path:
     """A classifier that was trained on labels alone."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("trained")
     options = {"labels": ["Mass", "Nodule"], "max_steps": 150, "eval_steps": 50, "save_steps": 50}
     train(folder, squares, cache_dir=str(folder / "rows"), **options)
-    torch.set_num_threads(threads)
     return folder / "checkpoint"
 
 

@@ -33,13 +33,7 @@ IDLE = ("vision_model.layers.0.attention.k_proj.bias", "text_model.encoder.layer
 DROPOUT = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.3}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """So small a model is slower on several."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -24,13 +24,7 @@ from tests.two_launched import launch_two
 SIZES = {"train": 96, "validation": 32, "test": 48}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """So small a model is slower on several."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -76,13 +76,7 @@ def test_a_run_ends_in_a_checkpoint_with_a_card_and_logs_its_validation(run, rep
     assert len(losses) == 4 and all({"mvs", "icl", "tcl", "scale"} <= entry.keys() for entry in losses)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """So small a model is slower on several."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize(("stop", "chunk_size"), [(2, None), (3, 3)])  # within an epoch of three steps, and at its end

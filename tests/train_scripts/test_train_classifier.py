@@ -19,13 +19,7 @@ from tests.two_launched import launch_two
 SIZES = {"train": 96, "validation": 48, "test": 16}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """So small a model is slower on several."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +119,7 @@ def test_bad_input_ends_in_one_sentence(run, squares, tmp_path):
     for options, said in (
         ({"validation_split": "train[:8]"}, "radiographs in common"),
         ({"labels": ["Mss"]}, "no label 'Mss'"),
-        ({"trunk_config": {"model_type": "resnet"}}, "image_size"),
+        ({"trunk_config": {"model_type": "resnet"}}, "`image_size`"),
         ({"trunk": str(tmp_path / "nothing")}, "nothing"),
         ({"trunk_config": None}, "Give --trunk"),
     ):

@@ -7,6 +7,7 @@ from pathlib import Path
 from litegpt.common.arguments import Count, argument
 
 EXPLAIN_METHODS = ("attention", "gradient_attention", "integrated", "occlusion")
+CLASSIFIER_MAPS = ("cam", "positive")
 RADIOGRAPHS = "DICOM, PNG or JPEG files, or folders of them."
 
 
@@ -65,15 +66,20 @@ class AskArguments:
 @dataclass
 class ExplainArguments:
     radiographs: list[str] = argument(RADIOGRAPHS, positional=True)
-    model_name_or_path: str = argument("A LiteGPT checkpoint or adapter, or a CXR-CLIP: folder or Hub repository.")
+    model_name_or_path: str = argument(
+        "A LiteGPT checkpoint or adapter, a CXR-CLIP or a radiograph classifier: folder or Hub repository."
+    )
     output_dir: str = argument("Where maps and pictures are written.")
     findings: list[str] | None = argument(
-        "LiteGPT: findings that each get a map, as if they had been answered. Otherwise those of the answer.",
+        "LiteGPT: findings that each get a map, as if they had been answered; otherwise those of the answer. "
+        "Classifier: labels; otherwise those that it calls present.",
         default=None,
     )
     tokens: bool = argument("LiteGPT: a map for every token of the answer.", default=False)
     method: str | None = argument(
-        "LiteGPT: how answers are explained. Default: integrated.", default=None, choices=EXPLAIN_METHODS
+        "LiteGPT: how answers are explained; integrated by default. Classifier: cam or positive.",
+        default=None,
+        choices=[*EXPLAIN_METHODS, *CLASSIFIER_MAPS],
     )
     texts: list[str] | None = argument("CXR-CLIP: sentences, each of which gets a map of its own.", default=None)
     against: str | None = argument("CXR-CLIP: a contrasting sentence, whose cosines are subtracted.", default=None)

@@ -5,16 +5,18 @@
         --output_dir outputs/maps radiograph.dicom folder_of_radiographs
 
 A LiteGPT checkpoint answers each radiograph, and each finding of its answer gets a map: what in the radiograph speaks
-for it. A CXR-CLIP checkpoint gives a map for each sentence of --texts: the similarity of each patch to it.
+for it. A CXR-CLIP checkpoint gives a map for each sentence of --texts: the similarity of each patch to it. Of a
+radiograph classifier each label that it calls present gets one: where it sees it.
 
-    ... --findings Cardiomegaly ILD     # of LiteGPT: these findings, as if they had been answered
-    ... --tokens                        # every token of the answer
-    ... --method occlusion              # slow, and needs no belief in gradients
+    ... --findings Cardiomegaly ILD     # of LiteGPT: these findings, as if they had been answered; or these labels
+    ... --tokens                        # of LiteGPT: every token of the answer
+    ... --method occlusion              # of LiteGPT: slow, and needs no belief in gradients
     ... --against "no effusion."        # of CXR-CLIP: minus the cosines of a contrasting sentence
 
 For each map: `NAME_NUMBER.npy`, the grid of values, a picture of it over the radiograph, and a line of `maps.jsonl`.
 The command resumes: what has its line is not computed again. A file that cannot be used is named with the reason, the
-others go on, and the status is 1. What a map says, and what it does not: `finding_maps.py`, `similarity_maps.py`.
+others go on, and the status is 1. What a map says, and what it does not: `finding_maps.py`,
+`similarity_maps.py`, `label_maps.py`.
 """
 
 import hashlib
@@ -37,6 +39,7 @@ from litegpt.common.programs import program, refuse_bad_input
 from litegpt.inference_scripts.arguments import ExplainArguments
 from litegpt.inference_scripts.dicom_identity import other_kind
 from litegpt.inference_scripts.finding_maps import FindingMaps
+from litegpt.inference_scripts.label_maps import LabelMaps
 from litegpt.inference_scripts.listing import MAPS, files_below
 from litegpt.inference_scripts.radiograph_maps import MapMaker, line_of, picture_of
 from litegpt.inference_scripts.similarity_maps import SimilarityMaps
@@ -45,9 +48,17 @@ from litegpt.modeling_litegpt.checkpoints import base_of_adapter
 from litegpt.processing.dicom import MAX_BYTES, RadiographError, unusable
 from litegpt.processing.radiograph import load_radiograph
 
-MAKERS: dict[str, type[MapMaker]] = {"litegpt": FindingMaps, "cxr_clip": SimilarityMaps}  # by model type
-NAMES = {"litegpt": "LiteGPT", "cxr_clip": "CXR-CLIP"}
-OPTIONS = {"litegpt": ("findings", "tokens", "method"), "cxr_clip": ("texts", "against")}
+MAKERS: dict[str, type[MapMaker]] = {  # by model type
+    "litegpt": FindingMaps,
+    "cxr_clip": SimilarityMaps,
+    "radiograph_classifier": LabelMaps,
+}
+NAMES = {"litegpt": "LiteGPT", "cxr_clip": "CXR-CLIP", "radiograph_classifier": "radiograph classifier"}
+OPTIONS = {
+    "litegpt": ("findings", "tokens", "method"),
+    "cxr_clip": ("texts", "against"),
+    "radiograph_classifier": ("findings", "method"),
+}
 # What makes two lines answers to one question; a line of the one kind of checkpoint has no keys of the other.
 QUESTION = ("file", "sha256", "explains", "method", "text", "against", "checkpoint", "checkpoint_sha256")
 
@@ -102,9 +113,9 @@ def map_maker(args: ExplainArguments) -> MapMaker:
     else:
         kind = LiteGPTConfig.get_config_dict(name)[0].get("model_type")
     if kind not in MAKERS:
-        raise ValueError(f"{name}: a checkpoint of {kind}; maps are made of {' and '.join(NAMES.values())}.")
-    for other in OPTIONS.keys() - {kind}:
-        for option in OPTIONS[other]:
+        raise ValueError(f"{name}: a checkpoint of {kind}; maps are made of {', '.join(NAMES.values())}.")
+    for other in OPTIONS:
+        for option in set(OPTIONS[other]) - set(OPTIONS[kind]):
             if getattr(args, option):
                 raise ValueError(f"--{option} is for checkpoints of {NAMES[other]}, and {name} is a {NAMES[kind]}.")
     if kind == "cxr_clip" and not args.texts:

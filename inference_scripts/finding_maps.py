@@ -88,7 +88,7 @@ class FindingMaps(MapMaker):
 
     Raises:
         OSError: there is no such checkpoint, or the adapter's base is not found.
-        ValueError: its weights do not fit, or it does not know a finding.
+        ValueError: its weights do not fit, or it does not know a finding or a method.
     """
 
     def __init__(self, args: ExplainArguments):
@@ -101,6 +101,8 @@ class FindingMaps(MapMaker):
         )
         check_labels_known(self.processor, args.findings or ())
         self.method = args.method or DEFAULT_METHOD
+        if self.method not in METHODS:
+            raise ValueError(f"--method {self.method}: a LiteGPT has {', '.join(METHODS)}.")
         asked = list(dict.fromkeys(args.findings or [TOKENS if args.tokens else ANSWER]))
         self.questions = [{"explains": words, "method": self.method} for words in asked]
         self.windowing = self.processor.windowing

@@ -15,17 +15,20 @@ from litegpt.command import main
 from litegpt.common.files import complete_lines
 from litegpt.common.overlay import DISCLAIMER, colour_of_label, is_drawn
 from litegpt.inference_scripts.arguments import EXPLAIN_METHODS
+from litegpt.inference_scripts.label_maps import source_of as classifier_source
 from litegpt.inference_scripts.radiograph_maps import in_digits, picture_of, wrapped
 from litegpt.inference_scripts.similarity_maps import NOT_POOLED, similarity_map, source_of
 from litegpt.modeling_litegpt.adapters import LORA_TARGET_MODULES
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint
 from litegpt.modeling_litegpt.provenance import SYNTHETIC, UNTRAINED
 from litegpt.modeling_towers.checkpoints import release_image_processor, save_cxr_clip
+from litegpt.modeling_towers.classifier_checkpoints import load_classifier, save_classifier
 from litegpt.processing.answer_maps import DEFAULT_METHOD, METHODS, label_maps, text_maps
 from litegpt.processing.answers import text_to_findings
 from litegpt.processing.box_scores import Answer
 from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline, structured_answers
 from tests.modeling_towers.test_modeling_cxr_clip import PIXELS, SIDE, new_model, new_processor
+from tests.small_classifier import small_classifier
 from tests.small_dicom import small_dicom
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of radiographs that are a white cell on black
@@ -293,7 +296,9 @@ def test_what_cannot_be_asked_is_refused_in_one_sentence(explain, explain_litegp
         main(["explain", *words])
     config = json.loads((clip / "config.json").read_text())
     (clip / "config.json").write_text(json.dumps({**config, "model_type": "ecamp"}))
-    with pytest.raises(SystemExit, match="a checkpoint of ecamp; maps are made of LiteGPT and CXR-CLIP"):
+    with pytest.raises(
+        SystemExit, match="a checkpoint of ecamp; maps are made of LiteGPT, CXR-CLIP, radiograph classifier"
+    ):
         main(["explain", *words])
 
 
@@ -446,3 +451,68 @@ def test_the_methods_are_those_of_the_maps():
 )
 def test_numbers_at_the_bar_show_three_digits_of_its_range(value, low, high, text):
     assert in_digits(value, low, high) == text
+
+
+# --- The command, of a radiograph classifier -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def explain_classifier(tmp_path):
+    """Runs the program on a small classifier, which calls a mass present and a nodule not."""
+    folder = tmp_path / "classifier"
+    save_classifier(*small_classifier(present={"Mass": 0.0, "Nodule": 1.1}), folder)
+
+    def run(*radiographs, output_dir=tmp_path / "out", options=()):
+        words = ["--model_name_or_path", str(folder), "--output_dir", str(output_dir), *map(str, radiographs)]
+        status = main(["explain", *words, *options])
+        return status, complete_lines(output_dir / "maps.jsonl")
+
+    return run
+
+
+def test_a_classifier_gets_a_map_of_each_label_that_it_calls_present(explain_classifier, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 70)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    status, (line,) = explain_classifier(tmp_path / "a.png")
+    model, processor = load_classifier(tmp_path / "classifier")
+    outputs = model.eval()(processor(images=Image.fromarray(pixels))["pixel_values"], return_maps=True)
+    assert status == 0 and (line["explained"], line["explains"], line["method"]) == ("Mass", "present", "cam")
+    assert line["score"] == pytest.approx(outputs.logits.sigmoid()[0, 0].item(), abs=1e-5)
+    np.testing.assert_allclose(np.load(tmp_path / "out" / line["grid"]), outputs.maps[0, 0].detach(), atol=1e-4)
+    assert line["finding_boxes"] and {"xmin", "ymin", "xmax", "ymax"} == line["finding_boxes"][0]["box"].keys()
+    assert is_drawn((tmp_path / "out" / line["overlay"]).read_bytes())
+    before = (tmp_path / "out" / "maps.jsonl").read_bytes()
+    assert explain_classifier(tmp_path / "a.png")[0] == 0  # and nothing is made again
+    assert (tmp_path / "out" / "maps.jsonl").read_bytes() == before
+
+
+def test_a_classifiers_own_training_is_what_its_maps_are_from():
+    entry = {"program": "train_classifier.py", "data_set": {"name": "ChestX-ray14"}, "tasks": []}
+    assert classifier_source("c", {"training_record": [entry]}).caution is None
+    synthetic = {**entry, "data_set": {"name": "Phantoms"}}
+    assert classifier_source("c", {"training_record": [synthetic]}).caution == SYNTHETIC
+    trunk = {**entry, "program": "pretrain_ecamp.py"}
+    assert classifier_source("c", {"training_record": [trunk]}).caution == UNTRAINED
+
+
+def test_named_labels_of_a_classifier_have_a_map_each_by_the_method_asked_for(explain_classifier, tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 70)).astype(np.uint8)).save(tmp_path / "a.png")
+    options = ["--findings", "Nodule", "Mass", "--method", "positive"]
+    _, lines = explain_classifier(tmp_path / "a.png", options=options)
+    assert [(line["explained"], line["method"]) for line in lines] == [("Nodule", "positive"), ("Mass", "positive")]
+    assert not lines[0]["finding_boxes"]  # it is not called present
+    assert all(np.load(tmp_path / "out" / line["grid"]).min() >= 0 for line in lines)
+
+
+def test_what_a_classifier_does_not_know_is_refused(explain_classifier, explain_litegpt, tmp_path):
+    Image.new("L", (80, 60), 90).save(tmp_path / "a.png")
+    for options, said in (
+        (["--findings", "Edema"], "no label 'Edema'; it has: Mass, Nodule"),
+        (["--method", "occlusion"], "--method occlusion: a classifier has cam and positive"),
+        (["--tokens"], "--tokens is for checkpoints of LiteGPT"),
+        (["--texts", "edema."], "--texts is for checkpoints of CXR-CLIP"),
+    ):
+        with pytest.raises(SystemExit, match=said):
+            explain_classifier(tmp_path / "a.png", options=options)
+    with pytest.raises(SystemExit, match="--method cam: a LiteGPT has attention"):
+        explain_litegpt(tmp_path / "a.png", options=["--method", "cam"])

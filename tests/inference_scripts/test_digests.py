@@ -10,11 +10,11 @@ from litegpt.inference_scripts.digests import Digests
 
 @pytest.fixture
 def opened(monkeypatch) -> list[str]:
-    """The names of the files that are opened for their bytes."""
+    """The names of the files whose bytes are read; not of the file of digests."""
     names, open_file = [], Path.open
 
     def recording(self, mode="r", *args, **kwargs):
-        names.extend([self.name] if mode == "rb" else [])
+        names.extend([self.name] if mode == "rb" and self.suffix != ".jsonl" else [])
         return open_file(self, mode, *args, **kwargs)
 
     monkeypatch.setattr(Path, "open", recording)

@@ -18,7 +18,7 @@ from transformers import set_seed
 
 from litegpt.benchmarks.results import merge, paired_ratio, parsed, progress
 from litegpt.modeling_towers import RadiographClassifier, RadiographClassifierConfig
-from litegpt.processing.map_boxes import map_boxes
+from litegpt.processing.map_boxes import map_regions
 
 PLAIN, MAPS = "labels alone", "labels and maps"
 NUM_LABELS = 14
@@ -53,7 +53,7 @@ def main(output: str, device: str, num_radiographs: int, batch_size: int, image_
     grids = np.random.default_rng(0).normal(size=(BOXED_MAPS, image_size // 32, image_size // 32)).astype(np.float32)
     start = time.perf_counter()
     for grid in grids:
-        map_boxes(grid)
+        map_regions(grid)
     milliseconds = 1000 * (time.perf_counter() - start) / BOXED_MAPS
     print(f"  boxes of a map: {milliseconds:.1f} ms")
     against = f"the same {num_radiographs:,} radiographs without maps, ResNet-50 at {image_size} ({device})"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import datasets
 import numpy as np
 from huggingface_hub import DatasetCard
+from PIL import Image
 
 from litegpt.datasets_scripts import (
     chestx_ray14,
@@ -111,6 +112,22 @@ def load_rows(data_dir: str, split: str, cache_dir: str | None = None, num_proc:
         rows = load_release(recognised(data_dir).read_release(data_dir), split, cache_dir, num_proc)
     check_annotations(rows)
     return rows
+
+
+def row_picture(rows: datasets.Dataset, number: int) -> Image.Image:
+    """The picture of a row.
+
+    Raises:
+        ValueError: why there is none that can be read, without the row's name.
+    """
+    try:
+        image = rows[number]["image"]
+    # SyntaxError: Pillow's for broken PNG chunks.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"the picture can't be decoded ({error}).") from None
+    if image is None:
+        raise ValueError("the row has no picture.")
+    return image
 
 
 def check_annotations(rows: datasets.Dataset) -> None:

@@ -15,7 +15,6 @@ The reports and `metrics.json` name checkpoint and data, and have no path of thi
 import functools
 import json
 import platform
-import warnings
 from collections.abc import Callable, Sequence
 from datetime import date
 from importlib.metadata import version
@@ -32,7 +31,7 @@ from litegpt.common.files import weights_sha256, write_text
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.rows import data_set_facts, load_rows
 from litegpt.evaluation_scripts.arguments import EvaluationArguments
-from litegpt.evaluation_scripts.predictions import load_pipeline, predict
+from litegpt.evaluation_scripts.predictions import doubts_unsaid, load_pipeline, predict
 from litegpt.evaluation_scripts.questions import label_names
 from litegpt.evaluation_scripts.reports.gallery import AnswerMaps
 from litegpt.evaluation_scripts.reports.html import html_report
@@ -112,9 +111,7 @@ def answer_maps(pipe: Callable[[], ChestXrayFindingsPipeline], progress: tqdm) -
     def grids(radiograph: Image.Image, line: dict[str, Any], numbers: Sequence[int]) -> np.ndarray:
         model, processor, task, answer = pipe().model, pipe().processor, line["task"], line["answer"]
         named = text_to_findings(answer, processor.finding_labels)
-        # A doubt about a picture stands in its line; on the terminal it would name no radiograph.
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="the given image: ", category=UserWarning)
+        with doubts_unsaid():
             pixels = processor(
                 images=radiograph, text=processor.prompt(task), add_special_tokens=False, return_tensors="pt"
             )

@@ -25,7 +25,7 @@ import torch
 from datasets import Dataset
 
 from litegpt.common.arguments import parse
-from litegpt.common.files import each_line, weights_sha256, write_text
+from litegpt.common.files import weights_sha256, write_text
 from litegpt.common.programs import Refusal, program, refuse_bad_input
 from litegpt.datasets_scripts.image_labels import abnormal, label_matrix, label_names
 from litegpt.datasets_scripts.rows import data_set_facts, load_rows
@@ -34,22 +34,16 @@ from litegpt.evaluation_scripts.chestx_ray8_tables import as_markdown as tables_
 from litegpt.evaluation_scripts.chestx_ray8_tables import collect
 from litegpt.evaluation_scripts.controls import SHUFFLES, random_cycle
 from litegpt.evaluation_scripts.evaluate_litegpt import bootstrap_facts, versions
-from litegpt.evaluation_scripts.map_predictions import Prediction, map_predictions, read_picture
-from litegpt.evaluation_scripts.map_scores import (
-    IOBB_THRESHOLDS,
-    IOU_THRESHOLDS,
-    MAP,
-    BoxRule,
-    Regions,
-    centre_prior,
-    given_class_scores,
-)
+from litegpt.evaluation_scripts.map_predictions import Prediction, map_predictions, read_pictures
+from litegpt.evaluation_scripts.map_scores import MAP, BoxRule, centre_prior, given_class_scores
 from litegpt.evaluation_scripts.map_sources import MapSource, load_source
 from litegpt.evaluation_scripts.patients import patients_of
+from litegpt.evaluation_scripts.predictions import refuse_other_settings
 from litegpt.evaluation_scripts.reports.localization import as_markdown
 from litegpt.evaluation_scripts.tower_scores.classification import TOWER, label_scores
-from litegpt.metrics.boxes import chestx_ray8_scores, detection_scores, match
+from litegpt.metrics.boxes import CHESTX_RAY8_IOBB, CHESTX_RAY8_IOU, chestx_ray8_scores, detection_scores, match
 from litegpt.modeling_litegpt.provenance import short_name
+from litegpt.processing.map_boxes import Regions
 
 DETECTION_THRESHOLDS = ("0.3", "0.5")
 CALIBRATION_IMAGES = 64  # that batch norms of random weights are measured on
@@ -70,11 +64,16 @@ def main(args: LocalizationArguments) -> int:
         check_settings(args, source, output_dir)
     truths = true_boxes(rows, source.labels)
     boxed = [number for number, boxes in enumerate(truths) if boxes]
-    if not boxed and not source.names_labels:
+    if not boxed and not source.cut_offs:
         raise Refusal(f"{args.data_dir}, {args.split}: no radiograph has a box of a label that the model has.")
-    cycles = cycles_of(len(boxed), SHUFFLES if source.names_labels else 1)
+    cycles = cycles_of(len(boxed), SHUFFLES if source.cut_offs else 1)
     wanted = wanted_labels(rows, source, truths, boxed, cycles)
+    image_ids = rows["image_id"][:]
     found = map_predictions(source, rows, wanted, boxed, output_dir / "predictions.jsonl", args.batch_size)
+    unread = {image_ids[number]: one.malformed for number, one in found.items() if one.malformed is not None}
+    if len(unread) == len(found):
+        image_id, reason = next(iter(unread.items()))
+        raise Refusal(f"{args.data_dir}, {args.split}: no radiograph can be read; {image_id}: {reason}")
     regions = regions_of_runs(found, truths, boxed, cycles, source)
     if args.random_weights and boxed:
         blind = blind_predictions(source, rows, truths, boxed, output_dir / "random_weights.jsonl", args.batch_size)
@@ -86,14 +85,10 @@ def main(args: LocalizationArguments) -> int:
         "boxes": source.boxes._asdict(),
         "split": args.split,
         "data_set": data_set_facts(args.data_dir) | {"radiographs": len(rows), "with_boxes": len(boxed)},
-        "unread": {
-            image_id: found[number].malformed
-            for number, image_id in enumerate(rows["image_id"][:])
-            if number in found and found[number].malformed is not None
-        },
+        "unread": unread,
     }
-    if source.names_labels:
-        metrics["present"] = {label: source.cut_off(label) for label in source.labels}
+    if source.cut_offs:
+        metrics["present"] = source.cut_offs
         metrics["classification"] = classification(found, rows, source.labels, args.min_positives)
         if boxed:
             metrics |= gated_scores(found, truths, rows, boxed)
@@ -109,9 +104,9 @@ def main(args: LocalizationArguments) -> int:
     published = tables_as_markdown(collect({metrics["model_name_or_path"]: metrics}))
     write_text(output_dir / "report.md", f"{as_markdown(metrics)}\n{published}")
     print(summary(metrics, output_dir))
-    for image_id, reason in metrics["unread"].items():
+    for image_id, reason in unread.items():
         print(f"{image_id}: {reason}")
-    return 1 if metrics["unread"] else 0
+    return 1 if unread else 0
 
 
 def check_settings(args: LocalizationArguments, source: MapSource, output_dir: Path) -> None:
@@ -127,13 +122,8 @@ def check_settings(args: LocalizationArguments, source: MapSource, output_dir: P
         "method": source.method,
         "boxes": [list(source.boxes.thresholds), source.boxes.rule],
     }
-    path, lines = output_dir / "predictions.settings.json", output_dir / "predictions.jsonl"
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != settings and any(each_line(lines)):
-        raise Refusal(
-            f"{lines} holds predictions of another checkpoint, split or data set, or by another method; remove it or "
-            "choose another output_dir."
-        )
-    write_text(path, json.dumps(settings, indent=2) + "\n")
+    other = "of another checkpoint, split or data set, or by another method"
+    refuse_other_settings(settings, output_dir / "predictions.jsonl", other)
 
 
 # --- What is asked ---------------------------------------------------------------------------------------------------
@@ -175,7 +165,7 @@ def wanted_labels(
     for cycle in cycles:
         for number, other in zip(boxed, cycle, strict=True):
             wanted[boxed[other]].update(own_labels(truths, number))
-    if source.names_labels:
+    if source.cut_offs:
         names = [label for label in source.labels if label in label_names(rows.features)]
         for number, has in enumerate(label_matrix(rows, names) == 1):
             wanted.setdefault(number, set()).update(names[place] for place in np.flatnonzero(has))
@@ -186,10 +176,8 @@ def blind_predictions(
     source: MapSource, rows: Dataset, truths: Truths, boxed: Sequence[int], path: Path, batch_size: int
 ) -> Predictions:
     """Those of the same network with random weights, of the boxed rows' own labels."""
-    examples = [
-        image for number in boxed[:CALIBRATION_IMAGES] if not isinstance(image := read_picture(rows, number), str)
-    ]
-    control = source.with_random_weights(seed=0, examples=examples)
+    examples, _ = read_pictures(rows.select_columns("image"), boxed[:CALIBRATION_IMAGES])
+    control = source.with_random_weights(seed=0, examples=list(examples.values()))
     wanted = {number: own_labels(truths, number) for number in boxed}
     return map_predictions(control, rows, wanted, boxed, path, batch_size)
 
@@ -244,7 +232,7 @@ def gated_scores(found: Predictions, truths: Truths, rows: Dataset, boxed: Seque
     """
     boxed = [number for number in boxed if found[number].malformed is None]
     findings, true = [found[number].findings for number in boxed], [truths[number] for number in boxed]
-    scores = chestx_ray8_scores(findings, true, IOU_THRESHOLDS, IOBB_THRESHOLDS)
+    scores = chestx_ray8_scores(findings, true, CHESTX_RAY8_IOU, CHESTX_RAY8_IOBB)
     names = label_names(rows.features)
     has = label_matrix(rows.select(boxed), names) == 1
     ambiguous = dict.fromkeys(names, 0)

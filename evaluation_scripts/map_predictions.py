@@ -1,6 +1,6 @@
 """The predictions file of `litegpt localize`: what a source of maps says of radiographs, a line each, and resuming.
 
-    found = map_predictions(source, rows, {0: [], 7: ["Effusion"]}, Path("predictions.jsonl"), batch_size=32)
+    found = map_predictions(source, rows, {0: [], 7: ["Effusion"]}, [7], Path("predictions.jsonl"), 32)
     found[7].regions["Effusion"].boxes
 
 In: rows, and of those to be looked at the labels whose maps are wanted. Out: lines {"image_id", "task": "localize",
@@ -9,7 +9,7 @@ In: rows, and of those to be looked at the labels whose maps are wanted. Out: li
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +19,9 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from litegpt.common.files import each_line
-from litegpt.evaluation_scripts.map_scores import Regions, regions_of
+from litegpt.datasets_scripts.rows import row_picture
 from litegpt.evaluation_scripts.map_sources import MapSource, Seen
-from litegpt.processing.map_boxes import MapBox
+from litegpt.processing.map_boxes import MapBox, Regions, map_regions
 
 Line = dict[str, Any]
 
@@ -56,17 +56,18 @@ def map_predictions(
         wanted: numbers of rows, and the labels of each whose maps are wanted.
         boxed: numbers of rows whose findings and regions are kept in memory; of others the scores alone.
     """
-    image_ids, kept_whole = rows["image_id"][:], {int(number) for number in boxed}
+    image_ids, kept_whole = rows["image_id"][:], set(boxed)
     number_of = {image_ids[number]: number for number in wanted}
     done = {}
     for line in each_line(path):
         if (number := number_of.get(line["image_id"])) is not None:
             done[number] = _kept(line, number in kept_whole)
     pending = [number for number in wanted if number not in done]
+    pictures = rows.select_columns("image")
     with path.open("a", encoding="utf-8") as file, tqdm(total=len(pending), desc=path.stem, mininterval=1) as bar:
         for start in range(0, len(pending), batch_size):
-            batch = pending[start : start + batch_size]
-            for number, line in zip(batch, _lines(source, rows, batch, wanted), strict=True):
+            batch = {number: image_ids[number] for number in pending[start : start + batch_size]}
+            for number, line in zip(batch, _lines(source, pictures, batch, wanted), strict=True):
                 done[number] = _kept(line, number in kept_whole)
                 file.write(json.dumps(line) + "\n")
             file.flush()
@@ -75,35 +76,31 @@ def map_predictions(
 
 
 def _lines(
-    source: MapSource, rows: Dataset, numbers: Sequence[int], wanted: Mapping[int, Sequence[str]]
+    source: MapSource, pictures: Dataset, image_ids: Mapping[int, str], wanted: Mapping[int, Sequence[str]]
 ) -> Iterator[Line]:
-    """The lines of one batch."""
-    pictures = {number: read_picture(rows, number) for number in numbers}
-    usable = [number for number in numbers if not isinstance(pictures[number], str)]
-    seen = (
-        source.look([pictures[number] for number in usable], [wanted[number] for number in usable]) if usable else []
-    )
-    by_number = dict(zip(usable, seen, strict=True))
-    for number, image_id in zip(numbers, rows.select_columns("image_id").select(numbers)["image_id"][:], strict=True):
-        line: Line = {"image_id": image_id, "task": "localize", "malformed": None}
-        if number in by_number:
-            yield line | _said(source, by_number[number])
-        else:
-            yield line | {"malformed": pictures[number]}
+    """The lines of one batch: of the rows that `image_ids` has by their numbers."""
+    read, unread = read_pictures(pictures, image_ids)
+    seen = source.look(list(read.values()), [wanted[number] for number in read]) if read else []
+    by_number = dict(zip(read, seen, strict=True))
+    for number, image_id in image_ids.items():
+        line: Line = {"image_id": image_id, "task": "localize", "malformed": unread.get(number)}
+        yield line if number in unread else line | _said(source, by_number[number])
 
 
-def read_picture(rows: Dataset, number: int) -> Image.Image | str:
-    """A row's picture, or why it cannot be read."""
-    try:
-        image = rows.select_columns("image")[number]["image"]
-    except (OSError, ValueError, SyntaxError) as error:  # SyntaxError: Pillow's for broken PNG chunks
-        return f"the picture can't be decoded ({error})."
-    return "the row has no picture." if image is None else image
+def read_pictures(rows: Dataset, numbers: Iterable[int]) -> tuple[dict[int, Image.Image], dict[int, str]]:
+    """The pictures of some rows by their numbers, and why those of the others cannot be read."""
+    read, unread = {}, {}
+    for number in numbers:
+        try:
+            read[number] = row_picture(rows, number)
+        except ValueError as error:
+            unread[number] = str(error)
+    return read, unread
 
 
 def _said(source: MapSource, seen: Seen) -> Line:
     """What a line says of a radiograph that was looked at."""
-    regions = {label: regions_of(grid, source.boxes) for label, grid in seen.grids.items()}
+    regions = {label: map_regions(grid, *source.boxes) for label, grid in seen.grids.items()}
     said: Line = {}
     if seen.probabilities is not None:
         scores = dict(zip(source.labels, map(float, seen.probabilities), strict=True))
@@ -111,7 +108,7 @@ def _said(source: MapSource, seen: Seen) -> Line:
         said["findings"] = [
             {"label": label, "box": list(box.box), "score": scores[label] * box.strength}
             for label in source.labels
-            if scores[label] >= source.cut_off(label)
+            if scores[label] >= source.cut_offs[label]
             for box in regions[label].boxes
         ]
     said["regions"] = {

@@ -1,6 +1,6 @@
 """How well maps tell where findings are: boxes and the highest place of a map against true boxes, beside controls.
 
-    regions = regions_of(grid, BoxRule())                    # of one radiograph's map of one label
+    regions = map_regions(grid, *BoxRule())                  # of one radiograph's map of one label
     scores = given_class_scores(truths, {"map": [maps], "another_image": [others, ...]}, patients)
     scores["figures"]["map"]["accuracy_at_iou"]["0.3"]       # the mean over the labels
     scores["pooled"]["map"]["pointing_game"]                 # over all radiographs and labels together
@@ -16,27 +16,18 @@ import numpy as np
 
 from litegpt.evaluation_scripts.figures import nested
 from litegpt.evaluation_scripts.ranking import figures_and_intervals
-from litegpt.metrics.boxes import ROUNDING, iobb_of_pairs, iou_of_pairs
+from litegpt.metrics.boxes import CHESTX_RAY8_IOBB, CHESTX_RAY8_IOU, ROUNDING, iobb_of_pairs, iou_of_pairs
 from litegpt.metrics.intervals import Figures
 from litegpt.metrics.ratios import ratio
-from litegpt.processing.map_boxes import MapBox, highest_place, map_boxes
+from litegpt.processing.map_boxes import Regions, map_regions
 
-IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # the paper's Table 7
-IOBB_THRESHOLDS = (0.1, 0.25, 0.5, 0.75, 0.9)  # its Tables 4 and 19
 MAP = "map"  # the figures of the maps themselves; all others are controls
 METRICS = (
-    *(("accuracy_at_iou", f"{t:g}") for t in IOU_THRESHOLDS),
-    *(("accuracy_at_iobb", f"{t:g}") for t in IOBB_THRESHOLDS),
-    *(("one_box_accuracy_at_iou", f"{t:g}") for t in IOU_THRESHOLDS),
+    *(("accuracy_at_iou", f"{t:g}") for t in CHESTX_RAY8_IOU),
+    *(("accuracy_at_iobb", f"{t:g}") for t in CHESTX_RAY8_IOBB),
+    *(("one_box_accuracy_at_iou", f"{t:g}") for t in CHESTX_RAY8_IOU),
 )
 POINTING = ("pointing_game",)
-
-
-class Regions(NamedTuple):
-    """What is kept of a map: its highest place, x and y in [0, 1], None of a flat one; and its boxes."""
-
-    peak: tuple[float, float] | None
-    boxes: tuple[MapBox, ...]
 
 
 OfLabels = Mapping[str, Regions]  # of one radiograph
@@ -44,21 +35,16 @@ Truths = Sequence[Sequence[Mapping[str, Any]]]  # of each radiograph the true {"
 
 
 class BoxRule(NamedTuple):
-    """How boxes are drawn around a map, as `map_boxes` takes it; by default as the paper does."""
+    """How boxes are drawn around a map, as `map_regions` takes it; by default as the paper does."""
 
     thresholds: tuple[float, ...] = (60, 180)
     rule: str = "regions"
 
 
-def regions_of(grid: np.ndarray, boxes: BoxRule) -> Regions:
-    """The highest place and the boxes of a map, (rows, columns)."""
-    return Regions(highest_place(grid), tuple(map_boxes(grid, *boxes)))
-
-
 def centre_prior(boxes: BoxRule, side: int = 32) -> Regions:
     """The regions of a map that falls off from the radiograph's centre, whatever it shows: a control."""
     places = (np.arange(side) + 0.5) / side - 0.5
-    return regions_of(np.exp(-(places[:, None] ** 2 + places[None] ** 2) / 0.08).astype(np.float32), boxes)
+    return map_regions(np.exp(-(places[:, None] ** 2 + places[None] ** 2) / 0.08).astype(np.float32), *boxes)
 
 
 def given_class_scores(

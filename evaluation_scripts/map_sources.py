@@ -10,7 +10,6 @@ radiograph in the standard view, and a classifier's probabilities.
 """
 
 import json
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 
 from litegpt.evaluation_scripts.map_scores import BoxRule
+from litegpt.evaluation_scripts.predictions import doubts_unsaid
 from litegpt.modeling_litegpt.checkpoints import check_checkpoint_exists, load_checkpoint
 from litegpt.modeling_towers import RadiographClassifier
 from litegpt.modeling_towers.classifier_checkpoints import load_classifier
@@ -45,19 +45,16 @@ class MapSource(Protocol):
     Attributes:
         labels: that it has maps of.
         method: how its maps are made.
-        names_labels: whether it has probabilities of all labels.
+        cut_offs: {label: probability from which on it is called present}; empty of a source without probabilities.
         boxes: how they are drawn around a map.
     """
 
     labels: list[str]
     method: str
-    names_labels: bool
+    cut_offs: dict[str, float]
     boxes: BoxRule
 
     def look(self, radiographs: Sequence[Any], wanted: Sequence[Sequence[str]]) -> list[Seen]: ...
-
-    def cut_off(self, label: str) -> float:
-        """The probability from which on a label is called present, where it has any."""
 
     def with_random_weights(self, seed: int, examples: Sequence[Any]) -> "MapSource":
         """The same network with random weights, whose batch norms have the statistics of some radiographs."""
@@ -90,47 +87,49 @@ def load_source(folder: str, method: str | None, device: str) -> MapSource:
 class ClassifierSource:
     """A `RadiographClassifier`."""
 
-    names_labels = True
-
-    def __init__(self, model: RadiographClassifier, processor: RadiographClassifierProcessor, method: str):
-        self.model, self.processor, self.method = model.eval(), processor, method
+    def __init__(
+        self,
+        model: RadiographClassifier,
+        processor: RadiographClassifierProcessor,
+        method: str,
+        boxes: BoxRule,
+    ):
+        self.model, self.processor, self.method, self.boxes = model.eval(), processor, method, boxes
         self.labels = model.config.labels
-        self.boxes = BoxRule(tuple(model.config.box_thresholds), model.config.box_rule)
+        self.cut_offs = {label: model.config.cut_off(label) for label in self.labels}
 
     @classmethod
     def load(cls, folder: str, method: str | None, device: str) -> "ClassifierSource":
         model, processor = load_classifier(folder)
-        return cls(model.to(device), processor, method or model.config.map_kind)
+        config = model.config
+        boxes = BoxRule(tuple(config.box_thresholds), config.box_rule)
+        return cls(model.to(device), processor, method or config.map_kind, boxes)
 
     @torch.inference_mode()
     def look(self, radiographs: Sequence[Any], wanted: Sequence[Sequence[str]]) -> list[Seen]:
         outputs = self.model(self._pixels(radiographs), return_maps=True, map_kind=self.method)
         probabilities, maps = outputs.logits.float().sigmoid().cpu().numpy(), outputs.maps.cpu().numpy()
-        cut_offs = [self.cut_off(label) for label in self.labels]
         return [
             Seen(
                 scores,
                 {
                     label: maps[row, place]
                     for place, label in enumerate(self.labels)
-                    if label in wanted[row] or scores[place] >= cut_offs[place]
+                    if label in wanted[row] or scores[place] >= self.cut_offs[label]
                 },
             )
             for row, scores in enumerate(probabilities)
         ]
-
-    def cut_off(self, label: str) -> float:
-        return (self.model.config.present or {}).get(label, 0.5)
 
     def with_random_weights(self, seed: int, examples: Sequence[Any]) -> "ClassifierSource":
         with _seeded(seed):
             fresh = RadiographClassifier(self.model.config)
         fresh = fresh.to(self.model.device, self.model.dtype)
         measure_batch_norms(fresh, lambda: fresh(self._pixels(examples)))
-        return _as(self, ClassifierSource(fresh, self.processor, self.method))
+        return ClassifierSource(fresh, self.processor, self.method, self.boxes)
 
     def _pixels(self, radiographs: Sequence[Any]) -> torch.Tensor:
-        with _doubts_unsaid():
+        with doubts_unsaid():
             pixels = self.processor(images=list(radiographs))["pixel_values"]
         return pixels.to(self.model.device, self.model.dtype)
 
@@ -138,24 +137,22 @@ class ClassifierSource:
 class LiteGPTSource:
     """A LiteGPT: a map of a label explains why the answer to `identify` would name it."""
 
-    names_labels = False
-    boxes = BoxRule()
-
-    def __init__(self, model: Any, processor: Any, method: str):
-        self.model, self.processor, self.method = model.eval(), processor, method
+    def __init__(self, model: Any, processor: Any, method: str, boxes: BoxRule):
+        self.model, self.processor, self.method, self.boxes = model.eval(), processor, method, boxes
+        self.cut_offs: dict[str, float] = {}  # its answers name labels, without a probability of each
         self.labels = list(processor.finding_labels)
 
     @classmethod
     def load(cls, folder: str, method: str | None, device: str) -> "LiteGPTSource":
         model, processor = load_checkpoint(folder)
-        return cls(model.to(device), processor, method or DEFAULT_METHOD)
+        return cls(model.to(device), processor, method or DEFAULT_METHOD, BoxRule())
 
     def look(self, radiographs: Sequence[Any], wanted: Sequence[Sequence[str]]) -> list[Seen]:
         seen = [Seen(None, {}) for _ in radiographs]
         pairs = [(row, label) for row, labels in enumerate(wanted) for label in labels]
         if pairs:
             rows, labels = zip(*pairs, strict=True)
-            with _doubts_unsaid():
+            with doubts_unsaid():
                 pixels = self.processor(
                     images=[radiographs[row] for row in rows],
                     text=[self.processor.prompt("identify")] * len(rows),
@@ -167,32 +164,15 @@ class LiteGPTSource:
                 seen[row].grids[label] = np.asarray(grid)
         return seen
 
-    def cut_off(self, label: str) -> float:
-        raise NotImplementedError("its answers name labels, without a probability of each")
-
     def with_random_weights(self, seed: int, examples: Sequence[Any]) -> "LiteGPTSource":
         with _seeded(seed):
             fresh = type(self.model)(self.model.config)
         fresh = fresh.to(self.model.device, self.model.dtype)
-        return _as(self, LiteGPTSource(fresh, self.processor, self.method))
-
-
-def _as(source: MapSource, control: MapSource) -> MapSource:
-    """The control with boxes drawn as the source's."""
-    control.boxes = source.boxes
-    return control
+        return LiteGPTSource(fresh, self.processor, self.method, self.boxes)
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        yield
-
-
-@contextmanager
-def _doubts_unsaid() -> Iterator[None]:
-    """Doubts about pictures stand in the predictions file; on the terminal they would name no radiograph."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="the given image: ", category=UserWarning)
         yield

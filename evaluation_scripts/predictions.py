@@ -11,6 +11,7 @@ list; those that `path` already has are not asked for again.
 import json
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers.pipelines.pt_utils import KeyDataset
 
-from litegpt.common.files import complete_lines, write_text
+from litegpt.common.files import complete_lines, each_line, write_text
 from litegpt.common.programs import Refusal
 from litegpt.datasets_scripts.rows import check_labels
 from litegpt.evaluation_scripts.arguments import EvaluationArguments
@@ -67,9 +68,7 @@ def predict(
     }
     if any(pending.values()):
         asked = load_pipeline(args, rows) if pipe is None else pipe()
-    # A doubt about a picture stands in its line; on the terminal it would name no radiograph.
-    with path.open("a", encoding="utf-8") as file, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="the given image: ", category=UserWarning)
+    with path.open("a", encoding="utf-8") as file, doubts_unsaid():
         # A task at a time: the answers of one are of similar length, so a batch waits less for its longest.
         for task in (task for task in args.tasks if pending[task]):
             lines = answer_lines(
@@ -138,11 +137,30 @@ def _check_settings(args: EvaluationArguments, path: Path) -> None:
         "constrained": args.constrained,
         "temperatures": load_processor(args.model_name_or_path).score_temperatures,
     }
+    refuse_other_settings(
+        settings, path, "of another checkpoint, split or data set, or decoded or calibrated in another way"
+    )
+
+
+def refuse_other_settings(settings: dict[str, Any], path: Path, other: str) -> None:
+    """Keeps what a predictions file is made with; predictions that were made otherwise are refused.
+
+    Args:
+        other: what such predictions are, in words.
+
+    Raises:
+        Refusal: `path` holds predictions, and its settings are others.
+    """
     settings_path = path.with_suffix(".settings.json")
     # A run that failed before its first answer does not stand in the way of the corrected one.
-    if settings_path.exists() and json.loads(settings_path.read_text()) != settings and complete_lines(path):
-        raise Refusal(
-            f"{path} holds predictions of another checkpoint, split or data set, or decoded or calibrated in another "
-            "way; remove it or choose another output_dir."
-        )
+    if settings_path.exists() and json.loads(settings_path.read_text()) != settings and any(each_line(path)):
+        raise Refusal(f"{path} holds predictions {other}; remove it or choose another output_dir.")
     write_text(settings_path, json.dumps(settings, indent=2) + "\n")
+
+
+@contextmanager
+def doubts_unsaid() -> Iterator[None]:
+    """A doubt about a picture stands in its line; on the terminal it would name no radiograph."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="the given image: ", category=UserWarning)
+        yield

@@ -27,6 +27,8 @@ from litegpt.metrics.ratios import macro_mean, number_or_none, number_or_rows, r
 
 FALSE_POSITIVES = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)  # an image; LUNA16's
 ROUNDING = 1e-9  # a ratio that is the threshold up to float rounding is not above it
+CHESTX_RAY8_IOU = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # thresholds of ChestX-ray8's Table 7
+CHESTX_RAY8_IOBB = (0.1, 0.25, 0.5, 0.75, 0.9)  # of its Tables 4 and 19
 CHUNK = 2**18  # resamples times detections in memory at once
 
 Images = Sequence[Sequence[Mapping[str, Any]]]  # an image is a list of {"label", "box"}, ranked ones with "score"

@@ -95,9 +95,8 @@ def new_classifier(
     """
     if options.get("trunk_stage") is not None and trunk.config.model_type != "resnet":
         raise ValueError(f"trunk_stage: a {trunk.config.model_type} ends where it ends; a ResNet has stages.")
-    record = {
-        name: getattr(trunk.config, name, None) or [] for name in ("base_models", "training_record")
-    }  # of what is known of the trunk's making
+    # What is known of the trunk's making.
+    record = {name: getattr(trunk.config, name, None) or [] for name in ("base_models", "training_record")}
     side = trunk.processor.size["height"]
     if getattr(trunk.config, "hidden_sizes", None) is None and getattr(trunk.config, "hidden_size", None) is None:
         options["trunk_width"] = _width(trunk, side)
@@ -111,8 +110,8 @@ def new_classifier(
     )
     model = RadiographClassifier(config)
     weights = {key: tensor for key, tensor in trunk.network.state_dict().items() if not key.startswith("pooler.")}
-    of_stage = model.trunk.state_dict().keys()
-    model.trunk.load_state_dict({key: tensor for key, tensor in weights.items() if key in of_stage})
+    wanted = model.trunk.state_dict().keys()  # a trunk that ends at a stage has no later ones
+    model.trunk.load_state_dict({key: tensor for key, tensor in weights.items() if key in wanted})
     return model, RadiographClassifierProcessor(trunk.processor)
 
 

@@ -77,6 +77,10 @@ class RadiographClassifierConfig(PreTrainedConfig):
         """Names of the labels, in the order of the logits."""
         return [self.id2label[number] for number in range(self.num_labels)]
 
+    def cut_off(self, label: str) -> float:
+        """The probability from which on a label is called present."""
+        return (self.present or {}).get(label, 0.5)
+
     @property
     def width(self) -> int:
         """Of the trunk's tokens; a ResNet has a width for each stage."""

@@ -161,8 +161,8 @@ def label_maps(
     maps = np.zeros((len(labels), side, side), np.float32)
     for start in range(0, len(labels), ROWS_AT_ONCE):
         some = slice(start, start + ROWS_AT_ONCE)
-        of_some = {name: pixels[name][some] for name in PIXELS if name in pixels}
-        maps[some] = _label_maps(model, processor, of_some, labels[some], method, explain)
+        shown = {name: pixels[name][some] for name in PIXELS if name in pixels}
+        maps[some] = _label_maps(model, processor, shown, labels[some], method, explain)
     return maps
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from transformers.pipelines.image_classification import ImageClassificationPipeline
 
-from .map_boxes import map_boxes
-from .radiograph import grid_as_given
+from .map_boxes import map_regions
+from .radiograph import box_in_pixels, grid_as_given
 
 
 class RadiographClassificationPipeline(ImageClassificationPipeline):
@@ -80,7 +80,7 @@ class RadiographClassificationPipeline(ImageClassificationPipeline):
             if return_maps:
                 item["map"] = grid
             if return_boxes:
-                is_present = score >= (config.present or {}).get(item["label"], 0.5)
+                is_present = score >= config.cut_off(item["label"])
                 item["boxes"] = (
                     boxes_in_pixels(grid, score, model_outputs["size"], config.box_thresholds, config.box_rule)
                     if is_present
@@ -99,18 +99,9 @@ def boxes_in_pixels(
     grid: np.ndarray, probability: float, size: tuple[int, int], thresholds: list[float], rule: str
 ) -> list[dict[str, Any]]:
     """A map's boxes as the object-detection pipeline writes them; scores are probability times the map's strength."""
-    width, height = size
     return [
-        {
-            "score": probability * found.strength,
-            "box": {
-                name: round(value * side)
-                for name, value, side in zip(
-                    ("xmin", "ymin", "xmax", "ymax"), found.box, (width, height, width, height), strict=True
-                )
-            },
-        }
-        for found in map_boxes(grid, thresholds, rule)
+        {"score": probability * found.strength, "box": box_in_pixels(found.box, *size)}
+        for found in map_regions(grid, thresholds, rule).boxes
     ]
 
 

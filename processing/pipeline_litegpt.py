@@ -23,7 +23,7 @@ from transformers.processing_utils import ProcessorMixin
 from .answer_maps import DEFAULT_METHOD, METHODS, PIXELS, text_maps
 from .answers import AnswerError, text_to_findings
 from .box_scores import Answer, calibrated, written_text
-from .radiograph import box_as_given, grid_as_given, holds_images
+from .radiograph import box_as_given, box_in_pixels, grid_as_given, holds_images
 from .tasks import ANSWER_KINDS, DEFAULT_TASKS, DIAGNOSES, AnswerKind, answer_kind
 
 TASK = "chest-xray-findings"
@@ -283,7 +283,7 @@ def _as_given(item: dict[str, Any], size: tuple[int, int], turn: Image.Transpose
     """What the answer names with its box in pixels of the radiograph as given, and its map as that lies."""
     item = dict(item)
     if "box" in item:
-        item["box"] = _in_pixels(box_as_given(item["box"], turn), *size)
+        item["box"] = box_in_pixels(box_as_given(item["box"], turn), *size)
     if "map" in item:
         item["map"] = grid_as_given(item["map"], turn)
     return item
@@ -349,16 +349,6 @@ def _decode(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> tuple[str,
     text = tokenizer.decode(tokens, skip_special_tokens=True)
     answer = text.removeprefix(" ")  # a byte-level tokenizer begins with the space after `[/INST]`
     return answer, [max(0, start - len(text) + len(answer)) for start in starts]
-
-
-def _in_pixels(box: tuple[float, float, float, float], width: int, height: int) -> dict[str, int]:
-    xmin, ymin, xmax, ymax = box
-    return {
-        "xmin": round(xmin * width),
-        "ymin": round(ymin * height),
-        "xmax": round(xmax * width),
-        "ymax": round(ymax * height),
-    }
 
 
 def _single(value: Any) -> Any:

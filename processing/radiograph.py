@@ -88,6 +88,17 @@ def box_as_given(
     return across[0], down[0], across[1], down[1]
 
 
+def box_in_pixels(box: tuple[float, float, float, float], width: int, height: int) -> dict[str, int]:
+    """An xyxy box in fractions of the whole, in pixels of a radiograph, as the object-detection pipeline writes it."""
+    xmin, ymin, xmax, ymax = box
+    return {
+        "xmin": round(xmin * width),
+        "ymin": round(ymin * height),
+        "xmax": round(xmax * width),
+        "ymax": round(ymax * height),
+    }
+
+
 def grid_as_given(grid: np.ndarray, turn: Image.Transpose | None) -> np.ndarray:
     """A map (rows, columns) of the standard view, over the radiograph as it was given; `turn` as `box_as_given`'s."""
     if turn is None:

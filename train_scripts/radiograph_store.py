@@ -15,6 +15,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from litegpt.common.programs import Refusal
+from litegpt.datasets_scripts.rows import row_picture
 from litegpt.train_scripts.views import Movement
 
 
@@ -86,17 +87,10 @@ def _write_missing(rows: Dataset, paths: dict[tuple[int, int, int], Path]) -> No
 
 def _picture(rows: Dataset, index: int) -> Image.Image:
     try:
-        image = rows[index]["image"]
-    # SyntaxError: Pillow's for broken PNG chunks.
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{_image_id(rows, index)}: the picture can't be decoded ({error}).") from None
-    if image is None:
-        raise ValueError(f"{_image_id(rows, index)}: the row has no picture.")
-    return image
-
-
-def _image_id(rows: Dataset, index: int) -> str:
-    return rows.select_columns("image_id")[index]["image_id"]
+        return row_picture(rows, index)
+    except ValueError as error:
+        image_id = rows.select_columns("image_id")[index]["image_id"]
+        raise ValueError(f"{image_id}: {error}") from None
 
 
 def check_free_space(folder: Path, size: int) -> None:

@@ -27,6 +27,7 @@ from litegpt.evaluation_scripts.figures import RIGHT
 from litegpt.evaluation_scripts.questions import named_labels, true_answer, true_boxes, true_labels
 from litegpt.metrics.boxes import ROUNDING, iou_of_pairs
 from litegpt.processing.answers import NO_FINDING
+from litegpt.processing.map_boxes import enlarged
 from litegpt.processing.tasks import DIAGNOSES, TASKS
 
 IOU = float(RIGHT)  # above it a box is right
@@ -328,8 +329,7 @@ def map_pictures(
     pictures = []
     for number, grid in zip(numbers, maps.grids(image, line, numbers), strict=True):
         finding = findings[number]
-        values = np.asarray(Image.fromarray(grid).resize(small.size, Image.Resampling.BILINEAR))
-        picture_of_map = coloured(small, values, float(grid.min()), float(grid.max()))
+        picture_of_map = coloured(small, enlarged(grid, small.size), float(grid.min()), float(grid.max()))
         boxes = [("true", truth) for truth in truths if truth["label"] == finding["label"]] + [("answered", finding)]
         rectangles = [_rectangle(origin, item, small.size, True) for origin, item in boxes]
         data_url = _data_url(picture_of_map)

@@ -93,14 +93,14 @@ def _by_label(metrics: dict[str, Any]) -> list[str]:
     areas, intervals = (at(found, kind, "classifier", "all") for kind in ("figures", "intervals"))
     boxes = at(metrics, "localization", "per_class") or {}
     for label, cut_off in metrics["present"].items():
-        of_label = boxes.get(label)
+        scores = boxes.get(label)
         rows.append(
             [
                 label,
                 _cell(at(areas, "per_label", label), at(intervals, "per_label", label)),
                 f"{cut_off:.3f}",
                 *(
-                    _cell(at(of_label, *path)) if of_label else "-"
+                    _cell(at(scores, *path)) if scores else "-"
                     for path in (
                         ("accuracy_at_iou", "0.3"),
                         ("false_positives_at_iou", "0.3"),

@@ -6,10 +6,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from litegpt.metrics.boxes import chestx_ray8_scores
-
-IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # the paper's Table 7
-IOBB_THRESHOLDS = (0.1, 0.25, 0.5, 0.75, 0.9)  # its Tables 4 and 19
+from litegpt.metrics.boxes import CHESTX_RAY8_IOBB, CHESTX_RAY8_IOU, chestx_ray8_scores
 
 _DESCRIPTION = """\
 Per class, the share of true boxes that are found (Acc.) and the average number of false boxes an image (AFP), where
@@ -84,7 +81,7 @@ class ChestXray8Localization(evaluate.Metric):
         self,
         predictions: Sequence[Sequence[dict[str, Any]]],
         references: Sequence[Sequence[dict[str, Any]]],
-        iou_thresholds: Sequence[float] = IOU_THRESHOLDS,
-        iobb_thresholds: Sequence[float] = IOBB_THRESHOLDS,
+        iou_thresholds: Sequence[float] = CHESTX_RAY8_IOU,
+        iobb_thresholds: Sequence[float] = CHESTX_RAY8_IOBB,
     ) -> dict[str, Any]:
         return chestx_ray8_scores(predictions, references, iou_thresholds, iobb_thresholds)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from litegpt.datasets_scripts.rows import load_rows
 from litegpt.evaluation_scripts import localize
@@ -12,7 +13,7 @@ from litegpt.evaluation_scripts.arguments import LocalizationArguments
 from litegpt.modeling_litegpt.checkpoints import image_processor
 from litegpt.modeling_towers.classifier_checkpoints import load_classifier, save_classifier
 from tests.small_classifier import small_classifier, train
-from tests.small_finetune import entry, write_data, write_entries
+from tests.small_finetune import SIDE, entry, png, write_data, write_entries
 
 SIZES = {"train": 160, "validation": 48, "test": 40}
 
@@ -151,6 +152,23 @@ def test_a_radiograph_that_cannot_be_read_is_named_and_the_others_go_on(run, tmp
     assert status == 1 and "testimage4: the picture can't be decoded" in capsys.readouterr().out
     assert list(metrics(output)["unread"]) == ["testimage4"] and len(lines(output)) == 40
     assert metrics(output)["localization"]["num_images"] == 19
+
+
+def test_a_picture_that_is_too_large_to_decode_does_not_end_a_run(run, tmp_path, monkeypatch, capsys):
+    entries = {split: [entry(number, split) for number in range(count)] for split, count in SIZES.items()}
+    entries["test"][4]["image"] = {"bytes": png(np.zeros((2 * SIDE, 2 * SIDE), np.uint8)), "path": None}
+    data = write_entries(tmp_path / "large", entries)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", SIDE**2)  # Pillow refuses more than twice as many
+    output, status = run(data_dir=data, random_weights=False)
+    assert status == 1 and "testimage4: the picture can't be decoded" in capsys.readouterr().out
+    assert list(metrics(output)["unread"]) == ["testimage4"]
+
+
+def test_a_split_of_which_nothing_can_be_read_is_refused(run, tmp_path):
+    unreadable = {"image": {"bytes": b"no picture", "path": None}}
+    data = write_entries(tmp_path / "broken", {"test": [entry(number, **unreadable) for number in range(3)]})
+    with pytest.raises(SystemExit, match="no radiograph can be read; image0: the picture can't be decoded"):
+        run(data_dir=data)
 
 
 def test_labels_alone_are_ranked_and_get_regions_where_no_radiograph_has_a_box(run, tmp_path):

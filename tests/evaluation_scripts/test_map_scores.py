@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from litegpt.evaluation_scripts.map_scores import MAP, BoxRule, Regions, centre_prior, given_class_scores, regions_of
-from litegpt.processing.map_boxes import MapBox
+from litegpt.evaluation_scripts.map_scores import MAP, BoxRule, centre_prior, given_class_scores
+from litegpt.processing.map_boxes import MapBox, Regions, map_regions
 
 TRUTHS = [
     [{"label": "Mass", "box": [0.1, 0.1, 0.3, 0.3]}],
@@ -83,4 +83,4 @@ def test_the_centre_prior_is_highest_in_the_middle():
     assert prior.peak == pytest.approx((0.5, 0.5), abs=0.05)
     x1, y1, x2, y2 = prior.boxes[0].box
     assert x1 == pytest.approx(1 - x2, abs=0.01) and y1 == pytest.approx(1 - y2, abs=0.01) and 0.3 < x2 - x1 < 0.9
-    assert regions_of(np.zeros((4, 4), np.float32), BoxRule()) == Regions(None, ())
+    assert map_regions(np.zeros((4, 4), np.float32), *BoxRule()) == Regions(None, ())

@@ -14,7 +14,7 @@ from torch.nn import functional
 from litegpt.command import main
 from litegpt.common.files import complete_lines
 from litegpt.common.overlay import DISCLAIMER, colour_of_label, is_drawn
-from litegpt.inference_scripts.arguments import EXPLAIN_METHODS
+from litegpt.inference_scripts.arguments import CLASSIFIER_MAPS, EXPLAIN_METHODS
 from litegpt.inference_scripts.label_maps import source_of as classifier_source
 from litegpt.inference_scripts.radiograph_maps import in_digits, picture_of, wrapped
 from litegpt.inference_scripts.similarity_maps import NOT_POOLED, similarity_map, source_of
@@ -23,6 +23,7 @@ from litegpt.modeling_litegpt.checkpoints import load_checkpoint
 from litegpt.modeling_litegpt.provenance import SYNTHETIC, UNTRAINED
 from litegpt.modeling_towers.checkpoints import release_image_processor, save_cxr_clip
 from litegpt.modeling_towers.classifier_checkpoints import load_classifier, save_classifier
+from litegpt.modeling_towers.configuration_classifier import MAPS
 from litegpt.processing.answer_maps import DEFAULT_METHOD, METHODS, label_maps, text_maps
 from litegpt.processing.answers import text_to_findings
 from litegpt.processing.box_scores import Answer
@@ -443,6 +444,7 @@ def test_what_a_map_of_an_answer_is_stands_below_the_picture(explain_litegpt, re
 
 def test_the_methods_are_those_of_the_maps():
     assert dict.fromkeys(EXPLAIN_METHODS) == dict.fromkeys(METHODS) and DEFAULT_METHOD == "integrated"
+    assert CLASSIFIER_MAPS == MAPS
 
 
 @pytest.mark.parametrize(

@@ -295,7 +295,7 @@ def test_attention_is_restored_where_the_language_model_fails(model, one, monkey
 @pytest.mark.parametrize("method", GRADIENTS)
 def test_a_frozen_model_gives_the_same_maps(model, one, method):
     frozen = copy.deepcopy(model).requires_grad_(False)
-    expected, found = (answer_maps(of, one[0], [one[1]], method) for of in (model, frozen))
+    expected, found = (answer_maps(explained, one[0], [one[1]], method) for explained in (model, frozen))
     torch.testing.assert_close(found, expected)
 
 
@@ -307,7 +307,9 @@ def test_quantized_models_and_those_with_an_adapter_are_explained(model, tiny_ch
     else:
         fresh, _ = load_checkpoint(tiny_checkpoint)
         other = get_peft_model(fresh, LoraConfig(target_modules=LORA_TARGET_MODULES))  # fresh LoRA changes nothing
-    expected, found = (answer_maps(of, one[0], [one[1]], method).flatten() for of in (model, other.eval()))
+    expected, found = (
+        answer_maps(explained, one[0], [one[1]], method).flatten() for explained in (model, other.eval())
+    )
     assert torch.corrcoef(torch.stack([expected, found]))[0, 1] > 0.95
 
 
@@ -315,7 +317,7 @@ def test_quantized_models_and_those_with_an_adapter_are_explained(model, tiny_ch
 @pytest.mark.parametrize("method", METHODS)
 def test_in_half_precision_maps_are_numbers_much_like_those_in_single(model, one, method, dtype):
     half = copy.deepcopy(model).to(dtype)
-    expected, found = (answer_maps(of, one[0], [one[1]], method).flatten() for of in (model, half))
+    expected, found = (answer_maps(explained, one[0], [one[1]], method).flatten() for explained in (model, half))
     assert found.dtype == torch.float32 and torch.isfinite(found).all()
     assert torch.corrcoef(torch.stack([expected, found]))[0, 1] > 0.8
 

@@ -6,8 +6,24 @@ from typing import Any
 from litegpt.common.arguments import Count, WholeNumber, argument
 
 
+@dataclass(kw_only=True)
+class DetectorArguments:
+    """Dense heads beside the language model."""
+
+    detector: bool = argument("Dense heads that name findings with boxes beside the answer.", default=False)
+    detector_hidden_size: Count | None = argument(
+        "Width of their convolutions; by default that of the towers, 256 at most.", default=None
+    )
+    detector_scales: list[float] = argument(
+        "Sides of their maps, as shares of the finest tower's grid.", default=[2, 1, 0.5]
+    )
+    num_candidate_tokens: WholeNumber = argument(
+        "Visual tokens that tell the language model of the heads' best boxes; 0: it does not hear of them.", default=0
+    )
+
+
 @dataclass
-class NewCheckpointArguments:
+class NewCheckpointArguments(DetectorArguments):
     output_dir: str = argument("Where the checkpoint is written; must not exist or be empty.")
     data_dir: str | None = argument(
         "A prepared folder, whose labels the checkpoint has; VinDr-CXR's by default.", default=None

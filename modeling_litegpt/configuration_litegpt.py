@@ -12,6 +12,9 @@ PUBMEDCLIP_TOWER = {"model_type": "clip_vision_model"}
 # row stays unused, because tensor cores and tensor parallelism want a vocabulary that is a multiple of 8.
 LLAMA_2_7B = {"model_type": "llama", "vocab_size": 32008, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5}
 
+# Sides of a detector's maps, as shares of the tower's grid.
+DETECTOR_SCALES = (2, 1, 0.5)
+
 
 class LiteGPTConfig(PreTrainedConfig):
     """Configuration of a LiteGPT model. The defaults are the paper's sizes (arXiv 2407.12064, section 3.1).
@@ -26,9 +29,16 @@ class LiteGPTConfig(PreTrainedConfig):
         projector_hidden_act: activation between the two layers.
         normalize_patch_features: whether each patch token is brought to mean 0 and deviation 1 (a layer norm without
             weights) before tokens are joined. The paper does not say so, but its code does, for every tower.
+        num_detector_labels: of the dense heads on the patch tokens, which name findings with boxes without a word
+            (`modeling_detector.py`); 0, as in the paper: there are none.
+        detector_hidden_size: width of their convolutions; None: that of the towers, 256 at most.
+        detector_scales: sides of their maps, as shares of the finest tower's grid: 2, 1 or less.
+        num_candidate_tokens: visual tokens after those of the patches, each of which tells the language model of one
+            box that the detector sees; 0, as in the paper: it hears nothing of it.
 
     Raises:
-        ValueError: the towers' widths differ, or their patch tokens are no multiple of `visual_token_group_size`.
+        ValueError: the towers' widths differ, their patch tokens are no multiple of `visual_token_group_size`, there
+            are candidate tokens without a detector, or its maps have another scale.
     """
 
     model_type = "litegpt"
@@ -42,6 +52,10 @@ class LiteGPTConfig(PreTrainedConfig):
     projector_hidden_size: int | None = 5632
     projector_hidden_act: str = "gelu"
     normalize_patch_features: bool = False
+    num_detector_labels: int = 0
+    detector_hidden_size: int | None = None
+    detector_scales: list[float] | tuple[float, ...] = DETECTOR_SCALES
+    num_candidate_tokens: int = 0
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
@@ -61,6 +75,10 @@ class LiteGPTConfig(PreTrainedConfig):
                 f"The towers give {self.num_patch_tokens} patch tokens, which is no multiple of "
                 f"visual_token_group_size={self.visual_token_group_size}."
             )
+        if self.num_candidate_tokens and not self.num_detector_labels:
+            raise ValueError("num_candidate_tokens tell of a detector's boxes, and num_detector_labels is 0: none.")
+        if not all(scale in (1, 2) or 0 < scale < 1 for scale in self.detector_scales):
+            raise ValueError(f"detector_scales are 2, 1 or between 0 and 1, not {self.detector_scales}.")
         super().__post_init__(**kwargs)
 
     @property
@@ -81,7 +99,7 @@ class LiteGPTConfig(PreTrainedConfig):
     @property
     def num_visual_tokens(self) -> int:
         """Tokens that one radiograph takes in the language model's input (49 in the paper)."""
-        return self.num_patch_tokens // self.visual_token_group_size
+        return self.num_patch_tokens // self.visual_token_group_size + self.num_candidate_tokens
 
 
 def tower_width(config: PreTrainedConfig) -> int:

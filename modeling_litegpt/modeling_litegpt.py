@@ -29,13 +29,17 @@ from transformers.quantizers import AutoQuantizationConfig
 from transformers.utils import TransformersKwargs, can_return_tuple, logging, torch_compilable_check
 
 from .configuration_litegpt import LiteGPTConfig, tower_width
+from .modeling_detector import CandidateTokens, LiteGPTDetector, OutputConvolution, best_candidates
 
 logger = logging.get_logger(__name__)
 
 # The newest release of transformers that this code was tested with. A checkpoint carries the code, and outlives it.
 TESTED_TRANSFORMERS = "5.24"
 # What a quantization leaves whole, and where its configuration lists that (bitsandbytes, HQQ, all others).
-WHOLE_MODULES = ("vision_tower", "aux_vision_tower", "multi_modal_projector", "lm_head")
+WHOLE_MODULES = (
+    *("vision_tower", "aux_vision_tower", "detector", "candidate_tokens"),
+    *("multi_modal_projector", "lm_head"),
+)
 SKIP_LISTS = ("llm_int8_skip_modules", "skip_modules", "modules_to_not_convert")
 # Positions that the head scores at once where logits are not returned: 131 MB of float32 for 32,000 tokens.
 LOSS_CHUNK_SIZE = 1024
@@ -115,6 +119,13 @@ class LiteGPTPreTrainedModel(PreTrainedModel):
     _can_compile_fullgraph = True
     _head_keys: frozenset[str] = frozenset()  # tensors of a checkpoint's head, for a class without one
 
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, OutputConvolution):
+            module.reset_parameters()
+        else:
+            super()._init_weights(module)
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
         """The library's `from_pretrained`, but weight files that do not fit are an error, not a warning.
@@ -179,6 +190,8 @@ class LiteGPTModel(LiteGPTPreTrainedModel):
         self.vision_tower = _build_tower(config.vision_config)
         self.aux_vision_tower = None if config.aux_vision_config is None else _build_tower(config.aux_vision_config)
         self.multi_modal_projector = LiteGPTMultiModalProjector(config)
+        self.detector = LiteGPTDetector(config) if config.num_detector_labels else None
+        self.candidate_tokens = CandidateTokens(config) if config.num_candidate_tokens else None
         self.language_model = AutoModel.from_config(config.text_config)
         self.post_init()
 
@@ -251,12 +264,25 @@ class LiteGPTModel(LiteGPTPreTrainedModel):
             outputs = self._tower_outputs(pixel_values, aux_pixel_values, **kwargs)
             patch_features = self._patch_features(outputs)
         visual_tokens = self.multi_modal_projector(patch_features)
+        if self.candidate_tokens is not None:
+            candidates = self.candidate_tokens(self.detector(patch_features), self.detector.cells)
+            visual_tokens = torch.cat([visual_tokens, candidates.to(visual_tokens)], dim=1)
         return BaseModelOutputWithPooling(
             last_hidden_state=patch_features,
             pooler_output=list(visual_tokens),
             hidden_states=sum((output.hidden_states or () for output in outputs), ()) or None,
             attentions=sum((output.get("attentions") or () for output in outputs), ()) or None,  # a ResNet has none,
         )
+
+    def detect(self, patch_features: torch.FloatTensor) -> torch.FloatTensor:
+        """The detector's best candidates, (images, candidates, 6): channel, score, box; see `best_candidates`.
+
+        Raises:
+            ValueError: the model has no detector.
+        """
+        if self.detector is None:
+            raise ValueError("This model has no detector: num_detector_labels of its configuration is 0.")
+        return best_candidates(self.detector(patch_features), self.detector.cells)
 
     def get_placeholder_mask(
         self,
@@ -364,6 +390,14 @@ class LiteGPTForConditionalGeneration(LiteGPTPreTrainedModel, GenerationMixin):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
         return self.model.get_image_features(pixel_values, aux_pixel_values, patch_features, **kwargs)
+
+    def get_patch_features(
+        self, pixel_values: torch.FloatTensor, aux_pixel_values: torch.FloatTensor | None = None, **kwargs
+    ) -> torch.FloatTensor:
+        return self.model.get_patch_features(pixel_values, aux_pixel_values, **kwargs)
+
+    def detect(self, patch_features: torch.FloatTensor) -> torch.FloatTensor:
+        return self.model.detect(patch_features)
 
     @can_return_tuple
     def forward(

@@ -64,6 +64,10 @@ def main(arguments: NewCheckpointArguments) -> None:
         image_token_id=tokenizer.convert_tokens_to_ids(VISUAL_TOKEN),
         visual_token_group_size=arguments.visual_token_group_size,
         projector_hidden_size=arguments.projector_hidden_size,
+        num_detector_labels=len(finding_labels) if arguments.detector else 0,
+        detector_hidden_size=arguments.detector_hidden_size,
+        detector_scales=arguments.detector_scales,
+        num_candidate_tokens=arguments.num_candidate_tokens,
     )
     # For the model card: the weights start fresh, but for towers, whose making goes with them.
     config.base_models = [key for tower in taken if tower for key in tower.record.get("base_models") or []]

@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from litegpt.common.files import give_usual_permissions, replacing_folder
+from litegpt.modeling_litegpt.modeling_detector import DetectionHead
 from litegpt.modeling_towers.image_towers import ImageTower, load_image_tower, save_image_tower
-from litegpt.modeling_towers.tower_heads import ClassificationHead, DetectionHead, SegmentationHead
+from litegpt.modeling_towers.tower_heads import ClassificationHead, SegmentationHead
 
 WEIGHTS, DESCRIPTION = "head.safetensors", "head.json"
 TASKS = ("classification", "segmentation", "detection")

@@ -1,11 +1,11 @@
-"""What stands behind an image tower that answers one question: labels of a radiograph, a mask, or boxes.
+"""What stands behind an image tower that answers one question: labels of a radiograph, or a mask.
 
-In: a tower's maps, (images, width, rows, columns) of a square grid. Out: logits.
+In: a tower's maps, (images, width, rows, columns) of a square grid. Out: logits. Of boxes it is `DetectionHead` of
+`modeling_detector.py`.
 
     head = ClassificationHead(width=768, num_labels=14)
     head(maps)                                              # (images, 14)
     SegmentationHead(width=768, grid=14, side=224)(maps)    # (images, 224, 224)
-    DetectionHead(width=768, num_labels=3)(maps)            # (images, cells, 3 + 1 + 4), see `dense_boxes.py`
 
 Every head takes a tower of any width and grid. They are small: a few convolutions at most.
 """
@@ -18,8 +18,6 @@ from torch.nn import functional
 
 CLASSIFIER_DEVIATION = 2e-5
 MASK_WIDTHS = (512, 256, 128, 64)
-DETECTION_WIDTH = 256
-PRIOR_PROBABILITY = 0.01  # of a cell's label before anything is learnt
 
 
 class ClassificationHead(nn.Module):
@@ -73,54 +71,3 @@ class SegmentationHead(nn.Module):
         if logits.shape[-1] != self.side:
             logits = functional.interpolate(logits, size=self.side, mode="bilinear", align_corners=False)
         return logits[:, 0]
-
-
-class DetectionHead(nn.Module):
-    """A logit for each label, one for any of them, and a box, for every cell of three maps.
-
-    The maps have twice the tower's grid, the grid, and half of it: 28, 14 and 7 cells a side for ViT-B/16 at 224. The
-    convolutions after them are the same for all three, and are told where a cell lies.
-
-    Source: the three maps of one map as in ViTDet (arXiv 2203.16527, section 3); heads without anchors as in FCOS
-        (arXiv 1904.01355). The library has no head of this kind that takes a tower's maps.
-    """
-
-    def __init__(self, width: int, num_labels: int):
-        super().__init__()
-        channels = min(DETECTION_WIDTH, 32 * math.ceil(width / 32))
-        self.finer = nn.ConvTranspose2d(width, channels, 2, stride=2)
-        self.same = nn.Conv2d(width, channels, 1)
-        self.coarser = nn.Conv2d(width, channels, 1)
-        self.norms = nn.ModuleList(nn.GroupNorm(8, channels) for _ in range(3))
-        self.trunk = nn.Sequential(
-            nn.Conv2d(channels + 2, channels, 3, padding=1),
-            nn.GroupNorm(8, channels),
-            nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.GroupNorm(8, channels),
-            nn.ReLU(),
-        )
-        self.logits = nn.Conv2d(channels, num_labels + 1, 1)
-        self.boxes = nn.Conv2d(channels, 4, 1)
-        nn.init.normal_(self.logits.weight, std=0.01)
-        nn.init.constant_(self.logits.bias, -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY))
-        nn.init.normal_(self.boxes.weight, std=0.01)
-        nn.init.zeros_(self.boxes.bias)
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        half = functional.adaptive_max_pool2d(maps, -(-maps.shape[-1] // 2))
-        levels = self.finer(maps), self.same(maps), self.coarser(half)
-        outputs = []
-        for norm, level in zip(self.norms, levels, strict=True):
-            level = functional.relu(norm(level))
-            level = self.trunk(torch.cat([level, places(level)], dim=1))
-            outputs.append(torch.cat([self.logits(level), self.boxes(level)], dim=1).flatten(2).transpose(1, 2))
-        return torch.cat(outputs, dim=1)
-
-
-def places(maps: torch.Tensor) -> torch.Tensor:
-    """(images, 2, rows, columns): x and y of each cell's centre, from -1 to 1."""
-    side = maps.shape[-1]
-    centres = (2 * torch.arange(side, device=maps.device, dtype=maps.dtype) + 1) / side - 1
-    y, x = torch.meshgrid(centres, centres, indexing="ij")
-    return torch.stack([x, y]).expand(len(maps), 2, side, side)

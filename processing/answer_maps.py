@@ -424,7 +424,9 @@ def _of_visual_tokens(
 ) -> torch.Tensor:
     """(spans, visual tokens), of (sequence,) values for each span."""
     is_visual = inputs["input_ids"] == model.config.image_token_id
-    return torch.stack([value[is_visual[span.row]] for span, value in zip(spans, values, strict=True)])
+    # Of the patches alone: what a detector says stands after them.
+    of_patches = slice(model.config.num_visual_tokens - getattr(model.config, "num_candidate_tokens", 0))
+    return torch.stack([value[is_visual[span.row]][of_patches] for span, value in zip(spans, values, strict=True)])
 
 
 def _attentions(output) -> tuple[torch.Tensor, ...]:

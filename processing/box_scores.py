@@ -27,7 +27,8 @@ class Answer(NamedTuple):
 
     `label_probabilities` are those of labels over all answers, where they are known; `considered`: number of a token
     that writes digits -> the texts that the model considered in its place, with their probabilities. `maps`: a map of
-    each finding that it names, where they were asked for.
+    each finding that it names, where they were asked for. `detected`: the candidates of the model's detector, where
+    it has one.
     """
 
     text: str
@@ -36,6 +37,7 @@ class Answer(NamedTuple):
     label_probabilities: dict[str, float] = {}
     considered: dict[int, dict[str, float]] = {}
     maps: Sequence[np.ndarray] = ()
+    detected: np.ndarray | None = None
 
 
 def calibrated(probability: float, temperature: float) -> float:

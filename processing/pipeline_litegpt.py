@@ -22,6 +22,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from .answer_maps import DEFAULT_METHOD, METHODS, PIXELS, text_maps
 from .answers import AnswerError, text_to_findings
+from .box_fusion import DETECTOR, FUSED, detected_findings, fused_findings
 from .box_scores import Answer, calibrated, written_text
 from .radiograph import box_as_given, box_in_pixels, grid_as_given, holds_images
 from .tasks import ANSWER_KINDS, DEFAULT_TASKS, DIAGNOSES, AnswerKind, answer_kind
@@ -46,8 +47,12 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
          "warnings": []}
 
     One radiograph (whatever the processor reads) gives one dictionary, a list or a dataset one each; `batch_size`
-    batches. Boxes are in pixels of the radiograph as given, also where it is turned for the model because its file
-    says that it is stored mirrored or rotated. `warnings` say what is doubtful about the radiograph: a window that
+    batches. A checkpoint with a detector (`modeling_detector.py`) also gives "detected_findings", what its dense heads
+    see without a word, and "fused_findings", what they and the answer say together, each with its "source":
+    ["answer"], ["detector"] or both.
+
+    Boxes are in pixels of the radiograph as given, also where it is turned for the model because its file says that
+    it is stored mirrored or rotated. `warnings` say what is doubtful about the radiograph: a window that
     does not fit, another body part, a picture that shows nothing (`load_radiograph`). A model that is loaded already,
     quantized or with an adapter, is asked with `pipeline("chest-xray-findings", model=model, processor=processor)`.
 
@@ -65,6 +70,7 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
             findings or diagnoses.
         threshold: leave out findings with a smaller score; "operating_point" takes the checkpoint's own threshold for
             each label (`score_thresholds`, of calibrate.py). By default all findings are given.
+        relative_boxes: boxes in fractions of the radiograph's width and height, in place of pixels.
         explain: give each finding a "map", (g, g) float32, over the whole radiograph as given: what in it speaks for
             the finding's label, `answer_maps`. True for integrated gradients, or a name of `METHODS`. The answer is
             explained as the tokenizer writes it.
@@ -100,6 +106,7 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         constrained: bool | None = None,
         threshold: float | str | None = None,
         explain: bool | str | None = None,
+        relative_boxes: bool | None = None,
     ):
         preprocess = {} if tasks is None else {"tasks": tuple(tasks)}
         forward = {"max_new_tokens": max_new_tokens, "constrained": constrained}
@@ -115,7 +122,8 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
                 raise ValueError(
                     "This checkpoint has no operating points; evaluation_scripts/calibrate.py chooses them."
                 )
-        return preprocess, forward, {} if threshold is None else {"threshold": threshold}
+        postprocess = {"threshold": threshold, "relative_boxes": relative_boxes}
+        return preprocess, forward, {name: value for name, value in postprocess.items() if value is not None}
 
     def preprocess(self, image: Any, tasks: tuple[str, ...] = DEFAULT_TASKS) -> Iterator[dict[str, Any]]:
         radiograph = self.processor.squash(image)
@@ -134,6 +142,8 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         explain: str | None = None,
     ) -> dict[str, Any]:
         kept = {name: inputs.pop(name) for name in KEPT if name in inputs}
+        pixels = {name: inputs[name] for name in PIXELS if name in inputs}
+        detected = self._detected(inputs, kept["task"])
         greedy = {"max_new_tokens": max_new_tokens, "do_sample": False, "num_beams": 1}
         if constrained:
             output = self.model.generate(
@@ -160,11 +170,28 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
             "candidates": candidates[0],
             "candidate_probabilities": candidates[1],
             "label_probabilities": label_probabilities,
-            "maps": self._maps(new_tokens, kept["task"], inputs, explain),
+            "maps": self._maps(new_tokens, kept["task"], pixels, explain),
+            "detected": detected,
         }
 
+    def _detected(self, inputs: dict[str, Any], tasks: str | list[str]) -> list[tuple[np.ndarray, ...]]:
+        """For each row the candidates of the model's detector; none without one, or where no boxes are asked for.
+
+        The towers' output takes the place of the pixels in `inputs`: they look once.
+        """
+        tasks = [tasks] * len(inputs["input_ids"]) if isinstance(tasks, str) else tasks
+        kinds = [answer_kind(task) for task in tasks]
+        has_detector = getattr(self.model.config, "num_detector_labels", 0) > 0
+        if not has_detector or not any(kind and kind.has_boxes for kind in kinds):
+            return [()] * len(kinds)
+        with torch.no_grad():
+            features = self.model.get_patch_features(**{name: inputs.pop(name) for name in PIXELS if name in inputs})
+            candidates = self.model.detect(features).float().cpu().numpy()
+        inputs["patch_features"] = features
+        return [(found,) if kind and kind.has_boxes else () for found, kind in zip(candidates, kinds, strict=True)]
+
     def _maps(
-        self, new_tokens: torch.Tensor, tasks: str | list[str], inputs: dict[str, Any], method: str | None
+        self, new_tokens: torch.Tensor, tasks: str | list[str], pixels: dict[str, torch.Tensor], method: str | None
     ) -> list[tuple[np.ndarray, ...]]:
         """For each row a map (g, g) of each finding that its answer names; none where nothing is to be explained."""
         tasks = [tasks] * len(new_tokens) if isinstance(tasks, str) else tasks
@@ -183,14 +210,16 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
                     rows, answers = [*rows, row], [*answers, answer]
                     words.append([[finding.label_span] for finding in named])
             if rows:
-                pixels = {name: inputs[name][rows] for name in PIXELS if name in inputs}
-                found = text_maps(self.model, self.processor, pixels, answers, words, method, task)
+                shown = {name: values[rows] for name, values in pixels.items()}
+                found = text_maps(self.model, self.processor, shown, answers, words, method, task)
                 for row, of_row in zip(rows, found, strict=True):
                     maps[row] = tuple(of_row)
         return maps
 
-    def postprocess(self, outputs: list[dict[str, Any]], threshold: float | str | None = None) -> dict[str, Any]:
-        answers, size = self.scored_answers(outputs), _single(outputs[0]["size"])
+    def postprocess(
+        self, outputs: list[dict[str, Any]], threshold: float | str | None = None, relative_boxes: bool = False
+    ) -> dict[str, Any]:
+        answers, size = self.scored_answers(outputs), None if relative_boxes else _single(outputs[0]["size"])
         turn, warnings = _single(outputs[0].get("turn")), _single(outputs[0].get("warnings", ()))
         return structured_answers(answers, size, self.processor, threshold, turn, warnings)
 
@@ -208,6 +237,7 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
                 _single(output["label_probabilities"]),
                 considered,
                 _single(output.get("maps", ())),
+                *_single(output.get("detected", ())),
             )
         return answers
 
@@ -243,7 +273,7 @@ def save_model_and_processor(
 
 def structured_answers(
     answers: dict[str, Answer],
-    size: tuple[int, int],
+    size: tuple[int, int] | None,
     processor: ProcessorMixin,
     threshold: float | str | None = None,
     turn: Image.Transpose | None = None,
@@ -253,7 +283,7 @@ def structured_answers(
 
     Args:
         answers: by task; without `starts` (a server that gives no probabilities) every score is None.
-        size: width and height of the radiograph as it was given, in pixels.
+        size: width and height of the radiograph as it was given, in pixels; None: boxes are fractions of them.
         processor: of the checkpoint, for its labels, temperatures and thresholds.
         threshold: of the findings' scores, see the pipeline.
         turn: that the model was shown the radiograph with, which boxes are freed of.
@@ -270,20 +300,52 @@ def structured_answers(
         result["answers"][task], result["probabilities"][task] = answer.text, probabilities
         result["malformed"][task] = None
         if kind is not None:
+            named = []
             try:
-                result[kind.output] += [
-                    _as_given(item, size, turn) for item in _named(answer, kind, processor, threshold)
-                ]
+                named = _named(answer, kind, processor, threshold)
             except AnswerError as error:
                 result["malformed"][task] = str(error)
+            result[kind.output] += [_as_given(item, size, turn) for item in named]
+            if answer.detected is not None:
+                for name, found in _seen(answer, kind, processor, threshold).items():
+                    result.setdefault(name, []).extend(_as_given(item, size, turn) for item in found)
     return result
 
 
-def _as_given(item: dict[str, Any], size: tuple[int, int], turn: Image.Transpose | None) -> dict[str, Any]:
-    """What the answer names with its box in pixels of the radiograph as given, and its map as that lies."""
+def _seen(
+    answer: Answer, kind: AnswerKind, processor: ProcessorMixin, threshold: float | str | None
+) -> dict[str, list[dict[str, Any]]]:
+    """What the detector finds, and what it and the answer say together, with scores and boxes."""
+
+    def scored(items: Sequence[dict[str, Any]], kind_of_score: str) -> list[dict[str, Any]]:
+        temperature = processor.score_temperatures.get(kind_of_score, 1.0)
+        return [{**item, "score": calibrated(item["score"], temperature)} for item in items]
+
+    detected = scored(detected_findings(answer.detected, processor.finding_labels), DETECTOR)
+    try:
+        answered = [
+            {name: item[name] for name in ("label", "score", "box")} for item in _named(answer, kind, processor)
+        ]
+    except AnswerError:  # `structured_answers` says so
+        answered = []
+    seen = {
+        "detected_findings": detected,
+        "fused_findings": scored(fused_findings(answered, detected), FUSED),
+    }
+    thresholds = processor.fused_thresholds
+    return {
+        name: [item for item in items if item["score"] >= _least_score(threshold, item["label"], thresholds)]
+        for name, items in seen.items()
+    }
+
+
+def _as_given(item: dict[str, Any], size: tuple[int, int] | None, turn: Image.Transpose | None) -> dict[str, Any]:
+    """What is named with its box in pixels, or fractions, of the radiograph as given, and its map as that lies."""
     item = dict(item)
     if "box" in item:
-        item["box"] = box_in_pixels(box_as_given(item["box"], turn), *size)
+        box = box_as_given(item["box"], turn)
+        sides = ("xmin", "ymin", "xmax", "ymax")
+        item["box"] = dict(zip(sides, box, strict=True)) if size is None else box_in_pixels(box, *size)
     if "map" in item:
         item["map"] = grid_as_given(item["map"], turn)
     return item
@@ -293,7 +355,7 @@ def _named(
     answer: Answer,
     kind: AnswerKind,
     processor: ProcessorMixin,
-    threshold: float | str | None,
+    threshold: float | str | None = None,
 ) -> list[dict[str, Any]]:
     """What the answer names, with scores, and boxes and maps as it has them."""
     labels, temperature = getattr(processor, f"{kind.name}_labels"), processor.score_temperatures[kind.name]
@@ -301,15 +363,15 @@ def _named(
     for number, (item, score) in enumerate(kind.scored(answer, labels, temperature)):
         if not kind.has_boxes:
             named.append({"label": item.label, "score": score})
-        elif score is None or score >= _least_score(threshold, item.label, processor):
+        elif score is None or score >= _least_score(threshold, item.label, processor.score_thresholds):
             map_of_item = {"map": answer.maps[number]} if answer.maps else {}
             named.append({"label": item.label, "score": score, "box": item.box, **map_of_item})
     return named
 
 
-def _least_score(threshold: float | str | None, label: str, processor: ProcessorMixin) -> float:
+def _least_score(threshold: float | str | None, label: str, thresholds: dict[str, float]) -> float:
     if threshold == "operating_point":
-        return processor.score_thresholds.get(label, 0.0)
+        return thresholds.get(label, 0.0)
     return threshold or 0.0
 
 

@@ -100,8 +100,10 @@ class LiteGPTProcessor(ProcessorMixin):
         num_threads: that decode one JPEG 2000 stream.
         pack_pixel_values: `pixel_values` has the pixels of both towers in its six channels, and there are no
             `aux_pixel_values`: for trainers that hand on `pixel_values` alone, as TRL's GRPOTrainer does.
-        score_temperatures: of the scores of "finding" (boxes) and "diagnosis"; 1 leaves them as the model has them.
+        score_temperatures: of the scores of "finding" (an answer's boxes) and "diagnosis", and where the model has a
+            detector of "detector" (its boxes) and "fused" (both together); 1 leaves them as the model has them.
         score_thresholds: finding label -> the score from which on a box is reported at the operating point.
+        fused_thresholds: the same of what a detector finds, and of what it and the answer say together.
     """
 
     def __init__(
@@ -120,6 +122,7 @@ class LiteGPTProcessor(ProcessorMixin):
         pack_pixel_values: bool = False,
         score_temperatures: dict[str, float] | None = None,
         score_thresholds: dict[str, float] | None = None,
+        fused_thresholds: dict[str, float] | None = None,
         chat_template: str | None = None,
     ):
         tokenizer.padding_side = "left"  # as generation in batches needs it
@@ -134,6 +137,7 @@ class LiteGPTProcessor(ProcessorMixin):
         self.pack_pixel_values = pack_pixel_values
         self.score_temperatures = {"finding": 1.0, "diagnosis": 1.0} | (score_temperatures or {})
         self.score_thresholds = dict(score_thresholds or {})
+        self.fused_thresholds = dict(fused_thresholds or {})
         self.image_token = IMAGE_TOKEN
         self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         self.image_token_ids = [tokenizer.convert_tokens_to_ids(VISUAL_TOKEN)]

@@ -75,6 +75,19 @@ def tiny_checkpoint(tmp_path_factory, tiny_arguments) -> Path:
 
 
 @pytest.fixture(scope="session")
+def detector_checkpoint(tmp_path_factory, tiny_arguments) -> Path:
+    """The same with a detector of two maps, of whose boxes 4 more visual tokens tell."""
+    from dataclasses import replace
+
+    from litegpt.modeling_litegpt.new_checkpoint import main
+
+    folder = tmp_path_factory.mktemp("checkpoint") / "detector"
+    detector = {"detector": True, "detector_hidden_size": 16, "detector_scales": [1, 0.5], "num_candidate_tokens": 4}
+    main(replace(tiny_arguments, output_dir=str(folder), **detector))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def phantom_release(tmp_path_factory) -> Path:
     """A small synthetic release in VinDr-CXR's layout: 24 train and 8 test radiographs."""
     from litegpt.datasets_scripts.phantom_cxr import write_release

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TRAVELLING = [
     "modeling_litegpt/configuration_litegpt.py",
     "modeling_litegpt/modeling_litegpt.py",
+    "modeling_litegpt/modeling_detector.py",
     "modeling_towers/configuration_cxr_clip.py",
     "modeling_towers/modeling_cxr_clip.py",
     "modeling_towers/tower_network.py",

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from litegpt.common.arguments import Count, Share, WholeNumber, argument
 from litegpt.datasets_scripts.arguments import CACHE_DIR, DATA_DIR, NUM_PROC
+from litegpt.modeling_litegpt.arguments import DetectorArguments
 from litegpt.processing.tasks import TASKS
 
 PSEUDO_BOXES = (
@@ -55,6 +56,10 @@ class ExampleArguments:
         "findings one of them: so radiographs with findings are shown more often.",
         default=0,
     )
+    view_strength: float = argument(
+        "How many times as far as usual a view is scaled and shifted, and its grey values changed.", default=1.0
+    )
+    max_gamma: float = argument("Its grey values to a power between exp(-max_gamma) and exp(max_gamma).", default=0.0)
 
 
 @dataclass
@@ -72,10 +77,14 @@ class RecipeArguments:
     sample_with_replacement: bool = argument(
         "Draw examples at random, rather than each of them once before any is seen again.", default=False
     )
+    detector_loss_weight: float = argument(
+        "Train the detector too, its loss counting so much; 0: it stays as it is. With train_towers: the joint stage.",
+        default=0.0,
+    )
 
 
 @dataclass
-class TowerArguments:
+class TowerArguments(DetectorArguments):
     model_name_or_path: str = argument("The LiteGPT checkpoint whose towers are trained.")
     data_dir: str = argument(DATA_DIR)
     train_split: str = argument("The split to train on, or a slice: train[:-100].", default="train")
@@ -89,6 +98,10 @@ class TowerArguments:
     )
     labels_only: bool = argument("Learn which findings a radiograph has, not where they are.", default=False)
     pseudo_boxes: str | None = argument(PSEUDO_BOXES, default=None)
+    view_strength: float = argument(
+        "How many times as far as usual a view is scaled and shifted, and its grey values changed.", default=1.0
+    )
+    max_gamma: float = argument("Its grey values to a power between exp(-max_gamma) and exp(max_gamma).", default=0.0)
 
 
 @dataclass

@@ -5,7 +5,7 @@
     dense_box_loss(outputs, targets, known, cells)
 
 In: findings of each image, boxes xyxy in [0, 1]. Out: a scalar. A box is learnt at the cells whose centre lies in its
-middle (half its width, half its height), of all three maps, and at the cell of each map that is nearest to its own
+middle (half its width, half its height), of all maps, and at the cell of each map that is nearest to its own
 centre; where such boxes overlap, the smallest. Of the other cells in a box nothing is learnt, outside all boxes that
 there is none.
 """
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional
 
-from litegpt.modeling_towers.dense_boxes import Cells, decoded
+from litegpt.modeling_litegpt.modeling_detector import Cells, LiteGPTDetector, decoded
 
 FOCUS, POSITIVE_WEIGHT = 2.0, 0.25  # the focal loss' gamma and alpha
 LABEL_WEIGHT = 2.0
@@ -52,7 +52,7 @@ def cell_targets(findings: Sequence[Sequence[Mapping[str, Any]]], cells: Cells, 
             centre, size = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
             away = (cells.centre - centre).abs()
             chosen = (away <= MIDDLE * size / 2).all(dim=-1)
-            for level in range(3):
+            for level in range(int(cells.level.max()) + 1):
                 distance = torch.where(cells.level == level, away.square().sum(dim=-1), torch.inf)
                 chosen[distance.argmin()] = True
             counted[image, (away <= size / 2).all(dim=-1)] = 0
@@ -91,6 +91,29 @@ def dense_box_loss(outputs: torch.Tensor, targets: CellTargets, known: torch.Ten
     if learnt.any():
         loss = loss + (1 - generalised_iou(decoded(distances, cells)[learnt], targets.boxes[learnt])).mean()
     return loss
+
+
+def detector_loss(
+    detector: LiteGPTDetector,
+    patch_features: torch.Tensor,
+    findings: Sequence[Sequence[Mapping[str, Any]]],
+    known: torch.Tensor | None,
+) -> torch.Tensor:
+    """`dense_box_loss` of a model's detector.
+
+    Args:
+        patch_features: (images, patch tokens, tower width), of all towers.
+        findings: of each image {"label": number, "box": xyxy in [0, 1]}.
+        known: (images, labels) 1 or 0, of which labels the boxes are known; None: of all.
+    """
+    outputs, cells = detector(patch_features).float(), detector.cells
+    num_labels = outputs.shape[-1] - 5
+    targets = cell_targets(findings, cells.to("cpu"), num_labels)
+    targets = CellTargets(*(values.to(outputs.device) for values in targets))
+    every = outputs.new_ones(len(outputs), num_labels + 1)  # "any of them" is known where one of them is
+    if known is not None:
+        every[:, :-1] = known.to(every)
+    return dense_box_loss(outputs, targets, every, cells)
 
 
 def generalised_iou(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:

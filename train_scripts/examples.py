@@ -82,7 +82,13 @@ def prompt_ids(processor: LiteGPTProcessor, task: str) -> list[int]:
 
 
 class ChatCollator:
-    """Examples -> the model's tensors, padded on the right; the loss falls on the answer and the end token alone."""
+    """Examples -> the model's tensors, padded on the right; the loss falls on the answer and the end token alone.
+
+    Args:
+        features: of all views, where the towers' output is cached.
+        boxes: for a detector that is trained as well, of each row its findings, and (rows, labels) 1 or 0, of which
+            labels its boxes are known.
+    """
 
     def __init__(
         self,
@@ -90,8 +96,9 @@ class ChatCollator:
         store: RadiographStore,
         views: list[tuple[int, Movement]],
         features: torch.Tensor | None,
+        boxes: tuple[list[list[dict]], torch.Tensor] | None = None,
     ):
-        self.processor, self.tokenizer = processor, processor.tokenizer
+        self.processor, self.tokenizer, self.boxes = processor, processor.tokenizer, boxes
         self.store, self.views, self.features = store, views, features
         self.prompt_ids = {task: prompt_ids(processor, task) for task in processor.instructions}
 
@@ -109,7 +116,15 @@ class ChatCollator:
             "attention_mask": (torch.arange(input_ids.shape[1]) < lengths[:, None]).long(),
             "labels": torch.nn.utils.rnn.pad_sequence(labels, True, -100),
             **self._images([example["view"] for example in examples]),
+            **self._boxes([example["view"] for example in examples]),
         }
+
+    def _boxes(self, views: list[int]) -> dict[str, Any]:
+        if self.boxes is None:
+            return {}
+        findings, known = self.boxes
+        moved = [movement.findings(findings[row]) for row, movement in (self.views[view] for view in views)]
+        return {"findings": moved, "known": known[[self.views[view][0] for view in views]]}
 
     def _images(self, views: list[int]) -> dict[str, torch.Tensor]:
         if self.features is not None:

@@ -6,10 +6,14 @@
 Fresh towers learn to localise only so: a language model after them gives too weak a signal in minutes. Real runs
 start from BiomedCLIP and PubMedCLIP instead, or continue from them with this program. It is supervision by boxes, not
 CLIP pre-training: every patch token says which findings' boxes it lies in (a sigmoid for each label) and where the
-corners of the smallest of them are; the largest of the patches' logits is the image's label. The heads are thrown
-away. `--labels_only` leaves out where: the image's labels alone teach the towers, also those that no box shows, and
-the mean of the patches' logits is the image's. `--pseudo_boxes` takes boxes that a classifier's maps drew. The same
-command resumes where an interrupted run stopped.
+corners of the smallest of them are; the largest of the patches' logits is the image's label. These heads are thrown
+away. The checkpoint's detector, where it has one (`litegpt new --detector`) or gets one here (`--detector`), learns
+the same boxes beside them and stays: it answers beside the language model, which may be told of its boxes
+(`--num_candidate_tokens`). A radiograph with labels but no box does not say where, and is left out.
+
+`--labels_only` leaves out where: the image's labels alone teach the towers, also those that no box shows, and the mean
+of the patches' logits is the image's. `--pseudo_boxes` takes boxes that a classifier's maps drew. The same command
+resumes where an interrupted run stopped.
 """
 
 import litegpt.common.startup  # noqa: F401
@@ -31,13 +35,16 @@ from litegpt.datasets_scripts.image_labels import label_matrix
 from litegpt.datasets_scripts.pseudo_boxes import coverage_text, with_pseudo_boxes
 from litegpt.datasets_scripts.rows import check_labels, load_rows
 from litegpt.modeling_litegpt import LiteGPTModel
+from litegpt.modeling_litegpt.added_detector import add_detector
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint, save_checkpoint
 from litegpt.modeling_litegpt.configuration_litegpt import tower_grid, tower_width
 from litegpt.modeling_litegpt.model_card import add_training, training_entry
 from litegpt.modeling_litegpt.modeling_litegpt import patch_tokens, tower_output
 from litegpt.train_scripts.arguments import TowerArguments
+from litegpt.train_scripts.dense_box_loss import detector_loss
 from litegpt.train_scripts.radiograph_store import RadiographStore
 from litegpt.train_scripts.resume import checkpoint_to_resume
+from litegpt.train_scripts.tower_tasks.detection import Detection, boxes_are_known
 from litegpt.train_scripts.training_parser import TrainingParser
 from litegpt.train_scripts.views import Movement
 
@@ -46,48 +53,66 @@ OFFSET_SCALE = 4.0  # offsets are a quarter of the image at most, mostly
 
 
 class TowerTrainingModel(nn.Module):
-    """The towers, each with a head that reads labels and a box out of every patch token."""
+    """The towers, each with a head that reads labels and a box out of every patch token; and the model's detector."""
 
     def __init__(self, model: LiteGPTModel, num_labels: int):
         super().__init__()
         self.towers = nn.ModuleList(model.towers)
         self.heads = nn.ModuleList(nn.Linear(tower_width(tower.config), num_labels + 4) for tower in model.towers)
+        self.detector = model.detector
         self.num_labels = num_labels
 
     def forward(
         self,
         pixel_values: list[torch.Tensor],
         findings: list[list[dict]],
+        known: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         **_: Any,
     ) -> dict[str, torch.Tensor]:
         loss = torch.zeros((), device=pixel_values[0].device)
+        features = []
         for tower, head, pixels in zip(self.towers, self.heads, pixel_values, strict=True):
-            output = head(patch_tokens(tower_output(tower, pixels).last_hidden_state))
+            features.append(patch_tokens(tower_output(tower, pixels).last_hidden_state))
+            output = head(features[-1])
             if labels is None:
-                loss = loss + patch_loss(output, findings, tower_grid(tower.config), self.num_labels)
+                loss = loss + patch_loss(output, findings, tower_grid(tower.config), self.num_labels, known)
             else:
                 # The mean of the patches' logits: each of them learns from every label.
                 loss = loss + functional.binary_cross_entropy_with_logits(output[..., :-4].mean(dim=1), labels)
+        if self.detector is not None and labels is None:
+            loss = loss + detector_loss(self.detector, torch.cat(features, dim=1), findings, known)
         return {"loss": loss}
 
 
-def patch_loss(output: torch.Tensor, findings: list[list[dict]], side: int, num_labels: int) -> torch.Tensor:
+def patch_loss(
+    output: torch.Tensor,
+    findings: list[list[dict]],
+    side: int,
+    num_labels: int,
+    known: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Labels of patches and of the image, and box corners, for one tower.
 
     Args:
         output: (images, side * side, labels + 4).
         findings: for each image `{"label": index, "box": xyxy in [0, 1]}`.
+        known: (images, labels) 1 or 0, of which labels the boxes are known; None: of all.
     """
     logits, corners = output[..., :num_labels], output[..., num_labels:]
     inside, boxes = patch_targets(findings, side, num_labels)
     inside, boxes = inside.to(output.device), boxes.to(output.device)
     per_patch = functional.binary_cross_entropy_with_logits(
-        logits, inside, pos_weight=torch.tensor(INSIDE_WEIGHT, device=output.device)
+        logits,
+        inside,
+        None if known is None else known[:, None].to(logits),
+        pos_weight=torch.tensor(INSIDE_WEIGHT, device=output.device),
     )
     # A smooth maximum over the patches; log 4 as if a finding covered four of them.
     image_logits = logits.logsumexp(dim=1) - math.log(4)
-    per_image = functional.binary_cross_entropy_with_logits(image_logits, inside.amax(dim=1))
+    per_image = functional.binary_cross_entropy_with_logits(
+        image_logits, inside.amax(dim=1), None if known is None else known.to(logits)
+    )
     loss = num_labels * per_patch + 0.25 * per_image
     in_a_box = boxes[..., 2] > 0
     if in_a_box.any():
@@ -136,55 +161,70 @@ class RowIndices(Dataset):
 
 
 class MovedRadiographs:
-    """Row numbers -> a batch of randomly moved radiographs with their boxes, and with `labels` where these are given.
+    """Row numbers -> a batch of randomly moved radiographs with their boxes, and what else is known of each row.
 
     Args:
-        labels: (rows, labels) 1 or 0, of whole radiographs.
+        arguments: how far they are moved.
+        of_rows: by name (rows, labels) 1 or 0: "known", of which labels the boxes are known; "labels" of whole
+            radiographs.
     """
 
-    def __init__(self, store: RadiographStore, findings: list[list[dict]], labels: torch.Tensor | None = None):
-        self.store, self.findings, self.labels = store, findings, labels
+    def __init__(
+        self,
+        store: RadiographStore,
+        findings: list[list[dict]],
+        arguments: TowerArguments,
+        of_rows: dict[str, torch.Tensor],
+    ):
+        self.store, self.findings, self.of_rows = store, findings, of_rows
+        self.strength, self.max_gamma = arguments.view_strength, arguments.max_gamma
 
     def __call__(self, rows: list[int]) -> dict[str, Any]:
         # Seeded from torch, whose random state the trainer restores when a run is resumed.
         rng = np.random.default_rng(int(torch.randint(2**62, (1,))))
-        movements = [Movement.random(rng) for _ in rows]
-        batch = {
+        movements = [Movement.random(rng, self.strength, self.max_gamma) for _ in rows]
+        return {
             "pixel_values": self.store.pixel_values(rows, movements),
             "findings": [movement.findings(self.findings[row]) for row, movement in zip(rows, movements, strict=True)],
+            **{name: values[rows] for name, values in self.of_rows.items()},
         }
-        return batch if self.labels is None else {**batch, "labels": self.labels[rows]}
 
 
 @program
 def main(arguments: TowerArguments, training_arguments: TrainingArguments) -> None:
     with refuse_bad_input():
         model, processor = load_checkpoint(arguments.model_name_or_path)
+        add_detector(model, processor, arguments)
     cache_dir = arguments.training_cache_dir or f"{training_arguments.output_dir}/cache"
     # The main process writes the files, the others find them.
     with refuse_bad_input(), training_arguments.main_process_first(desc="preparing data"):
         rows = load_rows(arguments.data_dir, arguments.train_split, arguments.cache_dir, arguments.num_proc)
         check_labels(rows, processor)
-        trained = "towers"
+        trained = "towers" if model.model.detector is None else "towers, detector"
         if arguments.pseudo_boxes is not None:
             rows, covered = with_pseudo_boxes(rows, arguments.pseudo_boxes)
             print(f"{arguments.pseudo_boxes}: {coverage_text(covered)}")
-            trained = "towers; on boxes that a classifier's maps drew"
+            trained += "; on boxes that a classifier's maps drew"
+        if not arguments.labels_only and not (located := boxes_are_known(rows)).all():
+            print(f"{(~located).sum():,} of {len(rows):,} radiographs have labels but no box, and are left out.")
+            rows = rows.select(np.flatnonzero(located))
         entry = training_entry("pretrain_boxes.py", arguments.data_dir, len(rows), [], trained, training_arguments)
         store = RadiographStore(rows, processor.tower_image_processors, cache_dir)
     findings = rows["findings"][:]
-    labels = None
     shown = findings  # rows with findings are shown more often
     if arguments.labels_only:
-        labels = torch.from_numpy(label_matrix(rows, processor.finding_labels)).nan_to_num(0)
-        shown = labels.bool().any(dim=1).tolist()
+        of_rows = {"labels": torch.from_numpy(label_matrix(rows, processor.finding_labels)).nan_to_num(0)}
+        shown = of_rows["labels"].bool().any(dim=1).tolist()
+    else:
+        truths = Detection(processor.finding_labels, max(model.config.tower_grids)).truths(rows)
+        of_rows = {"known": torch.from_numpy(truths.known).float()}
 
     training_arguments.remove_unused_columns = False
     trainer = Trainer(
         model=TowerTrainingModel(model.model, len(processor.finding_labels)),
         args=training_arguments,
         train_dataset=RowIndices(shown, arguments.repeat_findings),
-        data_collator=MovedRadiographs(store, findings, labels),
+        data_collator=MovedRadiographs(store, findings, arguments, of_rows),
     )
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(training_arguments))
     add_training(model.config, entry, trainer.state.global_step)

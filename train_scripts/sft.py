@@ -19,6 +19,7 @@ import litegpt.common.startup  # noqa: F401
 
 # isort: split
 import gc
+from collections.abc import Sequence
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -41,6 +42,7 @@ from litegpt.train_scripts.examples import ChatCollator, training_examples
 from litegpt.train_scripts.patch_features import map_patch_features, write_patch_features
 from litegpt.train_scripts.radiograph_store import RadiographStore
 from litegpt.train_scripts.resume import checkpoint_to_resume
+from litegpt.train_scripts.tower_tasks.detection import Detection, boxes_are_known
 from litegpt.train_scripts.trainer import LiteGPTTrainer
 from litegpt.train_scripts.training_parser import TrainingParser
 from litegpt.train_scripts.validation import ValidationAnswers
@@ -63,6 +65,8 @@ def main(
         raise Refusal("use_peft: LoRA is trained with DDP or FSDP2, not with ZeRO-3.")
     if (model_args.load_in_8bit or model_args.load_in_4bit) and is_fsdp_enabled():
         raise Refusal("load_in_8bit, load_in_4bit: quantized weights can't be sharded over processes; use DDP.")
+    if recipe_args.detector_loss_weight and training_args.world_size > 1:
+        raise Refusal("detector_loss_weight: the detector is trained in one process; pretrain_boxes.py takes several.")
     if data_args.total_batch_size is not None:
         set_accumulation(data_args.total_batch_size, training_args)
     train(data_args, example_args, recipe_args, training_args, model_args)
@@ -85,7 +89,7 @@ def train(
     """Trains, and writes `OUTPUT_DIR/checkpoint` or, of a model with LoRA, `OUTPUT_DIR/adapter`."""
     set_seed(training_args.seed)  # fresh LoRA is drawn before the trainer would set it
     with refuse_bad_input():
-        model, processor = model_to_train(data_args, model_args)
+        model, processor = model_to_train(data_args, model_args, bool(recipe_args.detector_loss_weight))
     base = model.get_base_model() if model_args.use_peft else model
 
     cache_dir = data_args.training_cache_dir or f"{training_args.output_dir}/cache"
@@ -101,7 +105,8 @@ def train(
         check_labels(rows, processor)
         for task in example_args.tasks:
             processor.prompt(task)  # a ValueError where the checkpoint does not know it
-        views = views_of(parts[0], example_args.augmented_views, training_args.seed)
+        movement = (example_args.view_strength, example_args.max_gamma)
+        views = views_of(parts[0], example_args.augmented_views, training_args.seed, *movement)
         num_training_views = len(views)
         views += [(row, Movement()) for row in range(len(parts[0]), len(rows))]
         store = RadiographStore(rows, processor.tower_image_processors, cache_dir)
@@ -114,8 +119,13 @@ def train(
         features = map_patch_features(feature_file, base.model, len(views))
     examples = training_examples(rows, views, range(num_training_views), example_args, processor)
     radiographs = len({views[view][0] for view in examples["view"]})
-    trained = trained_weights(data_args, model_args)
+    trained = trained_weights(data_args, model_args, bool(recipe_args.detector_loss_weight))
     entry = training_entry("sft.py", data_args.data_dir, radiographs, example_args.tasks, trained, training_args)
+    boxes = None
+    if recipe_args.detector_loss_weight:
+        truths = Detection(processor.finding_labels, max(model.config.tower_grids)).truths(rows)
+        known = torch.from_numpy(truths.known & boxes_are_known(rows)[:, None]).float()
+        boxes = rows["findings"][:], known
     validation_examples = None
     if data_args.validation_split is not None:
         validation_examples = training_examples(
@@ -129,7 +139,7 @@ def train(
         train_dataset=examples,
         eval_dataset=validation_examples,
         processing_class=processor,
-        data_collator=ChatCollator(processor, store, views, features),
+        data_collator=ChatCollator(processor, store, views, features, boxes),
     )
     if data_args.validation_split is not None:
         trainer.add_callback(ValidationAnswers(trainer, parts[1], processor, example_args.tasks))
@@ -160,9 +170,9 @@ def set_accumulation(total_batch_size: int, training_args: SFTConfig) -> None:
 
 
 def model_to_train(
-    data_args: DataArguments, model_args: ModelConfig
+    data_args: DataArguments, model_args: ModelConfig, train_detector: bool = False
 ) -> tuple[LiteGPTForConditionalGeneration | PeftModel, LiteGPTProcessor]:
-    """The model, its towers frozen or not, with LoRA where asked for: fresh, or that of the adapter it starts from."""
+    """The model, its towers and detector frozen or not, with LoRA where asked for: fresh, or that of the adapter."""
     quantization = quantization_of_language_model(model_args)
     adapter = base = None
     if model_args.use_peft:
@@ -177,9 +187,16 @@ def model_to_train(
     )
     for tower in model.model.towers:
         tower.requires_grad_(data_args.train_towers)
+    if model.model.detector is not None:
+        model.model.detector.requires_grad_(train_detector)
+    elif train_detector:
+        raise Refusal("detector_loss_weight: this checkpoint has no detector; pretrain_boxes.py --detector adds one.")
     if not model_args.use_peft:
         return model, processor
-    lora = lora_config(model_args, processor, data_args.train_towers)
+    in_full = [name for name in ("candidate_tokens",) if getattr(model.model, name) is not None]
+    in_full += ["vision_tower", "aux_vision_tower"] if data_args.train_towers else []
+    in_full += ["detector"] if train_detector else []
+    lora = lora_config(model_args, processor, in_full)
     # Steps of 1e-5 are lost in bfloat16.
     return add_adapter(model, lora, adapter, model_args.model_revision, trained_dtype=torch.float32), processor
 
@@ -202,9 +219,8 @@ def quantization_of_language_model(model_args: ModelConfig) -> BitsAndBytesConfi
     )
 
 
-def lora_config(model_args: ModelConfig, processor: LiteGPTProcessor, train_towers: bool = False) -> LoraConfig:
-    """LoRA on the language model's attention; projector and new tokens' embeddings are trained in full."""
-    in_full = ["multi_modal_projector", *(["vision_tower", "aux_vision_tower"] if train_towers else [])]
+def lora_config(model_args: ModelConfig, processor: LiteGPTProcessor, in_full: Sequence[str] = ()) -> LoraConfig:
+    """LoRA on the language model's attention; trained in full are projector, new tokens' embeddings and `in_full`."""
     return LoraConfig(
         r=model_args.lora_r,
         lora_alpha=model_args.lora_alpha,
@@ -213,17 +229,18 @@ def lora_config(model_args: ModelConfig, processor: LiteGPTProcessor, train_towe
         use_dora=model_args.use_dora,
         target_modules=model_args.lora_target_modules or LORA_TARGET_MODULES,
         target_parameters=model_args.lora_target_parameters,
-        modules_to_save=in_full + (model_args.lora_modules_to_save or []),
+        modules_to_save=["multi_modal_projector", *in_full] + (model_args.lora_modules_to_save or []),
         trainable_token_indices={"embed_tokens": processor.tokenizer.convert_tokens_to_ids(LITEGPT_TOKENS)},
         task_type=model_args.lora_task_type,
     )
 
 
-def trained_weights(data_args: DataArguments, model_args: ModelConfig) -> str:
+def trained_weights(data_args: DataArguments, model_args: ModelConfig, detector: bool = False) -> str:
     """What the model card says was trained."""
     rest = "LoRA on the language model, its new tokens" if model_args.use_peft else "language model"
     boxes = "" if data_args.pseudo_boxes is None else "; on boxes that a classifier's maps drew"
-    return f"projector, {rest}{', towers' if data_args.train_towers else ''}{boxes}"
+    towers = ", towers" if data_args.train_towers else ""
+    return f"projector, {rest}{towers}{', detector' if detector else ''}{boxes}"
 
 
 def argument_parser() -> TrainingParser:

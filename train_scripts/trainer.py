@@ -23,6 +23,7 @@ from trl import SFTConfig, SFTTrainer
 from litegpt.common.programs import Refusal
 from litegpt.modeling_litegpt import LiteGPTForConditionalGeneration
 from litegpt.train_scripts.arguments import RecipeArguments
+from litegpt.train_scripts.dense_box_loss import detector_loss
 from litegpt.train_scripts.resumable_trainer import ResumableTrainer
 from litegpt.train_scripts.resume import last_complete_checkpoint
 from litegpt.train_scripts.sampler import EpochSampler
@@ -143,7 +144,15 @@ class LiteGPTTrainer(ResumableTrainer, SFTTrainer):
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         # Not SFTTrainer's, which scores every position on a CPU and gathers entropy and accuracy in every step.
         inputs = {**inputs, "use_cache": False, "skip_logits": not return_outputs}
-        return super(SFTTrainer, self).compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        findings, known = inputs.pop("findings", None), inputs.pop("known", None)
+        loss, outputs = super(SFTTrainer, self).compute_loss(model, inputs, True, num_items_in_batch)
+        if findings is not None and model.training:
+            base = self.accelerator.unwrap_model(model)
+            base = base.get_base_model() if isinstance(base, PeftModel) else base
+            features = outputs.image_outputs.last_hidden_state
+            of_detector = detector_loss(base.model.detector, features, findings, known)
+            loss = loss + self.recipe.detector_loss_weight * of_detector / self.args.gradient_accumulation_steps
+        return (loss, outputs) if return_outputs else loss
 
     def training_step(self, *args, **kwargs) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)

@@ -38,13 +38,20 @@ class Movement:
     equalised: bool = False
 
     @classmethod
-    def random(cls, rng: np.random.Generator) -> "Movement":
-        return cls(
-            scale=tuple(1 + rng.uniform(-MAX_SCALE, MAX_SCALE, 2)),
-            shift=tuple(rng.uniform(-MAX_SHIFT, MAX_SHIFT, 2)),
-            contrast=1 + rng.uniform(-MAX_CONTRAST, MAX_CONTRAST),
-            brightness=rng.uniform(-MAX_BRIGHTNESS, MAX_BRIGHTNESS),
+    def random(cls, rng: np.random.Generator, strength: float = 1.0, max_gamma: float = 0.0) -> "Movement":
+        """A moved view.
+
+        Args:
+            strength: how many times as far as usual it is moved, and its grey values changed.
+            max_gamma: grey values to a power between exp(-max_gamma) and exp(max_gamma).
+        """
+        moved = cls(
+            scale=tuple(1 + strength * rng.uniform(-MAX_SCALE, MAX_SCALE, 2)),
+            shift=tuple(strength * rng.uniform(-MAX_SHIFT, MAX_SHIFT, 2)),
+            contrast=1 + strength * rng.uniform(-MAX_CONTRAST, MAX_CONTRAST),
+            brightness=strength * rng.uniform(-MAX_BRIGHTNESS, MAX_BRIGHTNESS),
         )
+        return replace(moved, gamma=float(np.exp(rng.uniform(-max_gamma, max_gamma)))) if max_gamma else moved
 
     @classmethod
     def random_crop(
@@ -109,7 +116,9 @@ class Movement:
         return moved
 
 
-def views_of(rows: Dataset, augmented_views: int, seed: int) -> list[tuple[int, Movement]]:
+def views_of(
+    rows: Dataset, augmented_views: int, seed: int, strength: float = 1.0, max_gamma: float = 0.0
+) -> list[tuple[int, Movement]]:
     """Which radiographs an epoch shows and how they are moved: view 0 is the plain radiograph.
 
     A radiograph without findings is shown in one view, plain as often as the others are, so that being moved tells
@@ -120,5 +129,5 @@ def views_of(rows: Dataset, augmented_views: int, seed: int) -> list[tuple[int, 
         numbers = range(augmented_views + 1) if findings else [row % (augmented_views + 1)]
         for view in numbers:
             rng = np.random.default_rng([seed, row, view])
-            views.append((row, Movement.random(rng) if view else Movement()))
+            views.append((row, Movement.random(rng, strength, max_gamma) if view else Movement()))
     return views

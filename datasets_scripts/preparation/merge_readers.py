@@ -24,50 +24,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from litegpt.processing.box_fusion import IOU_THRESHOLD, keep_one_of_overlapping, pairwise_iou
+
 if TYPE_CHECKING:  # they come with `datasets`, which takes a second to import
     from litegpt.datasets_scripts.annotations import Finding, Reading
 
 MERGES = ("paper", "union", "majority", "weighted_box_fusion")
-IOU_THRESHOLD = 0.5  # the paper's; two boxes belong together above it
-
-
-def pairwise_iou(boxes: np.ndarray) -> np.ndarray:
-    """(n, n) intersection over union of (n, 4) xyxy boxes that have an area."""
-    top_left = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    bottom_right = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    intersection = np.prod(np.clip(bottom_right - top_left, 0, None), axis=-1)
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1)
-    return intersection / (areas[:, None] + areas[None, :] - intersection)
-
-
-def keep_one_of_overlapping(boxes: np.ndarray, iou_threshold: float = IOU_THRESHOLD) -> np.ndarray:
-    """Indices of one representative per group of boxes that overlap, in input order.
-
-    The first box opens a group. Each next box joins a group if it overlaps that group's first box, and opens a group
-    of its own if it overlaps none. The first of each group is kept: no two kept boxes overlap above the threshold,
-    and each dropped box overlaps a kept one.
-
-    Args:
-        boxes: (n, 4) float, xyxy in any unit, all of one label.
-        iou_threshold: two boxes belong together above this IoU (not at it).
-
-    Returns:
-        (m,) int64, m <= n, ascending.
-
-    Raises:
-        ValueError: a box has no area.
-
-    Source: LiteGPT (arXiv 2407.12064), section 4.2.
-    """
-    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-    if not (boxes[:, 2:] > boxes[:, :2]).all():
-        raise ValueError("A box has no area: boxes must be xyxy with x2 > x1 and y2 > y1.")
-    overlaps = pairwise_iou(boxes) > iou_threshold
-    kept: list[int] = []
-    for index in range(len(boxes)):
-        if not overlaps[index, kept].any():
-            kept.append(index)
-    return np.array(kept, dtype=np.int64)
 
 
 def merge_readers(readings: Sequence[Reading], merge: str) -> tuple[Finding, ...]:

@@ -223,7 +223,8 @@ def test_one_tower_is_trained_beside_lora_too(tiny_checkpoint, tmp_path):
     config.aux_vision_config, config.visual_token_group_size = None, 4
     processor = load_checkpoint(tiny_checkpoint)[1]
     model = add_adapter(
-        LiteGPTForConditionalGeneration(config), sft.lora_config(ModelConfig(**LORA), processor, train_towers=True)
+        LiteGPTForConditionalGeneration(config),
+        sft.lora_config(ModelConfig(**LORA), processor, ["vision_tower", "aux_vision_tower"]),
     )
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert any(".vision_tower.modules_to_save" in name for name in trained)

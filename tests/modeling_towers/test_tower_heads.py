@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from litegpt.modeling_litegpt.checkpoints import image_processor
+from litegpt.modeling_litegpt.modeling_detector import DetectionHead
 from litegpt.modeling_towers.image_towers import new_image_tower
-from litegpt.modeling_towers.tower_heads import ClassificationHead, DetectionHead, SegmentationHead, places
+from litegpt.modeling_towers.tower_heads import ClassificationHead, SegmentationHead
 from tests.small_cxr_clip import RESNET
 from tests.small_finetune import SIDE, VIT
 
@@ -33,19 +34,6 @@ def test_a_mask_has_the_inputs_size_whatever_the_patches(grid, side, stages):
 def test_the_papers_segmentation_has_its_widths():
     head = SegmentationHead(768, 14, 224)
     assert [stage[0].out_channels for stage in head.stages] == [512, 256, 128, 64]
-
-
-@pytest.mark.parametrize("grid", [14, 5, 1])
-def test_a_detector_has_an_output_for_each_cell_of_three_maps(grid):
-    output = DetectionHead(40, 3)(torch.randn(2, 40, grid, grid))
-    cells = (2 * grid) ** 2 + grid**2 + (-(-grid // 2)) ** 2
-    assert output.shape == (2, cells, 3 + 1 + 4)
-    assert output[..., :4].sigmoid().mean() < 0.02  # nothing is there before anything is learnt
-
-
-def test_places_are_the_centres_of_cells():
-    x, y = places(torch.zeros(1, 5, 2, 2))[0]
-    assert x.tolist() == [[-0.5, 0.5], [-0.5, 0.5]] and y.tolist() == [[-0.5, -0.5], [0.5, 0.5]]
 
 
 @pytest.mark.parametrize("config", [VIT, {**RESNET, "image_size": SIDE}], ids=["vit", "resnet"])

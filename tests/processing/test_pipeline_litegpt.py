@@ -446,3 +446,50 @@ def test_an_answer_without_findings_or_in_no_language_is_not_explained(loaded, r
 def test_a_method_that_is_none_is_refused(loaded):
     with pytest.raises(ValueError, match="explain is True, False or one of attention, .* not 'saliency'"):
         ChestXrayFindingsPipeline(model=loaded[0], processor=loaded[1], explain="saliency")
+
+
+def test_a_detectors_boxes_stand_beside_the_answers(detector_checkpoint):
+    model, processor = load_checkpoint(detector_checkpoint)
+    with torch.no_grad():
+        model.model.detector.head.logits.bias[:22] = torch.linspace(-6, 1, 22)  # it sees something
+    processor.score_temperatures |= {"detector": 2.0}
+    processor.fused_thresholds = {processor.finding_labels[21]: 0.99}
+    pipe = ChestXrayFindingsPipeline(model=model, processor=processor)
+    one = pipe(chest(), max_new_tokens=64)
+    assert set(one) >= {"findings", "detected_findings", "fused_findings"}
+    best = one["detected_findings"][0]
+    assert best["label"] == processor.finding_labels[21] and 0 <= best["box"]["xmin"] < best["box"]["xmax"] <= 240
+    features = model.get_patch_features(**pixels_of(processor, chest()))
+    scores = model.detect(features)[0, :100, 1]
+    assert best["score"] == pytest.approx(calibrated(scores.max().item(), 2.0))
+    assert {tuple(item["source"]) for item in one["fused_findings"]} <= {
+        ("answer",),
+        ("detector",),
+        ("answer", "detector"),
+    }
+    several = pipe([chest(), chest()], batch_size=2, max_new_tokens=64)
+    assert [len(result["detected_findings"]) for result in several] == [len(one["detected_findings"])] * 2
+    kept = pipe(chest(), max_new_tokens=64, threshold=0.5)["detected_findings"]
+    assert 0 < len(kept) < len(one["detected_findings"]) and min(item["score"] for item in kept) >= 0.5
+    relative = pipe(chest(), max_new_tokens=64, relative_boxes=True)["detected_findings"][0]["box"]
+    assert relative["xmax"] * 240 == pytest.approx(best["box"]["xmax"], abs=0.5)
+    assert "detected_findings" not in pipe(chest(), tasks=("vqa",), max_new_tokens=64)
+
+
+def test_a_detector_changes_no_answer(detector_checkpoint):
+    """The towers' output is handed on in place of the pixels: the answer is that of the pixels."""
+    model, processor = load_checkpoint(detector_checkpoint)
+    pipe = ChestXrayFindingsPipeline(model=model, processor=processor)
+    answer = pipe(chest(), tasks=("identify",), max_new_tokens=64)["answers"]["identify"]
+    inputs = processor(
+        images=chest(), text=processor.prompt("identify"), add_special_tokens=False, return_tensors="pt"
+    )
+    written = model.generate(
+        **inputs, max_new_tokens=64, custom_generate=processor.constrained_greedy(), do_sample=False
+    )
+    assert processor.tokenizer.decode(written[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True) == answer
+
+
+def pixels_of(processor, image):
+    inputs = processor(images=image, text=processor.prompt("identify"), add_special_tokens=False, return_tensors="pt")
+    return {name: inputs[name] for name in ("pixel_values", "aux_pixel_values")}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from litegpt.modeling_towers.dense_boxes import cells_of
+from litegpt.modeling_litegpt.modeling_detector import cells_of
 from litegpt.train_scripts.dense_box_loss import CellTargets, cell_targets, dense_box_loss, generalised_iou
 
 CELLS = cells_of(4)  # 64 + 16 + 4

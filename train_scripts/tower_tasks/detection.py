@@ -26,12 +26,11 @@ from litegpt.common.files import write_text
 from litegpt.datasets_scripts.image_labels import abnormal, label_matrix
 from litegpt.evaluation_scripts.tower_scores.detection import (
     ANY,
-    any_finding,
     box_scores,
-    location_prior,
     mean_precisions,
 )
-from litegpt.modeling_towers.dense_boxes import best_candidates, cells_of, kept_boxes
+from litegpt.modeling_litegpt.modeling_detector import best_candidates, cells_of
+from litegpt.processing.box_fusion import kept_boxes
 from litegpt.train_scripts.dense_box_loss import CellTargets, cell_targets, dense_box_loss
 from litegpt.train_scripts.views import Movement
 
@@ -171,15 +170,9 @@ class Detection:
         min_positives: int,
     ) -> dict[str, Any]:
         references = [truths.named(number) for number in range(len(truths))]
-        learnt = [box for number in range(len(train)) for box in train.named(number)]
-        learnt += [box for number in range(len(train)) for box in any_finding(train.named(number))]
-        prior = [
-            {"label": label, "box": box, "score": score}
-            for label in (*self.labels, ANY)
-            for score, box in location_prior([found["box"] for found in learnt if found["label"] == label])
-        ]
+        training = [train.named(number) for number in range(len(train))]
         predictions = self.predictions(answers, truths)
-        found = box_scores(predictions, references, self.labels, prior, patients, min_positives)
+        found = box_scores(predictions, references, self.labels, training, patients, min_positives)
         return found | {"left_out": self.left_out | found["left_out"]}
 
     def write_predictions(

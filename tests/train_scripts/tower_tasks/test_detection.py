@@ -6,7 +6,7 @@ import torch
 
 from litegpt.datasets_scripts.rows import load_rows
 from litegpt.evaluation_scripts.tower_scores.detection import ANY
-from litegpt.modeling_towers.dense_boxes import cells_of
+from litegpt.modeling_litegpt.modeling_detector import cells_of
 from litegpt.train_scripts.dense_box_loss import cell_targets
 from litegpt.train_scripts.tower_tasks.detection import Detection, boxes_are_known
 from litegpt.train_scripts.views import Movement

@@ -1,0 +1,129 @@
+"""Boxes that overlap: which of them stay, which are one, and what an answer and a detector say together.
+
+    keep_one_of_overlapping(boxes)                  # of (n, 4) boxes those that stand for the others
+    kept_boxes(candidates, channel=2)               # (n, 5): score and box of a detector's candidates of a label
+    detected_findings(candidates, ["ILD", ...])     # [{"label": "ILD", "box": (.1, .3, .5, .8), "score": .7}, ...]
+    fused_findings(of_answer, of_detector)          # the same, each with who says it: "answer", "detector" or both
+
+In and out: boxes xyxy, in [0, 1] of the whole image but for the first. It travels with checkpoints.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+IOU_THRESHOLD = 0.5  # the paper's; two boxes belong together above it
+MAX_BOXES = 20  # of a label in an image
+MIN_SCORE = 0.01  # what a cell says before anything is learnt
+OVERLAP = 0.35  # a detector's boxes of a label that overlap more are one
+VOTING = 0.5  # boxes that overlap the kept one more have a say in where it is
+SMALLEST = 1e-3  # of the image's side
+ANSWER, DETECTOR, FUSED = "answer", "detector", "fused"  # who says it; "fused": both together
+
+
+def pairwise_iou(boxes: np.ndarray) -> np.ndarray:
+    """(n, n) intersection over union of (n, 4) xyxy boxes that have an area."""
+    top_left = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    bottom_right = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    intersection = np.prod(np.clip(bottom_right - top_left, 0, None), axis=-1)
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1)
+    return intersection / (areas[:, None] + areas[None, :] - intersection)
+
+
+def keep_one_of_overlapping(boxes: np.ndarray, iou_threshold: float = IOU_THRESHOLD) -> np.ndarray:
+    """Indices of one representative per group of boxes that overlap, in input order.
+
+    The first box opens a group. Each next box joins a group if it overlaps that group's first box, and opens a group
+    of its own if it overlaps none. The first of each group is kept: no two kept boxes overlap above the threshold,
+    and each dropped box overlaps a kept one.
+
+    Args:
+        boxes: (n, 4) float, xyxy in any unit, all of one label.
+        iou_threshold: two boxes belong together above this IoU (not at it).
+
+    Returns:
+        (m,) int64, m <= n, ascending.
+
+    Raises:
+        ValueError: a box has no area.
+
+    Source: LiteGPT (arXiv 2407.12064), section 4.2.
+    """
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    if not (boxes[:, 2:] > boxes[:, :2]).all():
+        raise ValueError("A box has no area: boxes must be xyxy with x2 > x1 and y2 > y1.")
+    overlaps = pairwise_iou(boxes) > iou_threshold
+    kept: list[int] = []
+    for index in range(len(boxes)):
+        if not overlaps[index, kept].any():
+            kept.append(index)
+    return np.array(kept, dtype=np.int64)
+
+
+def kept_boxes(candidates: np.ndarray, channel: int) -> np.ndarray:
+    """(n, 5) score and box of one image's channel by falling score; of boxes that overlap the best one stays.
+
+    Boxes of less than `MIN_SCORE` are none. Its place is the mean of all that overlap it by more than `VOTING`, each
+    counting by its score.
+
+    Args:
+        candidates: (candidates, 6) of one image: channel, score, box, as `best_candidates` gives them.
+
+    Source: Felzenszwalb et al. (2010), section 6.2 (non-maximum suppression); Gidaris and Komodakis (2015),
+        arXiv 1505.01749, section 4 (box voting).
+    """
+    own = candidates[candidates[:, 0] == channel, 1:].astype(float)
+    own = own[(own[:, 0] >= MIN_SCORE) & (own[:, 3:] - own[:, 1:3] >= SMALLEST).all(axis=1)]
+    own = own[np.argsort(-own[:, 0], kind="stable")]
+    if not len(own):
+        return own
+    kept = keep_one_of_overlapping(own[:, 1:], OVERLAP)[:MAX_BOXES]
+    votes = (pairwise_iou(own[:, 1:])[kept] > VOTING) * own[:, 0]
+    return np.hstack([own[kept, :1], votes @ own[:, 1:] / votes.sum(axis=1, keepdims=True)])
+
+
+def detected_findings(candidates: np.ndarray, labels: Sequence[str]) -> list[dict[str, Any]]:
+    """What a detector finds in one image, by falling score: {"label", "box", "score"}.
+
+    Args:
+        candidates: (candidates, 6), see `kept_boxes`; the channel "any of them" is left out.
+    """
+    found = [
+        {"label": labels[channel], "box": tuple(box), "score": score}
+        for channel in sorted({int(channel) for channel in candidates[:, 0] if channel < len(labels)})
+        for score, *box in kept_boxes(candidates, channel).tolist()
+    ]
+    return sorted(found, key=lambda finding: -finding["score"])
+
+
+def fused_findings(
+    answered: Sequence[Mapping[str, Any]], detected: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """What an answer and a detector say together, by falling score, each with its "source".
+
+    A box that both name (the same label, IoU above `IOU_THRESHOLD`) is one: where it lies is their mean, each counting
+    by its score, and it is as sure as if they judged by themselves, 1 - (1 - a) (1 - d). Others stay as they are.
+
+    Args:
+        answered, detected: {"label", "box", "score"}, scores in [0, 1].
+
+    Returns:
+        {"label", "box", "score", "source"}; "source" is a list of `ANSWER`, `DETECTOR` or both.
+    """
+    left, fused = list(detected), []
+    for own in sorted(answered, key=lambda finding: -finding["score"]):
+        overlaps = [
+            pairwise_iou(np.array([own["box"], other["box"]]))[0, 1] if other["label"] == own["label"] else 0.0
+            for other in left
+        ]
+        if not overlaps or max(overlaps) <= IOU_THRESHOLD:
+            fused.append({**own, "source": [ANSWER]})
+            continue
+        other = left.pop(int(np.argmax(overlaps)))
+        weights = np.array([own["score"], other["score"]]) + 1e-9
+        box = tuple((weights @ np.array([own["box"], other["box"]]) / weights.sum()).tolist())
+        score = 1 - (1 - own["score"]) * (1 - other["score"])
+        fused.append({**own, "box": box, "score": score, "source": [ANSWER, DETECTOR]})
+    fused += [{**other, "source": [DETECTOR]} for other in left]
+    return sorted(fused, key=lambda finding: -finding["score"])

@@ -1,0 +1,49 @@
+"""What an answer and a detector say together."""
+
+import numpy as np
+import pytest
+
+from litegpt.processing.box_fusion import detected_findings, fused_findings
+
+HEART = {"label": "Cardiomegaly", "box": (0.4, 0.5, 0.8, 0.7), "score": 0.6}
+
+
+def test_candidates_become_findings_of_their_labels_the_surest_first():
+    candidates = np.array(
+        [
+            [0, 0.5, 0.1, 0.1, 0.3, 0.3],
+            [1, 0.9, 0.1, 0.1, 0.3, 0.3],
+            [0, 0.4, 0.1, 0.1, 0.3, 0.31],  # the first one again
+            [0, 0.005, 0.6, 0.6, 0.9, 0.9],  # as good as nothing
+            [2, 0.99, 0.1, 0.1, 0.3, 0.3],  # any of them
+        ]
+    )
+    found = detected_findings(candidates, ["Edema", "ILD"])
+    assert [(item["label"], item["score"]) for item in found] == [("ILD", 0.9), ("Edema", 0.5)]
+    assert found[1]["box"] == pytest.approx((0.1, 0.1, 0.3, 0.3 + 0.01 * 0.4 / 0.9))
+    assert detected_findings(np.zeros((0, 6)), ["Edema"]) == []
+
+
+def test_what_both_name_is_one_and_surer():
+    near = {"label": "Cardiomegaly", "box": (0.4, 0.5, 0.84, 0.7), "score": 0.2}
+    (fused,) = fused_findings([HEART], [near])
+    assert fused["source"] == ["answer", "detector"] and fused["score"] == pytest.approx(1 - 0.4 * 0.8)
+    assert fused["box"] == pytest.approx((0.4, 0.5, 0.81, 0.7))
+
+
+def test_what_one_names_stays_as_it_is():
+    far, other = {**HEART, "box": (0.0, 0.0, 0.2, 0.2), "score": 0.9}, {**HEART, "label": "ILD", "score": 0.1}
+    fused = fused_findings([HEART], [far, other])
+    assert [(item["score"], item["source"]) for item in fused] == [
+        (0.9, ["detector"]),
+        (0.6, ["answer"]),
+        (0.1, ["detector"]),
+    ]
+    assert [item["box"] for item in fused] == [far["box"], HEART["box"], other["box"]]
+    assert fused_findings([], []) == []
+
+
+def test_a_detection_goes_to_one_answer_alone():
+    again = {**HEART, "box": (0.41, 0.5, 0.8, 0.7), "score": 0.5}
+    fused = fused_findings([HEART, again], [HEART])
+    assert [item["source"] for item in fused] == [["answer", "detector"], ["answer"]]

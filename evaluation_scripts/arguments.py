@@ -8,6 +8,10 @@ from litegpt.evaluation_scripts.reports.published_figures import TABLES
 from litegpt.metrics.intervals import NUM_PERMUTATIONS
 from litegpt.processing.tasks import DEFAULT_TASKS, TASKS
 
+PRIOR_SPLIT = (
+    "Whose boxes the location prior is learnt from, without those of evaluated radiographs and patients; where the "
+    "data has none there, the evaluated split's own, cross-fitted."
+)
 CXR_CLIP_WORDINGS = ("report", "plain", "paper", "templates")
 CXR_CLIP_TASKS = ("zero_shot", "classes", "retrieval", "probe")
 
@@ -44,6 +48,7 @@ class EvaluationArguments(AnsweringArguments):
         "Maps of the answers' findings beside the radiographs that the report shows; needs the model again.",
         default=False,
     )
+    prior_split: str = argument(PRIOR_SPLIT, default="train")
 
 
 @dataclass
@@ -158,6 +163,7 @@ class LocalizationArguments:
     random_weights: bool = argument(
         "The control of the same network with random weights, a second pass.", default=True
     )
+    prior_split: str = argument(PRIOR_SPLIT, default="train")
     min_positives: Count = argument("Positive, and negative, radiographs that a label's AUROC needs.", default=10)
     batch_size: Count = argument("Radiographs looked at together.", default=32)
     cache_dir: str | None = argument(CACHE_DIR, default=None)

@@ -15,8 +15,9 @@ right. From that come
   true boxes, or no right one, gets the threshold that is best for the boxes of all findings together.
 
 Both are written into the checkpoint's processor_config.json (`score_temperatures`, `score_thresholds`), for the
-pipeline and evaluate_litegpt.py; nothing else in the checkpoint changes. `calibration.json` says what was gained.
-Calibrating a checkpoint again starts from its uncalibrated scores.
+pipeline and evaluate_litegpt.py; nothing else in the checkpoint changes. The boxes of a detector get a temperature,
+and what it and the answers say together another one, with thresholds (`fused_thresholds`). `calibration.json` says
+what was gained. Calibrating a checkpoint again starts from its uncalibrated scores.
 """
 
 import json
@@ -45,9 +46,10 @@ from litegpt.evaluation_scripts.figures import (
     task_statistics,
 )
 from litegpt.evaluation_scripts.predictions import load_pipeline, predict
-from litegpt.evaluation_scripts.questions import by_task, label_names, question
-from litegpt.metrics.boxes import Matches, box_counts, precision_recall_curve
+from litegpt.evaluation_scripts.questions import Question, by_task, label_names, question, true_boxes
+from litegpt.metrics.boxes import Matches, box_counts, match, precision_recall_curve
 from litegpt.metrics.probabilities import expected_calibration_error
+from litegpt.processing.box_fusion import DETECTOR, FUSED, fused_findings
 from litegpt.processing.box_scores import calibrated
 from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
 from litegpt.processing.tasks import TASKS
@@ -75,6 +77,8 @@ def main(args: CalibrationArguments) -> None:
         for task in args.tasks
     }
     result = {"split": args.split, "radiographs": len(rows), **calibration(statistics, labels["finding"])}
+    for task in (task for task in args.tasks if TASKS[task].kind.has_boxes):
+        calibrate_detector(result, question(task, truths, labels), answers[task], labels["finding"])
     with refuse_bad_input():
         write_into_checkpoint(processor_config, result)
         write_text(output_dir / "calibration.json", json.dumps(result, indent=2) + "\n")
@@ -127,6 +131,42 @@ def calibration(
             if result["pooled"] is None:
                 print("No box is right, so no thresholds are chosen.")
     return result
+
+
+def calibrate_detector(
+    result: dict[str, Any], asked: Question, answers: Sequence[dict[str, Any]], finding_labels: Sequence[str]
+) -> None:
+    """Puts temperatures and thresholds of the boxes of a detector into `result`; nothing of a checkpoint without one.
+
+    Those of what it and the answers say together are fitted to both, each calibrated by itself.
+    """
+    known = [answers[index] for index in asked.images]
+    if not all("detected_findings" in line for line in known):
+        return
+    true = true_boxes(asked.rows, finding_labels)
+    boxes: dict[str, list[list[dict[str, Any]]]] = {DETECTOR: [line["detected_findings"] for line in known]}
+    for kind in (DETECTOR, FUSED):
+        if kind == FUSED:
+            of_answers = [_scaled(line["findings"], result["temperatures"]["finding"]) for line in known]
+            boxes[FUSED] = [fused_findings(*both) for both in zip(of_answers, boxes[DETECTOR], strict=True)]
+        matches = match(boxes[kind], true, float(RIGHT))
+        temperature = fit_temperature(matches.score, matches.is_true)
+        if temperature is None:
+            print(f"{kind}: {matches.is_true.sum()} of {len(matches.score)} boxes are right: no temperature.")
+        result["temperatures"][kind] = temperature or 1.0
+        boxes[kind] = [_scaled(of_image, temperature or 1.0) for of_image in boxes[kind]]
+        after = match(boxes[kind], true, float(RIGHT))
+        result["ece"][kind] = {
+            "before": calibration_error(matches.score, matches.is_true),
+            "after": calibration_error(after.score, after.is_true),
+            "num_scores": len(after.score),
+            "num_right": int(after.is_true.sum()),
+        }
+    result["fused_thresholds"] = choose_thresholds(after, finding_labels)[1]
+
+
+def _scaled(items: Sequence[dict[str, Any]], temperature: float) -> list[dict[str, Any]]:
+    return [{**item, "score": calibrated(item["score"], temperature)} for item in items]
 
 
 # --- Temperatures ----------------------------------------------------------------------------------------------------
@@ -248,8 +288,9 @@ def write_into_checkpoint(path: Path, result: dict[str, Any]) -> None:
     """Puts temperatures and thresholds, as far as `result` has them, into processor_config.json and keeps all else."""
     config = json.loads(path.read_text(encoding="utf-8"))
     config["score_temperatures"] = config.get("score_temperatures", {}) | result["temperatures"]
-    if "thresholds" in result:
-        config["score_thresholds"] = {label: point["threshold"] for label, point in result["thresholds"].items()}
+    for name, thresholds in (("score_thresholds", "thresholds"), ("fused_thresholds", "fused_thresholds")):
+        if thresholds in result:
+            config[name] = {label: point["threshold"] for label, point in result[thresholds].items()}
     write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 

@@ -42,6 +42,7 @@ MAPS = {
     "another_image": "another image's map",
     "random_weights": "random weights",
     "centre": "centre prior",
+    "prior": "location prior",
 }
 GIVEN_CLASS_COLUMNS = {
     **{f"IoU {threshold}": ("accuracy_at_iou", threshold) for threshold in IOU_OF_LATER},
@@ -251,8 +252,9 @@ def as_markdown(tables: dict[str, Any]) -> str:
         "## Mean accuracy given the class",
         "",
         "Each true box's class is told, not asked; mean of the classes. A map that follows the image is above another "
-        "image's map, random weights and the centre prior. In our rows any box of the map may find a true box, which "
-        "is easier than with one box a map; IoBB alone says little, as small boxes reach it by chance.",
+        "image's map, random weights, the centre prior and the location prior. In our rows any box of the map may "
+        "find a true box, which is easier than with one box a map; IoBB alone says little, as small boxes reach it by "
+        "chance.",
         "",
         *_given_class_table(tables["given_class"]),
         "",

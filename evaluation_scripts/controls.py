@@ -1,21 +1,33 @@
 """Scores of models that are blind to the image: what answers are worth that know nothing of it.
 
-In: questions, and answers that were given to other images. Out: the headline figures and each task's scores, as
-metrics.json has them of the real answers.
+In: questions, and answers that were given to other images, or boxes that lie where those of a training do. Out: the
+headline figures and each task's scores, as metrics.json has them of the real answers.
 
     shuffled_control(questions, answers, labels, temperatures)["identify"]["classification"]["micro"]["f1"]
+    prior_control(questions, row_priors(rows, others).priors, labels)["accuracy_at_iou"]["0.4"]
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from litegpt.evaluation_scripts.figures import all_headline_figures, headline_figures, row_figures, task_statistics
-from litegpt.evaluation_scripts.questions import Question
+from litegpt.evaluation_scripts.figures import (
+    all_headline_figures,
+    headline_figures,
+    nested,
+    row_figures,
+    task_statistics,
+)
+from litegpt.evaluation_scripts.questions import Question, true_boxes
+from litegpt.evaluation_scripts.row_priors import Prior
 from litegpt.evaluation_scripts.task_scores import score_texts, task_scores
+from litegpt.metrics.boxes import best_overlaps
+from litegpt.processing.tasks import FINDINGS, TASKS
 
 SHUFFLES = 10
+PRIOR_FIGURES = ("accuracy_at_iou", "map", "froc")  # it answers no question: of what it names there is no figure
 
 
 def shuffled_control(
@@ -63,6 +75,31 @@ def control_scores(
     weights = np.ones((1, len(statistics[0].malformed)))
     scores = all_headline_figures(row_figures(headline_figures(statistics, weights)))
     return scores | {statistic.task: task_scores(statistic) for statistic in statistics}
+
+
+def prior_control(
+    questions: Sequence[Question], priors: Sequence[Prior], labels: dict[str, list[str]]
+) -> dict[str, Any]:
+    """The figures of boxes that are given to radiographs whatever they show, and of each task about findings its own.
+
+    Acc@IoU is that of the best box of each label, as if the labels were told: it counts no false box. Average
+    precision and FROC are those of the few boxes that cover most, by their scores.
+
+    Args:
+        priors: of each image.
+    """
+    scores = all_headline_figures({})
+    answers = [{"findings": prior.boxes, "malformed": None} for prior in priors]
+    best = [[{"label": label, "box": box} for label, box in prior.best.items()] for prior in priors]
+    for asked in questions:
+        if TASKS[asked.task].kind is FINDINGS:
+            overlaps = best_overlaps([best[i] for i in asked.images], true_boxes(asked.rows, labels[FINDINGS.name]))
+            statistic = replace(task_statistics(asked, answers, labels), overlaps=overlaps)
+            figures = row_figures(headline_figures([statistic], np.ones((1, len(answers)))))
+            scores |= nested({name: value for name, value in figures.items() if name[0] in PRIOR_FIGURES})
+            scores[asked.task] = task_scores(statistic)
+            del scores[asked.task]["classification"]
+    return scores
 
 
 def random_cycle(count: int, rng: np.random.Generator) -> np.ndarray:

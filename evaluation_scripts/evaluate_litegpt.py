@@ -6,7 +6,8 @@
 Writes `predictions.jsonl` (one line an image and task; an interrupted run resumes after the last one),
 `metrics.json`, `report.md` and `report.html`. Decoding is greedy, and constrained to answers with the checkpoint's own
 labels (`--constrained false`: plain). There are three controls: every image is given the answer to another one, drawn
-at random; the answer to a black image; and those to images of noise (`controls.jsonl` has them). With `--explain` the
+at random; the answer to a black image; and those to images of noise (`controls.jsonl` has them). Boxes also stand
+beside a location prior, which knows where the boxes of `--prior_split` lie, and no image. With `--explain` the
 gallery of `report.html` has maps of the findings that the answers of `predictions.jsonl` name.
 
 The reports and `metrics.json` name checkpoint and data, and have no path of this machine in them.
@@ -36,6 +37,7 @@ from litegpt.evaluation_scripts.questions import label_names
 from litegpt.evaluation_scripts.reports.gallery import AnswerMaps
 from litegpt.evaluation_scripts.reports.html import html_report
 from litegpt.evaluation_scripts.reports.sections import write_report
+from litegpt.evaluation_scripts.row_priors import other_rows, row_priors
 from litegpt.evaluation_scripts.scoring import Calibration, score_predictions
 from litegpt.metrics.intervals import NUM_RESAMPLES, SEED, patient_numbers
 from litegpt.modeling_litegpt.checkpoints import load_processor
@@ -44,6 +46,7 @@ from litegpt.processing.answer_maps import DEFAULT_METHOD, METHODS, text_maps
 from litegpt.processing.answers import text_to_findings
 from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
 from litegpt.processing.processing_litegpt import LiteGPTProcessor
+from litegpt.processing.tasks import TASKS
 
 NUM_NOISE_IMAGES = 8
 
@@ -54,6 +57,7 @@ def main(args: EvaluationArguments) -> None:
         rows = load_rows(args.data_dir, args.split, args.cache_dir, args.num_proc)
         data_set = data_set_facts(args.data_dir)
         processor = load_processor(args.model_name_or_path)
+        others = other_rows(args.data_dir, args.prior_split, rows, args.cache_dir, args.num_proc)
         source = provenance(args.model_name_or_path, recorded_config(args.model_name_or_path))
     source.warn()
     split = args.split
@@ -81,6 +85,7 @@ def main(args: EvaluationArguments) -> None:
         label_names(rows),
         controls,
         calibration,
+        row_priors(rows, others) if any(TASKS[task].kind.has_boxes for task in args.tasks) else None,
     )
     metrics |= calibration._asdict()
     # For the model card: what was measured on what, and that the figures are of these weights.

@@ -8,7 +8,8 @@
 Of a radiograph classifier: AUROC of its labels; boxes of the labels that it calls present (Acc. and false positives
 at T(IoU) and T(IoBB), as the paper's tables); and its maps where the label is told. Of a LiteGPT the maps that explain
 its answers, in the same way. Controls: another radiograph's map, the same network with random weights, a map that
-falls off from the centre. Radiographs without a true box enter the AUROC alone.
+falls off from the centre, and the location prior: the best box and the hottest place of the label among the boxes of
+`--prior_split`. Radiographs without a true box enter the AUROC alone.
 
 Writes `predictions.jsonl`, a line a radiograph, `metrics.json` with 95 % intervals, and `report.md`, beside the
 published figures. The same command resumes where an interrupted run stopped. A radiograph that cannot be read is named
@@ -35,11 +36,18 @@ from litegpt.evaluation_scripts.chestx_ray8_tables import collect
 from litegpt.evaluation_scripts.controls import SHUFFLES, random_cycle
 from litegpt.evaluation_scripts.evaluate_litegpt import bootstrap_facts, versions
 from litegpt.evaluation_scripts.map_predictions import Prediction, map_predictions, read_pictures
-from litegpt.evaluation_scripts.map_scores import MAP, BoxRule, centre_prior, given_class_scores
+from litegpt.evaluation_scripts.map_scores import (
+    MAP,
+    BoxRule,
+    centre_prior,
+    given_class_scores,
+    prior_regions,
+)
 from litegpt.evaluation_scripts.map_sources import MapSource, load_source
 from litegpt.evaluation_scripts.patients import patients_of
 from litegpt.evaluation_scripts.predictions import refuse_other_settings
 from litegpt.evaluation_scripts.reports.localization import as_markdown
+from litegpt.evaluation_scripts.row_priors import other_rows, row_priors
 from litegpt.evaluation_scripts.tower_scores.classification import TOWER, label_scores
 from litegpt.metrics.boxes import CHESTX_RAY8_IOBB, CHESTX_RAY8_IOU, chestx_ray8_scores, detection_scores, match
 from litegpt.modeling_litegpt.provenance import short_name
@@ -58,6 +66,7 @@ def main(args: LocalizationArguments) -> int:
     output_dir = Path(args.output_dir)
     with refuse_bad_input():
         rows = load_rows(args.data_dir, args.split, args.cache_dir, args.num_proc)
+        others = other_rows(args.data_dir, args.prior_split, rows, args.cache_dir, args.num_proc)
         source = load_source(args.model_name_or_path, args.method, "cuda" if torch.cuda.is_available() else "cpu")
         thresholds, rule = source.boxes
         source.boxes = BoxRule(tuple(args.box_thresholds or thresholds), args.box_rule or rule)
@@ -75,6 +84,8 @@ def main(args: LocalizationArguments) -> int:
         image_id, reason = next(iter(unread.items()))
         raise Refusal(f"{args.data_dir}, {args.split}: no radiograph can be read; {image_id}: {reason}")
     regions = regions_of_runs(found, truths, boxed, cycles, source)
+    learnt = row_priors(rows, others)
+    regions["prior"] = [[prior_regions(learnt.priors[number], own_labels(truths, number)) for number in boxed]]
     if args.random_weights and boxed:
         blind = blind_predictions(source, rows, truths, boxed, output_dir / "random_weights.jsonl", args.batch_size)
         regions["random_weights"] = [of_own_labels(blind, truths, boxed, boxed)]
@@ -95,6 +106,7 @@ def main(args: LocalizationArguments) -> int:
     if boxed:
         true = [truths[number] for number in boxed]
         metrics["given_class"] = given_class_scores(true, regions, patients_of(rows.select(boxed)))
+        metrics["prior"] = learnt.source
     metrics |= {
         "bootstrap": bootstrap_facts(rows),
         "weights": weights_sha256(args.model_name_or_path),

@@ -16,10 +16,11 @@ import numpy as np
 
 from litegpt.evaluation_scripts.figures import nested
 from litegpt.evaluation_scripts.ranking import figures_and_intervals
+from litegpt.evaluation_scripts.row_priors import Prior
 from litegpt.metrics.boxes import CHESTX_RAY8_IOBB, CHESTX_RAY8_IOU, ROUNDING, iobb_of_pairs, iou_of_pairs
 from litegpt.metrics.intervals import Figures
 from litegpt.metrics.ratios import ratio
-from litegpt.processing.map_boxes import Regions, map_regions
+from litegpt.processing.map_boxes import MapBox, Regions, map_regions
 
 MAP = "map"  # the figures of the maps themselves; all others are controls
 METRICS = (
@@ -45,6 +46,19 @@ def centre_prior(boxes: BoxRule, side: int = 32) -> Regions:
     """The regions of a map that falls off from the radiograph's centre, whatever it shows: a control."""
     places = (np.arange(side) + 0.5) / side - 0.5
     return map_regions(np.exp(-(places[:, None] ** 2 + places[None] ** 2) / 0.08).astype(np.float32), *boxes)
+
+
+def prior_regions(prior: Prior, labels: Sequence[str]) -> dict[str, Regions]:
+    """Of each label its hottest place and its best box, whatever a radiograph shows: a control.
+
+    A label of which nothing was learnt has neither.
+    """
+    return {
+        label: Regions(prior.places[label], (MapBox(tuple(prior.best[label]), 1.0),))
+        if label in prior.best
+        else Regions(None, ())
+        for label in labels
+    }
 
 
 def given_class_scores(

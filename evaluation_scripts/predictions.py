@@ -29,6 +29,8 @@ from litegpt.processing.answers import text_to_findings
 from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
 from litegpt.processing.tasks import TASKS
 
+DETECTED = ("detected_findings", "fused_findings")  # of a model with a detector, beside the answer's findings
+
 
 def load_pipeline(args: EvaluationArguments, rows: Dataset) -> ChestXrayFindingsPipeline:
     """The pipeline of the checkpoint that is evaluated.
@@ -96,13 +98,16 @@ def answer_lines(
         tasks=[task],
         max_new_tokens=max_new_tokens,
         constrained=constrained,
+        relative_boxes=True,
     )
     for image_id, output in zip(rows["image_id"][:], outputs, strict=True):
         yield prediction_line(image_id, task, output, pipe.processor.finding_labels)
 
 
 def prediction_line(image_id: str, task: str, output: dict[str, Any], finding_labels: list[str]) -> dict[str, Any]:
-    """The pipeline's output for one task; boxes are xyxy in [0, 1], exactly as the answer states them.
+    """The pipeline's output for one task; boxes are xyxy in [0, 1], an answer's exactly as it states them.
+
+    Of a model with a detector the line also has what that finds, and what both say together (`DETECTED`).
 
     What is doubtful about the picture stands in `warnings`, where there is anything.
     """
@@ -120,10 +125,19 @@ def prediction_line(image_id: str, task: str, output: dict[str, Any], finding_la
         "task": task,
         "answer": text,
         kind.output: named,
+        **{name: _relative(output[name]) for name in DETECTED if kind.has_boxes and name in output},
         "probabilities": output["probabilities"][task],
         "malformed": malformed,
         **({"warnings": output["warnings"]} if output.get("warnings") else {}),
     }
+
+
+def _relative(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Findings of the pipeline, asked for `relative_boxes`, with boxes and scores to five digits: there are many."""
+    return [
+        {**item, "box": [round(v, 5) for v in item["box"].values()], "score": float(f"{item['score']:.5g}")}
+        for item in items
+    ]
 
 
 def _check_settings(args: EvaluationArguments, path: Path) -> None:

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from litegpt.evaluation_scripts.controls import control_scores, shuffled_control
+from litegpt.evaluation_scripts.box_sources import source_scores
+from litegpt.evaluation_scripts.controls import control_scores, prior_control, shuffled_control
 from litegpt.evaluation_scripts.figures import (
     RIGHT,
     UNCALIBRATED,
@@ -30,6 +31,7 @@ from litegpt.evaluation_scripts.figures import (
 )
 from litegpt.evaluation_scripts.groups import group_figures
 from litegpt.evaluation_scripts.questions import by_task, question
+from litegpt.evaluation_scripts.row_priors import RowPriors
 from litegpt.evaluation_scripts.task_scores import score_texts, task_scores
 from litegpt.metrics.boxes import Matches, box_counts, froc_curve, precision_recall_curve
 from litegpt.metrics.intervals import bootstrap_intervals
@@ -52,6 +54,7 @@ def score_predictions(
     labels: dict[str, list[str]],
     controls: dict[str, Sequence[dict[str, Any]]] | None = None,
     calibration: Calibration | None = None,
+    learnt: RowPriors | None = None,
 ) -> dict[str, Any]:
     """What `metrics.json` says of the answers.
 
@@ -59,8 +62,8 @@ def score_predictions(
     of each task, `accuracy_at_iou` (all true boxes), `map`, `froc` (at IoU 0.4), `auroc` (diagnoses), `finding_auroc`
     (1 - P(No finding) of the findings' task), `ece` with the temperature taken out (before) and as the answers state
     it (after), and `malformed`, a share of all answers. `intervals` has their 95 % intervals, by patient where the
-    rows tell patients, `controls` the same figures of models that are blind to the image, and each task its scores.
-    None stands for what cannot be computed.
+    rows tell patients, `controls` the same figures of models that are blind to the image (of `prior` those of boxes
+    alone), and each task its scores. None stands for what cannot be computed.
 
     Args:
         predictions: lines of the predictions file, for each task in the order of the rows.
@@ -69,6 +72,7 @@ def score_predictions(
         controls: by name the lines of the answers to images that are no radiographs; image i is given the answer to
             the i-th of them, over and over.
         calibration: of the checkpoint; None: it has none.
+        learnt: the rows' location priors, for the control `prior`; None: without it.
 
     Raises:
         ValueError: no row tells the answer to a task, or an answer names a label that is none of its question's.
@@ -88,6 +92,8 @@ def score_predictions(
         control_answers = by_task(lines, tasks)
         given = {task: [own[i % len(own)] for i in range(len(rows))] for task, own in control_answers.items()}
         metrics["controls"][name] = control_scores(questions, given, labels, temperatures)
+    if learnt is not None:
+        metrics["controls"]["prior"] = prior_control(questions, learnt.priors, labels) | {"source": learnt.source}
     for asked, statistic in zip(questions, statistics, strict=True):
         task_answers, num_images = answers[asked.task], len(asked.images)
         scores = task_scores(statistic)
@@ -100,6 +106,9 @@ def score_predictions(
         scores["reliability"] = statistic.reliability()
         scores["decisions"] = task_decisions(statistic, thresholds)
         if isinstance(statistic, FindingStatistics):
+            patients = row_patients(rows)
+            of_images = None if patients is None else np.unique(patients[asked.images], return_inverse=True)[1]
+            scores["box_sources"] = source_scores(asked, task_answers, labels, of_images)
             scores["curves"] = curves(statistic.matches[RIGHT], num_images)
             # Beyond it the FROC keeps its last sensitivity: there are no more boxes.
             scores["froc_measured_to"] = {

@@ -14,7 +14,14 @@ from huggingface_hub import EvalResult, ModelCard
 
 from litegpt.common.templates import template
 from litegpt.datasets_scripts.preparation.dataset_card import license_name
-from litegpt.evaluation_scripts.reports.sections import Headline, asked_tasks, headlines, interval_text, number
+from litegpt.evaluation_scripts.reports.sections import (
+    PRIOR,
+    Headline,
+    asked_tasks,
+    headlines,
+    interval_text,
+    number,
+)
 from litegpt.processing.tasks import DIAGNOSES, FINDINGS
 
 HUB_TASKS = {FINDINGS: "object-detection", DIAGNOSES: "image-classification"}  # by the kind of the answer
@@ -62,7 +69,12 @@ def _figures_text(metrics: dict[str, Any], figures: list[Headline]) -> str:
     return template(__file__, "figures.md.jinja").render(
         data_set=metrics["data_set"],
         rows=[
-            [figure.name, number(figure.value), interval_text(figure.interval), number(figure.controls["shuffled"])]
+            [
+                figure.name,
+                number(figure.value),
+                interval_text(figure.interval),
+                *(number(figure.controls[control]) for control in ("shuffled", PRIOR)),
+            ]
             for figure in figures
         ],
         tasks=[(task, metrics[task.name]) for task in asked_tasks(metrics)],

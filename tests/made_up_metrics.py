@@ -13,6 +13,7 @@ from litegpt.processing.tasks import TASKS
 
 DIAGNOSES = ("Pneumonia", "Tuberculosis", "No finding")
 FINDINGS = ("Cardiomegaly", "ILD", "Edema")  # no image has the last one
+BOX_FIGURES = ("accuracy_at_iou", "map", "froc")
 TEXT = ("rouge1", "rouge2", "rougeL", "rougeLsum", "bleu1", "bleu2", "bleu3", "bleu4", "meteor", "cider")
 
 
@@ -31,6 +32,9 @@ def made_up_metrics(
         control: {**_headline(tasks, blind), **{task: _scores(task, blind) for task in tasks}}
         for control in ("shuffled", "noise", "black")
     }
+    boxes = [task for task in tasks if TASKS[task].kind.has_boxes]
+    if boxes:
+        metrics["controls"]["prior"] = _prior(boxes, blind)
     for task in tasks:
         group = {"images": 5, **_headline((task,), value)}
         metrics[task] = {
@@ -77,6 +81,14 @@ def _headline(tasks: tuple[str, ...], value: float) -> dict[str, Any]:
         "ece": {"findings": ece if boxes else None, "diagnoses": ece if diagnoses else None},
         "malformed": 0.0,
     }
+
+
+def _prior(tasks: list[str], value: float) -> dict[str, Any]:
+    """The control of boxes alone."""
+    of_boxes = {key: scores for key, scores in _headline(tuple(tasks), value).items() if key in BOX_FIGURES}
+    scores = {task: {key: _scores(task, value)[key] for key in ("localization", "detection")} for task in tasks}
+    source = {"split": "train", "folds": None, "radiographs_with_boxes": 4394}
+    return {**dict.fromkeys(_headline((), 0)), **of_boxes, **scores, "source": source}
 
 
 def _intervals(figures: Any) -> Any:

@@ -18,7 +18,6 @@ from litegpt.evaluation_scripts.figures import RIGHT
 from litegpt.evaluation_scripts.questions import label_names
 from litegpt.evaluation_scripts.reports.gallery import IOU, AnswerMaps, Group, diagnosis_gallery, gallery
 from litegpt.evaluation_scripts.reports.sections import (
-    CONTROLS,
     Section,
     Table,
     asked_tasks,
@@ -27,6 +26,7 @@ from litegpt.evaluation_scripts.reports.sections import (
     introduction,
     plain_name,
     report_sections,
+    shown_controls,
     top_figures,
 )
 from litegpt.processing.tasks import Task
@@ -135,7 +135,7 @@ def _plots(metrics: dict[str, Any], section: Section) -> Iterator[Plot]:
             [figure.title for figure in figures],
             [figure.value for figure in figures],
             [figure.interval for figure in figures],
-            {control: [figure.controls[control] for figure in figures] for control in CONTROLS},
+            {control: [figure.controls[control] for figure in figures] for control in shown_controls(metrics)},
         )
         yield Plot(svg, "The headline figures with their 95 % intervals, and what the controls reach.")
     elif section.topic == "boxes":

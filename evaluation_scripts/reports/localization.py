@@ -23,6 +23,7 @@ NAMES = {
     "another_image": "another radiograph's map",
     "random_weights": "random weights",
     "centre": "centre prior",
+    "prior": "location prior",
 }
 RULES = {"regions": "each isolated region", "peak": "the highest region"}
 FEW_BOXES = 30  # of a label: its figures have wide intervals
@@ -41,13 +42,13 @@ def as_markdown(metrics: dict[str, Any]) -> str:
     if metrics["unread"]:
         lines += ["", f"**{len(metrics['unread']):,} radiographs could not be read and are left out.**"]
     if "given_class" in metrics:
-        lines += ["", *_told(metrics["given_class"], metrics["bootstrap"]["unit"])]
+        lines += ["", *_told(metrics["given_class"], metrics["bootstrap"]["unit"], metrics.get("prior"))]
     if "classification" in metrics:
         lines += ["", *_by_label(metrics)]
     return "\n".join(lines) + "\n"
 
 
-def _told(given: dict[str, Any], unit: str) -> list[str]:
+def _told(given: dict[str, Any], unit: str, prior: dict[str, Any] | None) -> list[str]:
     """Maps whose label is told, beside the controls."""
     rows = []
     for title, kind, of_kind in (
@@ -64,12 +65,14 @@ def _told(given: dict[str, Any], unit: str) -> list[str]:
                 key = f"map_less_{who}"
                 cells = [_cell(at(figures, key, *path), at(intervals, key, *path), True) for path in COLUMNS.values()]
                 rows.append([f"the map less {name}, {title}", *cells])
+    learnt = "other radiographs" if at(prior, "split") is None else f"`{prior['split']}`"
     return [
         "## The label is told",
         "",
         f"Share of true boxes that any box of their label's map finds ({given['boxes_a_map']:.1f} boxes a map), or "
         "its strongest box alone; pointing game: the map is highest within a true box. In brackets 95 % intervals, "
-        f"drawn by {unit}. A map that is not above its controls explains nothing.",
+        f"drawn by {unit}. The location prior has one box and one place of each label for all, where most of its "
+        f"boxes lie in {learnt}. A map that is not above its controls explains nothing.",
         "",
         *markdown_table(["", *COLUMNS], rows),
         "",

@@ -21,7 +21,8 @@ from litegpt.metrics.boxes import FALSE_POSITIVES
 
 NEUTRAL = "#010203"  # stands for the page's text colour until the SVG is written
 BLUE, ORANGE, GREEN, PURPLE = "#3987d6", "#e07b39", "#1f9e77", "#a869c9"  # legible on white and on black
-CONTROL_STYLES = {"shuffled": ("o", ORANGE), "noise": ("s", GREEN), "black": ("D", PURPLE)}
+RED = "#d6455d"
+CONTROL_STYLES = {"shuffled": ("o", ORANGE), "noise": ("s", GREEN), "black": ("D", PURPLE), "prior": ("^", RED)}
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "litegpt",

@@ -25,16 +25,19 @@ from litegpt.processing.tasks import ANSWER_KINDS, DIAGNOSES, FINDINGS, TASKS, A
 
 AVERAGES = ("micro", "macro", "macro_present", "weighted", "samples")
 CONTROLS = ("shuffled", "noise", "black")
+PRIOR = "prior"  # a control of boxes alone: it says what their figures are worth, not whether answers follow the image
 CONTROL_ANSWERS = {
     "shuffled": "another image's answers",
     "noise": "the answers to pictures of noise",
     "black": "the answer to a black picture",
 }
+BOX_CONTROLS = {"shuffled": "another image's answers", PRIOR: "boxes given without any picture"}
 RULE = (
     "The rule of the first line: a figure follows the image where the lower bound of its 95 % interval lies above "
     "what every control reaches, which are answers that have not seen the image. It asks for more than chance, not "
     "for a good figure. Calibration error and answers that cannot be parsed, where lower is better, are no part of "
-    "it: they say how answers are put, not whether they follow the image."
+    "it: they say how answers are put, not whether they follow the image. Nor is the location prior, another model, "
+    "which knows where boxes of a training lie and no picture: figures of boxes are held against it by the same rule."
 )
 COUNTS = ("true_positives", "false_positives", "true_negatives", "false_negatives")
 # Kind of the task, name, path (in metrics.json, in its intervals and in each control), the Hub's metric, path of the
@@ -187,6 +190,13 @@ def verdict(figures: Sequence[Headline]) -> str:
         equal = [figure.title for figure in told if figure.beats(control) is False]
         if equal:
             sentences.append(f"**No better than {words} in {len(equal)} of {len(told)}**: {'; '.join(equal)}.")
+    beside_prior = [figure for figure in figures if figure.beats(PRIOR) is not None]
+    equal = [figure.title for figure in beside_prior if not figure.beats(PRIOR)]
+    if equal:
+        sentences.append(
+            f"**No better than boxes given without any picture in {len(equal)} of {len(beside_prior)} figures of "
+            f"boxes**: {'; '.join(equal)}."
+        )
     untold = [figure.title for figure in figures if figure not in told]
     if told and untold:
         sentences.append(f"It cannot be told of {'; '.join(untold)}.")
@@ -242,6 +252,11 @@ def check_metrics(metrics: dict[str, Any], path: str | os.PathLike = "metrics.js
         raise ValueError(f"{path} is of an older evaluate_litegpt.py, without its controls: run it again.")
 
 
+def shown_controls(metrics: dict[str, Any]) -> tuple[str, ...]:
+    """Those that a report shows: of answers without boxes, and in older metrics, there is no prior."""
+    return (*CONTROLS, PRIOR) if PRIOR in metrics["controls"] else CONTROLS
+
+
 def asked_tasks(metrics: dict[str, Any]) -> list[Task]:
     """The tasks that `metrics` has scores of, in the order of `TASKS`."""
     return [task for task in TASKS.values() if task.name in metrics]
@@ -274,7 +289,7 @@ def headlines(metrics: dict[str, Any]) -> list[Headline]:
                 metric,
                 at(metrics, *path),
                 at(metrics["intervals"], *path),
-                {control: at(metrics["controls"].get(control), *path) for control in CONTROLS},
+                {control: at(metrics["controls"].get(control), *path) for control in (*CONTROLS, PRIOR)},
                 shown_paper_figures(metrics, task).get(paper_path),
             )
         )
@@ -307,14 +322,14 @@ def interval_text(interval: Sequence[float] | None) -> str:
 
 
 def _headlines_section(metrics: dict[str, Any]) -> Section:
-    name, figures = metrics["data_set"]["name"], headlines(metrics)
+    name, figures, controls = metrics["data_set"]["name"], headlines(metrics), shown_controls(metrics)
     is_papers = name == PAPER_DATA
     rows = [
         [
             figure.title,
             number(figure.value),
             interval_text(figure.interval),
-            *(number(figure.controls[control]) for control in CONTROLS),
+            *(number(figure.controls[control]) for control in controls),
             *([number(figure.paper)] if is_papers else []),
         ]
         for figure in figures
@@ -336,10 +351,10 @@ def _headlines_section(metrics: dict[str, Any]) -> Section:
         "headlines",
         "Headline figures",
         [
-            Table(["figure", "value", "95 % interval", *CONTROLS, *(["paper"] if is_papers else [])], rows),
+            Table(["figure", "value", "95 % interval", *controls, *(["paper"] if is_papers else [])], rows),
             "**Controls**, what a model reaches that does not look: `shuffled`: the same answers, each given to the "
             "image of another one; `noise`: every image gets the answer to a picture of noise; `black`: to a black "
-            "picture.",
+            f"picture.{_prior_text(metrics)}",
             _intervals_text(metrics.get("bootstrap")),
             "**Figures**, from 0 to 1, higher is better: F1 weighs right, invented and missed labels; Acc@IoU is the "
             "share of true boxes that an answered box of the same label overlaps with an IoU above the number; mAP "
@@ -347,6 +362,24 @@ def _headlines_section(metrics: dict[str, Any]) -> Section:
             "gets the higher probability than one without (0.5: no better than a coin).",
             paper,
         ],
+    )
+
+
+def _prior_text(metrics: dict[str, Any]) -> str:
+    """What the prior is, and what it was learnt from; nothing where there is none."""
+    source = at(metrics["controls"], PRIOR, "source")
+    if source is None:
+        return ""
+    number_of = f"{source['radiographs_with_boxes']:,} radiographs"
+    learnt = (
+        f"the boxes of {number_of} of `{source['split']}`"
+        if source["split"] is not None
+        else f"the boxes of this split's {number_of} that have any, each fifth of the patients from the other four"
+    )
+    return (
+        f" `{PRIOR}`, of boxes alone: every radiograph gets boxes without any picture, where most of their label lie, "
+        f"learnt from {learnt}. For mAP and FROC they are up to five of each label, scored by how many they cover at "
+        "IoU 0.3; for Acc@IoU the best one of each label, as if the labels were told: false boxes cost nothing there."
     )
 
 
@@ -405,8 +438,26 @@ def _honesty_section(metrics: dict[str, Any]) -> Section:
                 ],
                 rows,
             ),
+            *_beside_prior(headlines(metrics)),
         ],
     )
+
+
+def _beside_prior(figures: Sequence[Headline]) -> Iterator[str]:
+    """Whether the boxes are better than places alone, where it can be told."""
+    told = [figure for figure in figures if figure.beats(PRIOR) is not None]
+    equal = [figure for figure in told if not figure.beats(PRIOR)]
+    if equal:
+        reached = "; ".join(
+            f"{figure.title} {number(figure.value)} against {number(figure.controls[PRIOR])}" for figure in equal
+        )
+        yield (
+            f"**In {len(equal)} of {len(told)} figures of boxes the answers are not above the location prior**, which "
+            f"never saw a picture (the lower bound of their interval is not): {reached}. These figures do not show "
+            "that boxes were found by looking."
+        )
+    elif told:
+        yield f"All {len(told)} figures of boxes are above the location prior, which never saw a picture."
 
 
 def _decisions_section(metrics: dict[str, Any], task: Task) -> Iterator[Section]:
@@ -490,7 +541,8 @@ def _classification_section(metrics: dict[str, Any], task: Task) -> Section:
 
 def _boxes_section(metrics: dict[str, Any], task: Task) -> Section:
     scores, detection = metrics[task.name]["localization"], metrics[task.name]["detection"]
-    control = at(metrics["controls"], "shuffled", task.name, "localization")
+    controls = [name for name in shown_controls(metrics) if name in ("shuffled", PRIOR)]
+    sources = [scores, *(at(metrics["controls"], control, task.name, "localization") for control in controls)]
     thresholds = list(scores["accuracy_at_iou"])
     definitions = (
         ("accuracy_at_iou", f"over all {scores['num_boxes']} true boxes"),
@@ -501,20 +553,22 @@ def _boxes_section(metrics: dict[str, Any], task: Task) -> Section:
         ("accuracy_at_iou_release", "over all, inclusive pixels of a 100 x 100 grid (the paper's code)"),
     )
     accuracies = [
-        [name, *(number(at(source, key, threshold)) for source in (scores, control) for threshold in thresholds)]
+        [name, *(number(at(source, key, threshold)) for source in sources for threshold in thresholds)]
         for key, name in definitions
     ]
     paper = shown_paper_figures(metrics, task)
     if paper:
         printed = [number(paper.get(("localization", "accuracy_at_iou_release", t))) for t in thresholds]
-        accuracies.append([f"the paper's LiteGPT, on {PAPER_DATA}", *printed, *(["-"] * len(thresholds))])
-    heads = [f"Acc@{threshold}" for threshold in thresholds] + [f"shuffled @{threshold}" for threshold in thresholds]
-    shuffled = at(top_figures(metrics, task), "controls", "shuffled")
+        accuracies.append(
+            [f"the paper's LiteGPT, on {PAPER_DATA}", *printed, *(["-"] * len(thresholds) * len(controls))]
+        )
+    heads = [f"{name}{threshold}" for name in ("Acc@", *(f"{one} @" for one in controls)) for threshold in thresholds]
+    of_controls = {name: at(top_figures(metrics, task), "controls", name) for name in controls}
     measured = metrics[task.name].get("froc_measured_to") or {}
     rows, points = [], []
     for name, maps, froc, end in (
         *((f"IoU {t}", at(detection, "map", t), at(detection, "froc", t), measured.get(t)) for t in detection["map"]),
-        ("IoU 0.4, shuffled", at(shuffled, "map", "0.4"), at(shuffled, "froc"), None),
+        *((f"IoU 0.4, {name}", at(own, "map", "0.4"), at(own, "froc"), None) for name, own in of_controls.items()),
     ):
         sensitivities = at(froc, "sensitivity") or {}
         points = points or list(sensitivities)
@@ -525,7 +579,8 @@ def _boxes_section(metrics: dict[str, Any], task: Task) -> Section:
         f"{plain_name(task)}: boxes",
         [
             "**Acc@t**: the share of true boxes for which the answer has a box of the same label with an IoU above t, "
-            "whatever its score. The shuffled answers' figures stand beside it.",
+            "whatever its score. Beside it what controls reach: "
+            f"{'; '.join(f'`{name}`: {BOX_CONTROLS[name]}' for name in controls)}.",
             Table(["definition", *heads], accuracies),
             f"**mAP** and **FROC** rank the {detection['num_detections']} answered boxes by their score: mAP is the "
             "mean over the labels of the area under the precision envelope, FROC the sensitivity, over all labels, "
@@ -537,9 +592,48 @@ def _boxes_section(metrics: dict[str, Any], task: Task) -> Section:
                 else ""
             ),
             Table(["", "mAP", *(f"at {_fraction(point)}" for point in points), "FROC mean"], rows),
+            *_source_items(metrics[task.name].get("box_sources")),
         ],
         task,
     )
+
+
+def _source_items(scores: dict[str, Any] | None) -> Iterator[str | Table]:
+    """What answers, detector and both together find; nothing of a checkpoint without a detector."""
+    if scores is None:
+        return
+    names = {
+        "answer": "the answers",
+        "answer_shuffled": "another image's answers",
+        "detector": "the detector",
+        "detector_shuffled": "another image's detections",
+        "fused": "both together",
+        "fused_less_answer": "both less the answers",
+        "fused_less_detector": "both less the detector",
+    }
+    figures, intervals = scores["figures"], scores["intervals"]
+    columns = {
+        "mAP@0.4": ("map", "0.4"),
+        "mAP@0.5": ("map", "0.5"),
+        "FROC mean": ("froc", "mean"),
+        **{f"Acc@{t} given the label": ("accuracy_given_label", t) for t in figures["answer"]["accuracy_given_label"]},
+    }
+    yield (
+        "**The detector** names findings without a word, every one with a score. Both together: its boxes and the "
+        "answers', fused. Given the label: of each label that an image has, whether its best-scored box meets a true "
+        "one; an answer that does not name the label has none. 95 % intervals in brackets."
+    )
+    rows = [
+        [
+            title,
+            *(
+                f"{number(at(figures, name, *path))} {interval_text(at(intervals, name, *path))}"
+                for path in columns.values()
+            ),
+        ]
+        for name, title in names.items()
+    ]
+    yield Table(["", *columns], rows)
 
 
 def _labels_section(metrics: dict[str, Any], task: Task) -> Section:

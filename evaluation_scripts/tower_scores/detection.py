@@ -1,13 +1,13 @@
 """Scores of the boxes that a fine-tuned tower gives, beside what would be reached without looking.
 
-    box_scores(predictions, references, labels, prior, patients, min_boxes=10)
+    box_scores(predictions, references, labels, training, patients, min_boxes=10)
 
 In: per radiograph a list of {"label", "box", "score"} and of the true {"label", "box"}; `ANY` is the label of boxes
 that stand for any of the labels. Out: "figures" and "intervals" (95 %, bootstrap by patient where patients are known):
 average precision of `ANY` and its mean over the labels, above IoU .3, .4, .5, and, without interval, the mean over
-.4, .45, ... .75 (as Kaggle's RSNA challenge has them); FROC. Controls: `shuffled`, every radiograph gets another
-one's boxes, the mean of three shuffles; `prior`, the same boxes for all, which lie where training boxes lie most
-(`location_prior`). Predicting nothing scores 0.
+.4, .45, ... .75 (as Kaggle's RSNA challenge has them); FROC; accuracy given the label. Controls: `shuffled`, every
+radiograph gets another one's boxes, the mean of three shuffles; `prior`, the same boxes for all, which lie where
+training boxes lie most (`metrics/location_prior.py`). Predicting nothing scores 0.
 
 All radiographs count: a box on a normal one is a false alarm, a radiograph in which nothing is found is missed. The
 "mAP" of MGCA's published code, which ECAMP (arXiv 2312.13316) compares by, skips radiographs without a confident box
@@ -23,9 +23,10 @@ from litegpt.datasets_scripts.preparation.merge_readers import keep_one_of_overl
 from litegpt.evaluation_scripts.controls import random_cycle
 from litegpt.evaluation_scripts.figures import nested
 from litegpt.evaluation_scripts.ranking import figures_and_intervals
-from litegpt.metrics.boxes import Images, average_precision, froc_sensitivities, iou_of_pairs, match
+from litegpt.metrics.boxes import ROUNDING, Images, average_precision, best_overlaps, froc_sensitivities, match
 from litegpt.metrics.intervals import Figures
-from litegpt.metrics.ratios import number_or_none
+from litegpt.metrics.location_prior import best_boxes, scored_boxes
+from litegpt.metrics.ratios import number_or_none, ratio
 
 ANY = "any finding"
 TOWER, SHUFFLED, PRIOR = "tower", "shuffled", "prior"
@@ -33,8 +34,6 @@ SHUFFLES = 3  # of boxes: each is matched anew
 THRESHOLDS = ("0.3", "0.4", "0.5")
 RANGE, RANGE_NAME = ("0.4", "0.45", "0.5", "0.55", "0.6", "0.65", "0.7", "0.75"), "0.4 to 0.75"
 FROC_THRESHOLD = "0.4"
-PRIOR_BOXES, PRIOR_IOU = 5, 0.3
-CANDIDATES, COVERED = 300, 3000  # training boxes that may stand for others, and that they are tried on
 
 
 def any_finding(findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -44,38 +43,11 @@ def any_finding(findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{"label": ANY, "box": boxes[place].tolist()} for place in kept]
 
 
-def location_prior(boxes: np.ndarray) -> list[tuple[float, list[float]]]:
-    """(score, box) of the few boxes that cover most of the training boxes at IoU 0.3, the best first.
-
-    Each next one covers most of what is left; the score is the share of all that it covers. A mean box would be a
-    straw man: between two lungs it hits neither.
-
-    Args:
-        boxes: (n, 4) of one label, xyxy.
-    """
-    boxes = np.random.default_rng(0).permutation(np.asarray(boxes, dtype=float).reshape(-1, 4))[:COVERED]
-    tried = boxes[:CANDIDATES]
-    if not len(boxes):
-        return []
-    pairs = iou_of_pairs(np.repeat(tried, len(boxes), axis=0), np.tile(boxes, (len(tried), 1)))
-    covers = pairs.reshape(len(tried), len(boxes)) > PRIOR_IOU
-    left = np.ones(len(boxes), dtype=bool)
-    found = []
-    for _ in range(PRIOR_BOXES):
-        gains = covers[:, left].sum(axis=1)
-        best = int(gains.argmax())
-        if not gains[best]:
-            break
-        found.append((float(gains[best] / len(boxes)), tried[best].tolist()))
-        left &= ~covers[best]
-    return found
-
-
 def box_scores(
     predictions: Images,
     references: Images,
     labels: Sequence[str],
-    prior: Sequence[Mapping[str, Any]],
+    training: Images,
     patients: np.ndarray | None,
     min_boxes: int,
 ) -> dict[str, Any]:
@@ -84,14 +56,16 @@ def box_scores(
     Args:
         predictions: of each radiograph, of the labels and `ANY`.
         references: of each radiograph, of the labels; `ANY` is made of them here.
-        prior: the boxes that are given to every radiograph, with labels and scores.
+        training: the true boxes of each training radiograph, from which the prior learns.
         patients: (radiographs,) numbers from 0 on; None: each is another one's.
         min_boxes: true boxes that a label needs to be in the mean.
 
     Returns:
         "labels" in the mean; "counts" {label: true boxes}, and of radiographs with and without a box; "left_out"
-        {label: reason}; "figures" and "intervals": {"map", "any_finding": {control: {IoU: value}}, "froc": {control:
-        {"mean"}}}, and "tower_less_CONTROL" of each.
+        {label: reason}; "figures" and "intervals": {"map", "any_finding", "accuracy_given_label": {control: {IoU:
+        value}}, "froc": {control: {"mean"}}}, and "tower_less_CONTROL" of each. Accuracy given the label: of all
+        pairs of a radiograph and a label that it has, the share in which the best-scored box of the label (of the
+        prior its best box) meets one of its true boxes.
     """
     counts = {label: sum(box["label"] == label for boxes in references for box in boxes) for label in labels}
     scored = sorted(label for label in labels if counts[label] >= min_boxes)
@@ -102,7 +76,13 @@ def box_scores(
     answers = {
         TOWER: [predictions],
         SHUFFLED: [[predictions[other] for other in order] for order in others],
-        PRIOR: [[prior] * len(truths)],
+        PRIOR: [[scored_boxes([[*boxes, *any_finding(boxes)] for boxes in training])] * len(truths)],
+    }
+    best_of_labels = [{"label": label, "box": box} for label, box in best_boxes(training).items()]
+    overlaps = {
+        TOWER: [pair_overlaps(best_scored(predictions), references)],
+        SHUFFLED: [pair_overlaps(best_scored(given), references) for given in answers[SHUFFLED]],
+        PRIOR: [pair_overlaps([best_of_labels] * len(truths), references)],
     }
     wanted = {*scored, ANY}
     kept = _of_labels(truths, wanted)
@@ -128,6 +108,12 @@ def box_scores(
             for given in matches[name]
         ]
         figures["froc", "mean"] = np.mean(froc, axis=0)
+        for threshold in THRESHOLDS:
+            shares = [
+                ratio(weights[:, image] @ (iou > float(threshold) + ROUNDING), weights[:, image].sum(axis=1))
+                for image, iou in overlaps[name]
+            ]
+            figures["accuracy_given_label", threshold] = np.mean(shares, axis=0)
         return figures
 
     def statistic(weights: np.ndarray) -> Figures:
@@ -159,6 +145,23 @@ def box_scores(
         "figures": nested(points),
         "intervals": nested(intervals),
     }
+
+
+def best_scored(predictions: Images) -> list[list[Mapping[str, Any]]]:
+    """Of each radiograph the box of each label that has the highest score."""
+    return [
+        list({box["label"]: box for box in sorted(boxes, key=lambda box: box["score"])}.values())
+        for boxes in predictions
+    ]
+
+
+def pair_overlaps(predictions: Images, references: Images) -> tuple[np.ndarray, np.ndarray]:
+    """(pairs,) radiograph and best IoU of each pair of a radiograph and a label that it has a true box of."""
+    found = best_overlaps(predictions, references)
+    best: dict[tuple[int, str], float] = {}
+    for image, label, iou in zip(found.image.tolist(), found.label, found.iou.tolist(), strict=True):
+        best[image, label] = max(iou, best.get((image, label), 0))
+    return np.array([image for image, _ in best], dtype=int), np.array(list(best.values()))
 
 
 def _of_labels(images: Images, labels: set[str]) -> list[list[Mapping[str, Any]]]:

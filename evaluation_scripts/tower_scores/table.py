@@ -81,8 +81,13 @@ def _masks(metrics: Mapping[str, Any]) -> list[Row]:
 def _boxes(metrics: Mapping[str, Any]) -> list[Row]:
     figures, intervals = metrics["figures"], metrics["intervals"]
     rows = []
-    for what, name in (("any_finding", "AP of any finding, IoU"), ("map", "mAP, IoU")):
-        for key in (*THRESHOLDS, RANGE_NAME) if what in figures else ():
+    names = {
+        "any_finding": "AP of any finding, IoU",
+        "map": "mAP, IoU",
+        "accuracy_given_label": "Accuracy given the label, IoU",
+    }
+    for what, name in names.items():
+        for key in (key for key in (*THRESHOLDS, RANGE_NAME) if key in figures.get(what, {}).get("tower", ())):
             values = {"tower": _with_interval(figures[what]["tower"][key], intervals[what]["tower"].get(key))}
             if key in THRESHOLDS:
                 values |= {control: figures[what][control][key] for control in ("shuffled", "prior")}

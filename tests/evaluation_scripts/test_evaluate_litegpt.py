@@ -93,7 +93,8 @@ def test_an_interrupted_run_goes_on_after_the_last_line(
     assert len(of_controls) == 18
     metrics = (tmp_path / "metrics.json").read_text()
     assert {"finding_f1", "map", "intervals", "temperatures", "thresholds", "weights"} <= set(json.loads(metrics))
-    assert json.loads(metrics)["controls"].keys() == {"shuffled", "noise", "black"}
+    assert json.loads(metrics)["controls"].keys() == {"shuffled", "noise", "black", "prior"}
+    assert json.loads(metrics)["controls"]["prior"]["source"]["split"] == "train"
     report = (tmp_path / "report.md").read_text()
     assert "black" in report and "noise" in report and "ROUGE-1" in report and "CIDEr" in report
     page = (tmp_path / "report.html").read_text()

@@ -67,7 +67,7 @@ def test_a_model_that_learnt_labels_finds_the_squares_and_the_controls_do_not(ru
     figures = found["given_class"]["figures"]
     assert status == 0 and found["classification"]["figures"]["classifier"]["all"]["macro"] > 0.9
     assert figures["map"]["pointing_game"] > 0.7
-    for control in ("another_image", "random_weights", "centre"):
+    for control in ("another_image", "random_weights", "centre", "prior"):
         assert figures[control]["pointing_game"] < figures["map"]["pointing_game"] - 0.3
         assert figures[f"map_less_{control}"]["pointing_game"] > 0.3
     low, high = found["given_class"]["intervals"]["map"]["pointing_game"]
@@ -77,6 +77,8 @@ def test_a_model_that_learnt_labels_finds_the_squares_and_the_controls_do_not(ru
     assert "40 radiographs, 20 with boxes" in said and "another image" in said and "random weights" in said
     report = (output / "report.md").read_text()
     assert "CheXNet" in report and "another image's map" in report
+    assert found["prior"] == {"split": "train", "folds": None, "radiographs_with_boxes": 80}
+    assert "most of its boxes lie in `train`" in report and "location prior, mean of the labels" in report
 
 
 def test_only_labels_that_are_called_present_have_findings(run, trained):
@@ -195,7 +197,7 @@ def test_a_litegpts_maps_are_scored_as_a_classifiers(run, tiny_checkpoint, phant
     found = metrics(output)
     assert status == 0 and "classification" not in found and found["method"] == "integrated"
     figures = found["given_class"]["figures"]
-    assert {"map", "another_image", "random_weights", "centre"} < figures.keys()
+    assert {"map", "another_image", "random_weights", "centre", "prior"} < figures.keys()
     rows = load_rows(str(phantom_release), "train", cache_dir)
     boxed = [image_id for image_id, boxes in zip(rows["image_id"][:], rows["findings"][:], strict=True) if boxes]
     assert [line["image_id"] for line in lines(output)] == boxed

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from litegpt.evaluation_scripts.map_scores import MAP, BoxRule, centre_prior, given_class_scores
+from litegpt.evaluation_scripts.map_scores import MAP, BoxRule, centre_prior, given_class_scores, prior_regions
+from litegpt.evaluation_scripts.row_priors import Prior
 from litegpt.processing.map_boxes import MapBox, Regions, map_regions
 
 TRUTHS = [
@@ -76,6 +77,13 @@ def test_intervals_are_wider_where_radiographs_are_of_one_patient():
     patients = np.arange(60) // 15
     together = given_class_scores(truths, {MAP: [regions]}, patients)["intervals"][MAP]["pointing_game"]
     assert alone[0] < 0.5 < alone[1] and together[1] - together[0] > 1.5 * (alone[1] - alone[0])
+
+
+def test_the_location_prior_is_one_box_and_one_place_of_each_label():
+    prior = Prior([], {"Mass": [0.1, 0.1, 0.3, 0.3]}, {"Mass": (0.7, 0.2)})
+    found = prior_regions(prior, ["Mass", "Edema"])
+    assert found["Mass"].peak == (0.7, 0.2) and [box.box for box in found["Mass"].boxes] == [(0.1, 0.1, 0.3, 0.3)]
+    assert found["Edema"] == Regions(None, ())
 
 
 def test_the_centre_prior_is_highest_in_the_middle():

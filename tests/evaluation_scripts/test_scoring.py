@@ -10,6 +10,7 @@ from litegpt.evaluation_scripts.controls import random_cycle
 from litegpt.evaluation_scripts.figures import HEADLINE, headline_figures, row_figures, task_statistics
 from litegpt.evaluation_scripts.groups import group_figures
 from litegpt.evaluation_scripts.questions import by_task, label_names, question, true_answer
+from litegpt.evaluation_scripts.row_priors import Prior, RowPriors
 from litegpt.evaluation_scripts.scoring import (
     Calibration,
     curve_points,
@@ -145,6 +146,26 @@ def test_every_image_is_given_a_control_images_answer_in_turn(drawn, metrics):
     assert metrics["controls"]["black"]["finding_auroc"] == 0.5 != noise["finding_auroc"]
     # What is not asked has no figures.
     assert direct["auroc"] is direct["intervals"]["auroc"] is None and direct["micro_f1"].keys() == {"identify"}
+
+
+def test_the_prior_has_figures_of_boxes_alone():
+    """One box of each label for all: of three true boxes one is met, and of four pictures it is right on one."""
+    labels = {"finding": ["ILD", "Edema"], "diagnosis": ["No finding"]}
+    box, other = [0.1, 0.1, 0.5, 0.5], [0.6, 0.6, 0.9, 0.9]
+    rows = [{"findings": [], "diagnoses": [0]} for _ in range(4)]
+    rows[0]["findings"] = [{"label": 0, "box": box}, {"label": 0, "box": other}]
+    rows[1]["findings"] = [{"label": 1, "box": other}]
+    prior = Prior([{"label": "ILD", "box": box, "score": 0.2}], {"ILD": box, "Edema": box}, {})
+    answers = perfect_predictions([{**row, "image_id": "x"} for row in rows], labels)
+    source = {"split": "train", "folds": None, "radiographs_with_boxes": 7}
+    metrics = score_predictions(answers, rows, TASKS, labels, learnt=RowPriors([prior] * 4, source))
+    found = metrics["controls"]["prior"]
+    assert found["accuracy_at_iou"] == {threshold: pytest.approx(1 / 3) for threshold in ("0.3", "0.4", "0.5")}
+    # Edema: 0. ILD: of four boxes of the same score one is right, which is one of two true ones.
+    assert found["map"]["0.4"] == pytest.approx((1 / 4 * 1 / 2 + 0) / 2)
+    assert found["froc"]["sensitivity"]["4"] == pytest.approx(1 / 3) and found["source"] == source
+    assert found["identify"].keys() == {"localization", "detection"} and "vqa" not in found
+    assert {key for key in HEADLINE if found[key] is not None} == {"accuracy_at_iou", "map", "froc"}
 
 
 def statistics_of(task, rows, answers, labels=LABELS):

@@ -31,9 +31,9 @@ def test_figures_stand_in_the_metadata_and_beside_their_control(card):
     assert (auroc.metric_value, auroc.metric_type, auroc.task_type) == (0.625, "roc_auc", "image-classification")
     assert "[identify] mAP at IoU 0.5" not in results  # nothing to measure it on
     assert parsed.data.metrics == ["accuracy", "f1", "froc", "mean_average_precision", "roc_auc"]
-    assert "| figure | value | 95 % interval | shuffled |" in card
-    assert "| [identify] F1 of Finding | 0.625 | 0.562 to 0.688 | 0.125 |" in card
-    assert "| [identify] mAP at IoU 0.5 | - | - | - |" in card
+    assert "| figure | value | 95 % interval | shuffled | prior |" in card
+    assert "| [identify] F1 of Finding | 0.625 | 0.562 to 0.688 | 0.125 | - |" in card
+    assert "| [identify] mAP at IoU 0.5 | - | - | - | - |" in card
     assert "Some-CXR, split `test`, 1,500 radiographs" in card
     assert "`[vqa]`: answers that could not be parsed and count as wrong: 2;" in card and "left out: 7." in card
 

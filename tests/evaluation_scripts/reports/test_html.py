@@ -207,6 +207,7 @@ def test_on_a_phone_each_number_stands_with_its_heading(text):
         "shuffled",
         "noise",
         "black",
+        "prior",
     ]
 
 

@@ -31,20 +31,20 @@ def as_markdown(table: Table) -> str:
 def test_each_headline_stands_beside_its_interval_the_controls_and_the_papers_number():
     lines = report(made_up_metrics(value=0.75, blind=0.25, name="VinDr-CXR")).splitlines()
     first = next(line for line in lines if line.startswith("|"))
-    assert first == "| figure | value | 95 % interval | shuffled | noise | black | paper |"
+    assert first == "| figure | value | 95 % interval | shuffled | noise | black | prior | paper |"
     assert (
         "| True boxes found: Acc@IoU 0.3, all true boxes [identify] | 0.750 | 0.688 to 0.812 | 0.250 | 0.250 | 0.250 "
-        "| 0.125 |" in lines
+        "| 0.250 | 0.125 |" in lines
     )
     assert (
         "| Which diagnoses: F1 of the diagnoses, micro average [vqa] | 0.750 | 0.688 to 0.812 | 0.250 | 0.250 | 0.250 "
-        "| 0.600 |" in lines
+        "| - | 0.600 |" in lines
     )
     boxes = "Boxes by falling score"
     for figure in (f"{boxes}: mAP at IoU 0.4", f"{boxes}: mAP at IoU 0.5", f"{boxes}: FROC, mean sensitivity"):
-        assert f"| {figure} [identify] | 0.750 | 0.688 to 0.812 | 0.250 | 0.250 | 0.250 | - |" in lines
+        assert f"| {figure} [identify] | 0.750 | 0.688 to 0.812 | 0.250 | 0.250 | 0.250 | 0.250 | - |" in lines
     ranked = "Any finding at all, by probability: AUROC of Finding [identify]"
-    assert f"| {ranked} | 0.750 | 0.688 to 0.812 | 0.250 | 0.250 | 0.250 | - |" in lines
+    assert f"| {ranked} | 0.750 | 0.688 to 0.812 | 0.250 | 0.250 | 0.250 | - | - |" in lines
 
 
 def verdict_of(controls: dict, **changes) -> str:
@@ -71,6 +71,34 @@ def test_the_report_opens_with_whether_the_answers_follow_the_image():
         "Boxes by falling score: FROC, mean sensitivity [identify]." in blind
     )
     assert "**No better than the answer to a black picture in 1 of 12**" in blind and "noise" not in blind
+
+
+def test_figures_of_boxes_that_are_not_above_the_location_prior_are_named():
+    """It says nothing of whether the answers follow the image: it is another model."""
+    above = made_up_metrics(value=0.75, blind=0.25)
+    assert "All 6 figures of boxes are above the location prior, which never saw a picture." in report(above)
+    assert "learnt from the boxes of 4,394 radiographs of `train`. For mAP" in report(above)
+    below = {("prior", "map", "0.4"): 0.6875, ("prior", "froc", "mean"): 0.9}
+    verdict = verdict_of(below)
+    assert verdict.startswith("**The answers follow the image in 12 of 12 figures.** **No better than boxes given")
+    assert (
+        "without any picture in 2 of 6 figures of boxes**: Boxes by falling score: mAP at IoU 0.4 [identify]; Boxes "
+        "by falling score: FROC, mean sensitivity [identify]." in verdict
+    )
+    above["controls"]["prior"]["froc"]["mean"] = 0.9
+    assert "**In 1 of 6 figures of boxes the answers are not above the location prior**" in report(above)
+    assert "FROC, mean sensitivity [identify] 0.750 against 0.900." in report(above)
+    above["controls"]["prior"]["source"] = {"split": None, "folds": 5, "radiographs_with_boxes": 30}
+    assert "this split's 30 radiographs that have any, each fifth of the patients from the other" in report(above)
+
+
+def test_without_boxes_and_in_metrics_of_an_older_program_there_is_no_prior():
+    older = made_up_metrics()
+    del older["controls"]["prior"]
+    for metrics in (older, made_up_metrics(tasks=("vqa",))):
+        text = report(metrics)
+        assert "| figure | value | 95 % interval | shuffled | noise | black |" in text
+        assert "location prior, which never" not in text and "`prior`" not in text
 
 
 def test_what_a_control_or_an_interval_lacks_is_not_judged():
@@ -160,12 +188,13 @@ def test_what_was_not_computed_is_a_dash():
     metrics = made_up_metrics(name="VinDr-CXR")
     for source in (metrics, metrics["intervals"], *metrics["controls"].values()):
         source["auroc"] = source["finding_auroc"] = None
-        source["ece"]["diagnoses"] = {"before": None, "after": None}
+        if source["ece"] is not None:  # the prior has none
+            source["ece"]["diagnoses"] = {"before": None, "after": None}
         source["accuracy_at_iou"]["0.3"] = None
     metrics["vqa"]["probabilities"] = metrics["vqa"]["reliability"] = None
     text = report(metrics)
-    assert "| True boxes found: Acc@IoU 0.3, all true boxes [identify] | - | - | - | - | - | 0.125 |" in text
-    assert "| Which diagnoses, by probability: AUROC, mean of the labels [vqa] | - | - | - | - | - | - |" in text
+    assert "| True boxes found: Acc@IoU 0.3, all true boxes [identify] | - | - | - | - | - | - | 0.125 |" in text
+    assert "| Which diagnoses, by probability: AUROC, mean of the labels [vqa] | - | - | - | - | - | - | - |" in text
     assert "| Pneumonia | 0.750 | 0.750 | 0.750 | 0.250 | 10 | - | - | - |" in text
     assert "| diagnoses | 1.000 | - | - | - |" in text
     assert "| Edema | 0.750 | 0.750 | 0.750 | 0.250 | 10 | 0 | - | - |" in text
@@ -191,17 +220,17 @@ def test_the_report_has_what_was_asked_and_no_more(tasks):
 
 def test_boxes_are_counted_by_three_definitions_and_ranked():
     text = report(made_up_metrics(name="VinDr-CXR"))
-    assert "| over all 12 true boxes | 0.750 | 0.750 | 0.750 | 0.250 | 0.250 | 0.250 |" in text
+    assert f"| over all 12 true boxes | 0.750 | 0.750 | 0.750 | {' | '.join(['0.250'] * 6)} |" in text
     assert "| over the 8 whose label was named (the paper's text) |" in text
-    assert "| the paper's LiteGPT, on VinDr-CXR | 0.125 | 0.105 | 0.081 | - | - | - |" in text
+    assert "| the paper's LiteGPT, on VinDr-CXR | 0.125 | 0.105 | 0.081 | - | - | - | - | - | - |" in text
     assert "|  | mAP | at 1/8 | at 1/4 | at 1/2 | at 1 | at 2 | at 4 | at 8 | FROC mean |" in text
-    assert "| IoU 0.4, shuffled | 0.250 |" in text
+    assert "| IoU 0.4, shuffled | 0.250 |" in text and "| IoU 0.4, prior | 0.250 |" in text
 
 
 def test_the_paper_of_grounding_is_that_of_table_6():
     text = report(made_up_metrics(tasks=("grounding",), name="VinDr-CXR"))
-    assert "| the paper's LiteGPT, on VinDr-CXR | 0.120 | 0.103 | 0.080 | - | - | - |" in text
-    assert "Acc@IoU 0.3, all true boxes [grounding] | 0.750 | 0.688 to 0.812 | 0.250 | 0.250 | 0.250 | 0.120 |" in text
+    assert "| the paper's LiteGPT, on VinDr-CXR | 0.120 | 0.103 | 0.080 | - | - | - | - | - | - |" in text
+    assert f"Acc@IoU 0.3, all true boxes [grounding] | 0.750 | 0.688 to 0.812 |{' 0.250 |' * 4} 0.120 |" in text
     assert "Tables 1 to 3 and 6, on VinDr-CXR" in text and "and 6" not in report(made_up_metrics(name="VinDr-CXR"))
 
 

@@ -7,9 +7,10 @@ from litegpt.evaluation_scripts.tower_scores.detection import (
     ANY,
     any_finding,
     box_scores,
-    location_prior,
     mean_precisions,
+    pair_overlaps,
 )
+from litegpt.evaluation_scripts.tower_scores.table import score_table
 from litegpt.metrics.boxes import average_precision, match
 
 PLACES = np.array([[0.1, 0.1, 0.3, 0.4], [0.6, 0.2, 0.9, 0.5]])
@@ -26,24 +27,15 @@ def drawn(count: int, seed: int) -> list[list[dict]]:
     ]
 
 
-TRUE = drawn(40, 0)
+TRUE, TRAINING = drawn(40, 0), drawn(60, 1)
 
 
 def answered(truths: list[list[dict]], score: float = 0.9) -> list[list[dict]]:
     return [[{**box, "score": score} for box in [*boxes, *any_finding(boxes)]] for boxes in truths]
 
 
-def prior() -> list[dict]:
-    boxes = [(box["label"], box["box"]) for of_image in drawn(60, 1) for box in of_image]
-    return [
-        {"label": label, "box": box, "score": score}
-        for label in ("a", "b", ANY)
-        for score, box in location_prior([place for name, place in boxes if label in (name, ANY)])
-    ]
-
-
 def test_right_boxes_and_controls():
-    scores = box_scores(answered(TRUE), TRUE, ["a", "b", "c"], prior(), None, 5)
+    scores = box_scores(answered(TRUE), TRUE, ["a", "b", "c"], TRAINING, None, 5)
     figures = scores["figures"]
     assert scores["labels"] == ["a", "b"] and scores["left_out"] == {"c": "0 true boxes"}
     assert all(value == 1 for what in ("map", "any_finding") for value in figures[what]["tower"].values())
@@ -72,12 +64,22 @@ def test_any_finding_counts_boxes_on_one_another_once():
     assert any_finding(boxes) == [{"label": ANY, "box": [0.1, 0.1, 0.5, 0.5]}] and any_finding([]) == []
 
 
-def test_the_location_prior_has_both_lungs_and_no_box_between_them():
-    boxes = [box["box"] for of_image in drawn(60, 1) for box in of_image]
-    found = location_prior(boxes)
-    assert [box[0] < 0.5 for _, box in found[:2]].count(True) == 1
-    assert sum(score for score, _ in found) <= 1 + 1e-9 and found[0][0] >= found[1][0] > 0.2
-    assert location_prior([]) == []
+def test_where_the_label_is_told_its_best_scored_box_counts():
+    """One of two places holds half of the boxes: the prior's best box finds about half of them."""
+    doubtful = [[*boxes, {"label": "a", "box": [0.4, 0.4, 0.6, 0.6], "score": 0.95}] for boxes in answered(TRUE)]
+    for predictions, right in ((answered(TRUE), 1), (doubtful, 0.5)):
+        scores = box_scores(predictions, TRUE, ["a", "b"], TRAINING, None, 5)
+        found = scores["figures"]["accuracy_given_label"]
+        assert found["tower"] == {"0.3": right, "0.4": right, "0.5": right}
+        assert 0.3 < found["prior"]["0.3"] < 0.7 and found["shuffled"]["0.3"] < 0.4
+        low, high = scores["intervals"]["accuracy_given_label"]["tower_less_prior"]["0.3"]
+        assert low <= right - found["prior"]["0.3"] <= high
+
+
+def test_of_two_true_boxes_of_a_label_one_is_enough():
+    boxes = [{"label": "a", "box": place.tolist()} for place in PLACES]
+    image, iou = pair_overlaps([[boxes[1]], []], [boxes, [{**boxes[0], "label": "b"}]])
+    assert image.tolist() == [0, 1] and iou.tolist() == pytest.approx([1, 0])
 
 
 def test_figures_are_those_of_the_metric():
@@ -87,7 +89,18 @@ def test_figures_are_those_of_the_metric():
         + [{"label": "a", "box": [0.4, 0.4, 0.6, 0.6], "score": float(rng.random())}]
         for boxes in TRUE
     ]
-    scores = box_scores(guesses, TRUE, ["a", "b"], prior(), None, 5)
+    scores = box_scores(guesses, TRUE, ["a", "b"], TRAINING, None, 5)
     expected = average_precision(match(guesses, TRUE, 0.4))
     assert scores["average_precision"]["0.4"] == pytest.approx(expected)
     assert scores["figures"]["map"]["tower"]["0.4"] == pytest.approx(np.mean(list(expected.values())))
+
+
+def test_the_table_has_each_figure_beside_its_controls():
+    scores = box_scores(answered(TRUE), TRUE, ["a", "b"], TRAINING, None, 5)
+    facts = {"task": "detection", "tower": "a tower", "warnings": [], "training": {"chosen_by": "ap_any_0.4"}}
+    facts["data_set"] = {"radiographs": {"train": 60, "test": 40}}
+    lines = score_table(scores | facts).splitlines()
+    (line,) = [line for line in lines if line.startswith("Accuracy given the label, IoU 0.3")]
+    controls = [scores["figures"]["accuracy_given_label"][name]["0.3"] for name in ("shuffled", "prior")]
+    assert line.split()[-5:] == ["1.000", "[1.000,", "1.000]", *(f"{value:.3f}" for value in controls)]
+    assert len([line for line in lines if line.startswith("Accuracy")]) == 3

@@ -43,6 +43,13 @@ class PhantomArguments:
     size: str = argument("Pixels of a side, or WIDTHxHEIGHT.", default="256")
     seed: WholeNumber = argument("The same seed gives the same files.", default=0)
     num_proc: Count = argument("Processes that draw.", default=1)
+    backgrounds: list[str] | None = argument(
+        "Draw findings into the normal radiographs of these folders: data sets, or folders of nothing but normals.",
+        default=None,
+    )
+    backgrounds_licence: str | None = argument(
+        "The licence of those radiographs, which the drawn ones keep; unknown by default.", default=None
+    )
 
 
 @dataclass

@@ -42,6 +42,7 @@ DICOM files (github.com/vinbigdata-medical/vindr-cxr, de-identification/tags.csv
 JPEG copies both are unknown.
 """
 
+import json
 import os
 import re
 from collections import Counter
@@ -146,6 +147,7 @@ PHANTOM_FACTS = replace(
     ),
     citation="",
 )
+SEMI_SYNTHETIC = "semi-synthetic"  # the kind, in phantom.json, of releases whose findings are drawn into radiographs
 OWN_PERSONAL_INFORMATION = (
     "The radiographs are of people. Who they are, and what was done to protect them, is for those to say who own the "
     "data; health data they are."
@@ -173,7 +175,7 @@ def facts(data_dir: str, name: str | None = None, licence: str | None = None) ->
     """
     published = None
     if os.path.isfile(os.path.join(data_dir, "phantom.json")):
-        published = PHANTOM_FACTS
+        published = _drawn_facts(data_dir)
     elif is_vindr_cxr(data_dir):
         published = FACTS
     if published is not None:
@@ -197,6 +199,27 @@ def facts(data_dir: str, name: str | None = None, licence: str | None = None) ->
         licence=licence or "",
         licence_link="",
         personal_information=OWN_PERSONAL_INFORMATION,
+    )
+
+
+def _drawn_facts(data_dir: str) -> DataSetFacts:
+    """Of a release that `phantom_cxr.py` drew; one drawn into real radiographs keeps the licence of these."""
+    with open(os.path.join(data_dir, "phantom.json"), encoding="utf-8") as file:
+        settings = json.load(file)
+    if settings.get("kind") != SEMI_SYNTHETIC:
+        return PHANTOM_FACTS
+    return replace(
+        PHANTOM_FACTS,
+        name="semi_synthetic",
+        pretty_name="Semi-synthetic radiographs in VinDr-CXR's layout",
+        homepage="",
+        licence=settings["backgrounds_licence"] or "",
+        licence_link="",
+        personal_information=(
+            "The radiographs are of people, health data: a program (`phantom_cxr.py`) drew findings into normal "
+            f"radiographs of {', '.join(settings['backgrounds'])}. It took over their pixels and their View Position, "
+            "nothing else."
+        ),
     )
 
 

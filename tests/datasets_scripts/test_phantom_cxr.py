@@ -12,6 +12,7 @@ import imagecodecs
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom.encaps import generate_frames
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLosslessSV1
 
@@ -19,7 +20,9 @@ from litegpt.command import main
 from litegpt.datasets_scripts import phantom_cxr
 from litegpt.datasets_scripts.phantom_cxr import TRANSFER_SYNTAXES, encode_dicom, read_phantom, write_release
 from litegpt.datasets_scripts.phantoms.picture import draw_phantom
-from litegpt.datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
+from litegpt.datasets_scripts.preparation.prepare import prepare
+from litegpt.datasets_scripts.rows import data_set_facts
+from litegpt.datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS, read_release
 from litegpt.processing.radiograph import load_radiograph
 
 PROGRAM = Path(phantom_cxr.__file__)
@@ -268,3 +271,184 @@ def test_a_run_that_failed_before_its_first_picture_does_not_stand_in_the_way(tm
     phantom_cxr.write_release(tmp_path, num_train=1, num_test=1, size=64)
     with pytest.raises(ValueError, match=r"holds phantoms of other settings \(num_train 1, not 2\)"):
         phantom_cxr.write_release(tmp_path, num_train=2, num_test=1, size=64)
+
+
+# Findings drawn into radiographs
+
+SEMI = {"num_train": 12, "num_test": 4, "size": (80, 96), "seed": 3, "backgrounds_licence": "CC BY-NC-ND 4.0"}
+
+
+@pytest.fixture(scope="module")
+def normals(tmp_path_factory):
+    """Two folders of normal chests: DICOM of four patients with two each, and PNG without patients, of which two show
+    no lungs and one is torn."""
+    folder = tmp_path_factory.mktemp("normals")
+    (folder / "dicom").mkdir()
+    (folder / "png").mkdir()
+    for index in range(8):
+        pixels = draw_phantom(np.random.default_rng(index), 96, labels=()).pixels
+        dataset = encode_dicom(pixels, f"{index:032x}", np.random.default_rng(index))
+        dataset.PatientID, dataset.PatientName = f"MRN-{index // 2}-4711", "Doe^Jane"
+        dataset.AccessionNumber, dataset.PatientBirthDate = "ACC0815", "19480229"
+        dataset.save_as(folder / "dicom" / f"{index}.dcm", enforce_file_format=True)
+        grey = np.rint(255 * draw_phantom(np.random.default_rng(50 + index), 96, labels=()).pixels)
+        grey = grey if index < 6 else 255 - grey
+        Image.fromarray(grey.astype(np.uint8)).save(folder / "png" / f"{index}.png")
+    (folder / "png" / "torn.png").write_bytes((folder / "png" / "1.png").read_bytes()[:200])
+    return [str(folder / "dicom"), str(folder / "png")]
+
+
+@pytest.fixture(scope="module")
+def semi(normals, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("semi") / "release"
+    write_release(folder, **SEMI, backgrounds=normals)
+    return folder
+
+
+def test_drawn_findings_are_a_release_in_vindr_cxrs_layout(semi):
+    release = read_release(str(semi))
+    assert {split: len(images) for split, images in release.images.items()} == {"train": 12, "test": 4}
+    assert any(image.findings for images in release.annotations.values() for image in images)
+    for split, readers in (("train", 3), ("test", 1)):
+        images = Counter(row["image_id"] for row in rows_of(semi / "annotations" / f"image_labels_{split}.csv"))
+        assert images == {path.stem: readers for path in (semi / split).iterdir()}
+        for path in (semi / split).iterdir():
+            dataset = pydicom.dcmread(path)
+            assert (dataset.Columns, dataset.Rows) == (80, 96)
+            assert dataset.DerivationDescription == "semi-synthetic: findings drawn into a radiograph (seed 3)"
+            assert np.asarray(load_radiograph(path)).std() > 20
+
+
+def test_every_picture_says_on_what_it_was_drawn_and_shows_it(semi, normals):
+    rows = rows_of(semi / "annotations" / "backgrounds.csv")
+    assert list(rows[0]) == ["image_id", "background", "folder", "split"]
+    assert Counter((row["split"], row["folder"]) for row in rows) == {
+        ("train", "0"): 6,
+        ("train", "1"): 6,
+        ("test", "0"): 2,
+        ("test", "1"): 2,
+    }
+    for row in rows:
+        background = load_radiograph(Path(normals[int(row["folder"])]) / row["background"])
+        drawn = load_radiograph(semi / row["split"] / f"{row['image_id']}.dicom")
+        pair = [np.asarray(picture.resize((80, 96)), float).ravel() for picture in (background, drawn)]
+        assert np.corrcoef(pair)[0, 1] > 0.7
+
+
+def test_no_patient_is_in_both_splits(semi):
+    patients = defaultdict(set)
+    for row in rows_of(semi / "annotations" / "backgrounds.csv"):
+        name = row["background"]
+        patients[row["split"]].add(f"{int(name[0]) // 2}" if row["folder"] == "0" else name)
+    assert patients["train"] and patients["test"] and not patients["train"] & patients["test"]
+    ids = {
+        split: {pydicom.dcmread(path).PatientID for path in (semi / split).iterdir()} for split in ("train", "test")
+    }
+    assert not ids["train"] & ids["test"] and len(ids["train"]) == len(patients["train"])
+
+
+def test_nothing_of_the_patient_is_in_any_file(semi):
+    for path in semi.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert not [secret for secret in (b"MRN-", b"4711", b"Doe", b"ACC0815", b"19480229") if secret in content]
+    dataset = pydicom.dcmread(next((semi / "train").iterdir()))
+    assert re.fullmatch("[0-9a-f]{16}", dataset.PatientID)
+    assert (dataset.PatientName, dataset.PatientSex, dataset.PatientAge) == ("SEMI-SYNTHETIC", "", "")
+
+
+def test_what_was_refused_and_what_is_unreadable_is_counted_and_said(normals, tmp_path, capsys):
+    write_release(tmp_path, **SEMI, backgrounds=normals)
+    said = capsys.readouterr()
+    assert "png: lungs were found in 6 of 9 radiographs that were looked at; 2 were refused, 1 are unread" in said.out
+    assert "all of its 9 files are taken for normal" in said.out and "the patient of 9 normal" in said.out
+    assert "torn.png" in said.out + said.err
+    settings = json.loads((tmp_path / "phantom.json").read_text())
+    assert settings["kind"] == "semi-synthetic" and settings["backgrounds"] == ["dicom", "png"]
+    assert settings["counts"][1] == {
+        "folder": "png",
+        "normal": 9,
+        "looked_at": 9,
+        "accepted": 6,
+        "refused": 2,
+        "unreadable": 1,
+    }
+    line = '{"folder": 1, "background": "torn.png", "lungs": "unreadable"}'
+    assert line in (tmp_path / "lungs.jsonl").read_text().splitlines()
+
+
+def test_drawn_findings_do_not_depend_on_the_number_of_processes(semi, normals, tmp_path):
+    write_release(tmp_path / "two", **SEMI, backgrounds=normals, num_proc=2)
+    assert_same_files(semi, tmp_path / "two")
+
+
+def test_an_interrupted_drawing_resumes_to_the_same_files(semi, normals, tmp_path, monkeypatch):
+    folder, written = tmp_path / "release", []
+
+    def fail_midway(dataset, path, **kwargs):
+        written.append(path)
+        if len(written) == 5:
+            Path(path).write_bytes(b"half")
+            raise KeyboardInterrupt
+        return save_as(dataset, path, **kwargs)
+
+    save_as = pydicom.dataset.Dataset.save_as
+    monkeypatch.setattr(pydicom.dataset.Dataset, "save_as", fail_midway)
+    with pytest.raises(KeyboardInterrupt):
+        write_release(folder, **SEMI, backgrounds=normals)
+    assert len(list(folder.rglob("*.dicom"))) == 4 and not list(folder.rglob("annotations_*.csv"))
+    monkeypatch.undo()
+    monkeypatch.setattr(phantom_cxr, "state_of", lambda *_, **__: pytest.fail("lungs are known already"))
+    write_release(folder, **SEMI, backgrounds=normals)
+    assert not list(folder.rglob("*.incomplete"))
+    assert_same_files(semi, folder)
+
+
+def test_other_backgrounds_are_other_settings(semi, normals):
+    with pytest.raises(ValueError, match="phantoms of other settings .*backgrounds"):
+        write_release(semi, **SEMI, backgrounds=normals[:1])
+    with pytest.raises(ValueError, match="phantoms of other settings .*kind semi-synthetic, not None"):
+        write_release(semi, 12, 4, (80, 96), seed=3)
+
+
+@pytest.mark.parametrize("licence", ["CC BY-NC-ND 4.0", None])
+def test_the_backgrounds_licence_is_in_the_readme_and_on_the_card(normals, tmp_path, licence):
+    write_release(tmp_path / "semi", 4, 2, 64, seed=5, backgrounds=normals, backgrounds_licence=licence)
+    readme = (tmp_path / "semi" / "README.md").read_text()
+    assert "keep the licence of the radiographs that they are drawn on" in readme and "only where" in readme
+    assert (licence or "is unknown") in readme
+    prepare(read_release(str(tmp_path / "semi")), tmp_path / "prepared")
+    card = (tmp_path / "prepared" / "README.md").read_text()
+    assert "changed copies of other radiographs" in card and "Apache" not in card and "of nobody" not in card
+    assert f"\n{licence or 'Not stated'}" in card
+    for folder in ("semi", "prepared"):
+        facts = data_set_facts(str(tmp_path / folder))
+        assert facts["license_name"] == (licence and "cc-by-nc-nd-4.0") and "Semi-synthetic" in facts["name"]
+
+
+def test_large_pictures_are_drawn_smaller_and_enlarged(normals, tmp_path):
+    write_release(tmp_path, 1, 1, (600, 700), backgrounds=normals[:1])
+    picture = load_radiograph(next((tmp_path / "train").iterdir()))
+    assert picture.size == (600, 700)
+    for row in rows_of(tmp_path / "annotations" / "annotations_train.csv"):
+        assert not row["x_max"] or float(row["x_max"]) <= 600 and float(row["y_max"]) <= 700
+
+
+def test_backgrounds_of_which_none_can_be_used_are_refused_in_one_sentence(tmp_path, capsys):
+    folder = tmp_path / "noise"
+    folder.mkdir()
+    for index in range(3):
+        grey = np.random.default_rng(index).integers(0, 255, (90, 90), np.uint8)
+        Image.fromarray(grey).save(folder / f"{index}.png")
+    flags = ["--output_dir", str(tmp_path / "out"), "--num_train", "2", "--num_test", "1", "--size", "64"]
+    with pytest.raises(SystemExit) as stop:
+        main(["prepare", "phantom", *flags, "--backgrounds", str(folder)])
+    assert "none of its 2 normal radiographs for train can be drawn on" in str(stop.value.code)
+    assert "2 where no two lungs are found" in str(stop.value.code)
+    assert not list((tmp_path / "out").rglob("*.dicom"))
+    with pytest.raises(SystemExit) as stop:
+        main(["prepare", "phantom", *flags, "--backgrounds", str(tmp_path / "nowhere")])
+    assert "nowhere is no folder" in str(stop.value.code)
+    with pytest.raises(SystemExit) as stop:
+        main(["prepare", "phantom", *flags, "--backgrounds_licence", "mine"])
+    assert "name these too" in str(stop.value.code)

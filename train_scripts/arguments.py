@@ -97,6 +97,10 @@ class TowerArguments(DetectorArguments):
         "How often an epoch shows a radiograph with findings; the others are shown once.", default=2
     )
     labels_only: bool = argument("Learn which findings a radiograph has, not where they are.", default=False)
+    patch_heads: bool = argument(
+        "Heads that read every patch alone, thrown away afterwards; false: the towers learn for the detector alone.",
+        default=True,
+    )
     pseudo_boxes: str | None = argument(PSEUDO_BOXES, default=None)
     view_strength: float = argument(
         "How many times as far as usual a view is scaled and shifted, and its grey values changed.", default=1.0

@@ -53,12 +53,18 @@ OFFSET_SCALE = 4.0  # offsets are a quarter of the image at most, mostly
 
 
 class TowerTrainingModel(nn.Module):
-    """The towers, each with a head that reads labels and a box out of every patch token; and the model's detector."""
+    """The towers, each with a head that reads labels and a box out of every patch token; and the model's detector.
 
-    def __init__(self, model: LiteGPTModel, num_labels: int):
+    Args:
+        patch_heads: False: no such heads.
+    """
+
+    def __init__(self, model: LiteGPTModel, num_labels: int, patch_heads: bool = True):
         super().__init__()
         self.towers = nn.ModuleList(model.towers)
-        self.heads = nn.ModuleList(nn.Linear(tower_width(tower.config), num_labels + 4) for tower in model.towers)
+        self.heads = nn.ModuleList(
+            nn.Linear(tower_width(tower.config), num_labels + 4) for tower in model.towers if patch_heads
+        )
         self.detector = model.detector
         self.num_labels = num_labels
 
@@ -71,10 +77,12 @@ class TowerTrainingModel(nn.Module):
         **_: Any,
     ) -> dict[str, torch.Tensor]:
         loss = torch.zeros((), device=pixel_values[0].device)
-        features = []
-        for tower, head, pixels in zip(self.towers, self.heads, pixel_values, strict=True):
-            features.append(patch_tokens(tower_output(tower, pixels).last_hidden_state))
-            output = head(features[-1])
+        features = [
+            patch_tokens(tower_output(tower, pixels).last_hidden_state)
+            for tower, pixels in zip(self.towers, pixel_values, strict=True)
+        ]
+        for tower, head, of_tower in zip(self.towers, self.heads, features, strict=False):  # there may be no heads
+            output = head(of_tower)
             if labels is None:
                 loss = loss + patch_loss(output, findings, tower_grid(tower.config), self.num_labels, known)
             else:
@@ -195,6 +203,10 @@ def main(arguments: TowerArguments, training_arguments: TrainingArguments) -> No
     with refuse_bad_input():
         model, processor = load_checkpoint(arguments.model_name_or_path)
         add_detector(model, processor, arguments)
+        if not arguments.patch_heads and (arguments.labels_only or model.model.detector is None):
+            raise ValueError(
+                "patch_heads: without them there is a detector alone to learn for, and not of labels alone."
+            )
     cache_dir = arguments.training_cache_dir or f"{training_arguments.output_dir}/cache"
     # The main process writes the files, the others find them.
     with refuse_bad_input(), training_arguments.main_process_first(desc="preparing data"):
@@ -221,7 +233,7 @@ def main(arguments: TowerArguments, training_arguments: TrainingArguments) -> No
 
     training_arguments.remove_unused_columns = False
     trainer = Trainer(
-        model=TowerTrainingModel(model.model, len(processor.finding_labels)),
+        model=TowerTrainingModel(model.model, len(processor.finding_labels), arguments.patch_heads),
         args=training_arguments,
         train_dataset=RowIndices(shown, arguments.repeat_findings),
         data_collator=MovedRadiographs(store, findings, arguments, of_rows),

@@ -1,12 +1,19 @@
 import json
 
+import numpy as np
+import pytest
 import torch
+from PIL import Image
 from transformers import TrainingArguments
 
 from litegpt.datasets_scripts.rows import load_rows
+from litegpt.datasets_scripts.vindr_cxr import LABEL_COLUMNS
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint
 from litegpt.train_scripts.arguments import TowerArguments
+from litegpt.train_scripts.dense_box_loss import detector_loss
 from litegpt.train_scripts.pretrain_boxes import OFFSET_SCALE, RowIndices, main, patch_loss, patch_targets
+from litegpt.train_scripts.radiograph_store import RadiographStore
+from litegpt.train_scripts.views import Movement
 
 
 def test_a_patch_belongs_to_the_smallest_box_around_its_centre():
@@ -80,3 +87,73 @@ def test_boxes_of_maps_stand_in_for_those_of_the_data(tiny_checkpoint, phantom_r
     main(arguments, training)
     assert f"{file}: boxes of maps in place of the data's" in capsys.readouterr().out
     assert "on boxes that a classifier's maps drew" in (tmp_path / "towers" / "checkpoint" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("patch_heads", [True, False])
+def test_the_detector_learns_with_the_towers_and_stays(
+    detector_checkpoint, phantom_release, cache_dir, tmp_path, patch_heads
+):
+    data = {"cache_dir": cache_dir, "view_strength": 1.3, "max_gamma": 0.4}
+    arguments = TowerArguments(str(detector_checkpoint), str(phantom_release), patch_heads=patch_heads, **data)
+    options = {"max_steps": 20, "per_device_train_batch_size": 8, "learning_rate": 1e-2}
+    main(arguments, TrainingArguments(str(tmp_path), report_to="none", save_strategy="no", use_cpu=True, **options))
+    before, after = (load_checkpoint(folder)[0] for folder in (detector_checkpoint, tmp_path / "checkpoint"))
+    changed = {
+        name.split(".")[1]
+        for name, value in before.state_dict().items()
+        if not torch.equal(value, after.state_dict()[name])
+    }
+    assert changed == {"vision_tower", "aux_vision_tower", "detector"}
+    rows = load_rows(str(phantom_release), "train", cache_dir)
+    assert detection_loss(after, rows) < detection_loss(before, rows) - 0.1
+    assert "towers, detector" in (tmp_path / "checkpoint" / "README.md").read_text()
+
+
+def detection_loss(model, rows) -> float:
+    _, processor = load_checkpoint(model.name_or_path)
+    store = RadiographStore(rows, processor.tower_image_processors, rows.cache_files[0]["filename"] + "-store")
+    with torch.no_grad():
+        features = model.get_patch_features(*store.pixel_values(range(len(rows)), [Movement()] * len(rows)))
+        return detector_loss(model.model.detector, features, rows["findings"][:], None).item()
+
+
+def test_a_detector_is_added_where_asked(tiny_checkpoint, phantom_release, cache_dir, tmp_path):
+    training = TrainingArguments(str(tmp_path), max_steps=1, report_to="none", save_strategy="no", use_cpu=True)
+    data = {"cache_dir": cache_dir, "detector": True, "num_candidate_tokens": 2}
+    main(TowerArguments(str(tiny_checkpoint), str(phantom_release), **data), training)
+    model, processor = load_checkpoint(tmp_path / "checkpoint")
+    assert model.model.detector is not None and processor.image_seq_length == 18
+
+
+def test_a_radiograph_that_does_not_say_where_is_left_out(detector_checkpoint, tmp_path, capsys):
+    """Two of six have labels without any box; one that has another box is known of all but its own label."""
+    folder = small_release(tmp_path / "release")
+    training = TrainingArguments(str(tmp_path), max_steps=1, report_to="none", save_strategy="no", use_cpu=True)
+    main(TowerArguments(str(detector_checkpoint), str(folder), cache_dir=str(tmp_path / "cache")), training)
+    assert "2 of 6 radiographs have labels but no box, and are left out" in capsys.readouterr().out
+
+
+def small_release(folder):
+    (folder / "train").mkdir(parents=True)
+    (folder / "test").mkdir()
+    (folder / "annotations").mkdir()
+    rng = np.random.default_rng(0)
+    labelled = {0: ["ILD"], 1: ["ILD", "Edema"], 2: ["Edema"], 3: ["Edema"], 4: [], 5: []}
+    boxes, labels = ["image_id,rad_id,class_name,x_min,y_min,x_max,y_max"], []
+    for number, names in labelled.items():
+        image = Image.fromarray(rng.integers(0, 255, (64, 64), dtype=np.uint8))
+        image.save(folder / "train" / f"{number:032x}.png")
+        if "ILD" in names:
+            boxes.append(f"{number:032x},R1,ILD,8,8,40,40")
+        stated = set(names or ["No finding"])
+        labels.append(f"{number:032x},R1," + ",".join(str(int(name in stated)) for name in LABEL_COLUMNS))
+    (folder / "annotations" / "annotations_train.csv").write_text("\n".join(boxes) + "\n")
+    header = ",".join(["image_id", "rad_id", *LABEL_COLUMNS])
+    (folder / "annotations" / "image_labels_train.csv").write_text("\n".join([header, *labels]) + "\n")
+    return folder
+
+
+def test_nothing_to_learn_for_is_refused(tiny_checkpoint, phantom_release, tmp_path):
+    training = TrainingArguments(str(tmp_path), max_steps=1, report_to="none", use_cpu=True)
+    with pytest.raises(SystemExit, match="patch_heads"):
+        main(TowerArguments(str(tiny_checkpoint), str(phantom_release), patch_heads=False), training)

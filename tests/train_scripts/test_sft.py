@@ -53,6 +53,33 @@ def test_towers_are_trained_where_asked(tiny_checkpoint, phantom_release, cache_
         train(tmp_path / "x", tiny_checkpoint, phantom_release, cache_dir, train_towers=True, cache_features=True)
 
 
+@pytest.mark.parametrize("joint", [False, True])
+def test_the_language_model_learns_of_the_detectors_boxes(
+    detector_checkpoint, phantom_release, cache_dir, tmp_path, joint
+):
+    """The detector stays as it is, unless it is trained along; what tells of it learns."""
+    options = {"train_towers": True, "detector_loss_weight": 1.0} if joint else {"cache_features": True}
+    train(tmp_path / "out", detector_checkpoint, phantom_release, cache_dir, augmented_views=1, **options)
+    changed = {name.split(".")[1] for name in changed_parameters(detector_checkpoint, tmp_path / "out" / "checkpoint")}
+    trained_along = {"detector", "vision_tower", "aux_vision_tower"}
+    assert {"candidate_tokens", "multi_modal_projector", "language_model"} <= changed
+    assert changed & trained_along == (trained_along if joint else set())
+    card = (tmp_path / "out" / "checkpoint" / "README.md").read_text()
+    assert ("detector" in card.split("projector, language model")[1].splitlines()[0]) == joint
+
+
+def test_a_detector_is_trained_through_lora_too(detector_checkpoint, phantom_release, cache_dir, tmp_path):
+    lora = {"use_peft": True, "lora_r": 2}
+    train(tmp_path / "out", detector_checkpoint, phantom_release, cache_dir, lora, detector_loss_weight=1.0)
+    changed = {name.split(".")[1] for name in changed_parameters(detector_checkpoint, tmp_path / "out" / "checkpoint")}
+    assert {"candidate_tokens", "detector"} <= changed and "vision_tower" not in changed
+
+
+def test_a_detector_that_is_not_there_is_not_trained(tiny_checkpoint, phantom_release, cache_dir, tmp_path):
+    with pytest.raises(SystemExit, match="has no detector"):
+        train(tmp_path / "out", tiny_checkpoint, phantom_release, cache_dir, detector_loss_weight=1.0)
+
+
 def test_boxes_of_maps_stand_in_for_those_of_the_data(tiny_checkpoint, phantom_release, cache_dir, tmp_path, capsys):
     """Other boxes in the file teach other weights, and the card says where they are from."""
     rows = load_rows(str(phantom_release), "train", cache_dir)

@@ -20,6 +20,7 @@ from litegpt.modeling_litegpt.modeling_detector import Cells, LiteGPTDetector, d
 
 FOCUS, POSITIVE_WEIGHT = 2.0, 0.25  # the focal loss' gamma and alpha
 LABEL_WEIGHT = 2.0
+DETECTOR_BOX_WEIGHT = 4.0  # of a LiteGPT's detector: as in `pretrain_boxes.py`, where a box is counts most
 MIDDLE = 0.5  # of a box' width and height
 
 
@@ -68,7 +69,9 @@ def _area(finding: Mapping[str, Any]) -> float:
     return (x2 - x1) * (y2 - y1)
 
 
-def dense_box_loss(outputs: torch.Tensor, targets: CellTargets, known: torch.Tensor, cells: Cells) -> torch.Tensor:
+def dense_box_loss(
+    outputs: torch.Tensor, targets: CellTargets, known: torch.Tensor, cells: Cells, box_weight: float = 1.0
+) -> torch.Tensor:
     """2 * focal loss of the labels / number of positives + mean of 1 - GIoU over the cells where a box is learnt.
 
     Args:
@@ -89,7 +92,8 @@ def dense_box_loss(outputs: torch.Tensor, targets: CellTargets, known: torch.Ten
     loss = LABEL_WEIGHT * focal.sum() / inside.sum().clamp(min=len(outputs))  # a batch may have no box
     learnt = inside[..., -1] > 0
     if learnt.any():
-        loss = loss + (1 - generalised_iou(decoded(distances, cells)[learnt], targets.boxes[learnt])).mean()
+        overlaps = generalised_iou(decoded(distances, cells)[learnt], targets.boxes[learnt])
+        loss = loss + box_weight * (1 - overlaps).mean()
     return loss
 
 
@@ -99,7 +103,7 @@ def detector_loss(
     findings: Sequence[Sequence[Mapping[str, Any]]],
     known: torch.Tensor | None,
 ) -> torch.Tensor:
-    """`dense_box_loss` of a model's detector.
+    """`dense_box_loss` of a model's detector, with a larger weight of boxes.
 
     Args:
         patch_features: (images, patch tokens, tower width), of all towers.
@@ -113,7 +117,7 @@ def detector_loss(
     every = outputs.new_ones(len(outputs), num_labels + 1)  # "any of them" is known where one of them is
     if known is not None:
         every[:, :-1] = known.to(every)
-    return dense_box_loss(outputs, targets, every, cells)
+    return dense_box_loss(outputs, targets, every, cells, DETECTOR_BOX_WEIGHT)
 
 
 def generalised_iou(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:

@@ -85,5 +85,5 @@ def _digest(model: LiteGPTModel, store: RadiographStore, views: Sequence[tuple[i
     for name, tensor in model.state_dict().items():
         if "vision_tower" in name:
             digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:32]

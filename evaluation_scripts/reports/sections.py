@@ -623,16 +623,12 @@ def _source_items(scores: dict[str, Any] | None) -> Iterator[str | Table]:
         "answers', fused. Given the label: of each label that an image has, whether its best-scored box meets a true "
         "one; an answer that does not name the label has none. 95 % intervals in brackets."
     )
-    rows = [
-        [
-            title,
-            *(
-                f"{number(at(figures, name, *path))} {interval_text(at(intervals, name, *path))}"
-                for path in columns.values()
-            ),
-        ]
-        for name, title in names.items()
-    ]
+
+    def cell(name: str, path: tuple[str, ...]) -> str:
+        interval = at(intervals, name, *path)
+        return number(at(figures, name, *path)) + (f" ({interval_text(interval)})" if interval else "")
+
+    rows = [[title, *(cell(name, path) for path in columns.values())] for name, title in names.items()]
     yield Table(["", *columns], rows)
 
 

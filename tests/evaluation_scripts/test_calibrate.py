@@ -20,6 +20,7 @@ from litegpt.evaluation_scripts.calibrate import (
     writable_processor_config,
     write_into_checkpoint,
 )
+from litegpt.evaluation_scripts.questions import question
 from litegpt.metrics.boxes import match
 from litegpt.processing.box_scores import calibrated
 from litegpt.processing.processing_litegpt import LiteGPTProcessor
@@ -316,3 +317,33 @@ def test_too_few_answers_leave_the_scores_as_they_are_and_say_so(checkpoint, tmp
     assert "finding: 0 of 10 scores are right, which tells no temperature." in printed
     assert "diagnosis: 10 of 20 scores are right" in printed
     assert "No box is right, so no thresholds are chosen." in printed
+
+
+def test_a_detectors_boxes_and_both_together_are_calibrated():
+    """Scores that are too sure get a temperature above 1; what both say together is fitted to the calibrated ones."""
+    rng = np.random.default_rng(0)
+    rows, lines = [], []
+    for number in range(400):
+        is_there = bool(rng.random() < 0.5)
+        found = [{"label": 0, "box": BOX}] if is_there else []
+        rows.append({"findings": found, "diagnoses": [] if is_there else [1]})
+        logit = rng.normal(1.0 if is_there else -1.0, 1.4)
+        scored = [{"label": "ILD", "box": BOX, "score": sigmoid(3 * logit)}]
+        lines.append({"findings": scored if number % 2 else [], "detected_findings": scored, "malformed": None})
+    labels = {"finding": ["ILD"], "diagnosis": ["COPD", "No finding"]}
+    result = {"temperatures": {"finding": 2.0}, "ece": {}}
+    calibrate.calibrate_detector(result, question("identify", rows, labels), lines, ["ILD"])
+    assert result["temperatures"]["detector"] == pytest.approx(3 * 1.4**2 / 2, rel=0.3)
+    assert result["ece"]["detector"]["after"] < result["ece"]["detector"]["before"]
+    assert result["ece"]["fused"]["num_scores"] == 400 and 0.3 < result["fused_thresholds"]["ILD"]["threshold"] < 0.7
+    untouched = {"temperatures": {}, "ece": {}}
+    bare = [{"findings": [], "malformed": None} for _ in rows]
+    calibrate.calibrate_detector(untouched, question("identify", rows, labels), bare, ["ILD"])
+    assert untouched == {"temperatures": {}, "ece": {}}
+
+
+def test_a_detectors_thresholds_go_into_the_checkpoint(tmp_path):
+    path = tmp_path / "processor_config.json"
+    path.write_text("{}")
+    write_into_checkpoint(path, {"temperatures": {"fused": 1.5}, "fused_thresholds": {"ILD": {"threshold": 0.4}}})
+    assert json.loads(path.read_text()) == {"fused_thresholds": {"ILD": 0.4}, "score_temperatures": {"fused": 1.5}}

@@ -3,7 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from trl import ModelConfig
 from litegpt.common.programs import Refusal
 from litegpt.datasets_scripts.rows import load_rows
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint
+from litegpt.modeling_litegpt.new_checkpoint import main as new_checkpoint
 from litegpt.train_scripts import sft
 from litegpt.train_scripts.arguments import ExampleArguments, RecipeArguments
 from tests.small_training import train
@@ -43,6 +44,16 @@ def test_cached_features_give_the_same_weights_as_pixels(tiny_checkpoint, phanto
     weights = [load_checkpoint(tmp_path / name / "checkpoint")[0].state_dict() for name in ("cached", "pixels")]
     for name, tensor in weights[0].items():
         torch.testing.assert_close(tensor, weights[1][name], atol=1e-4, rtol=1e-3)
+
+
+def test_the_features_of_a_resnet_can_be_cached(tiny_arguments, phantom_release, cache_dir, tmp_path):
+    tower = {"model_type": "resnet", "image_size": 64, "layer_type": "basic", "embedding_size": 8}
+    tower |= {"hidden_sizes": [8, 16], "depths": [1, 1]}
+    new = tmp_path / "new"
+    one = {"vision_config": tower, "aux_vision_config": None, "visual_token_group_size": 4}
+    new_checkpoint(replace(tiny_arguments, output_dir=str(new), **one))
+    train(tmp_path / "out", new, phantom_release, cache_dir, cache_features=True)
+    assert not any("vision_tower" in name for name in changed_parameters(new, tmp_path / "out" / "checkpoint"))
 
 
 def test_towers_are_trained_where_asked(tiny_checkpoint, phantom_release, cache_dir, tmp_path):

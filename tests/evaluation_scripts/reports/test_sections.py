@@ -333,3 +333,19 @@ def test_the_sections_need_no_library_that_takes_seconds_to_import():
 def test_a_path_that_ends_early_has_no_figure():
     assert at({"a": {"b": 0.0}}, "a", "b") == 0.0
     assert at({"a": None}, "a", "b") is None and at({}, "a", "b") is None and at({"a": 1.0}, "a", "b") is None
+
+
+def test_what_answers_detector_and_both_find_stands_side_by_side():
+    metrics = made_up_metrics()
+    assert "another image's detections" not in report(metrics)
+    sources = ("answer", "detector", "fused", "answer_shuffled", "detector_shuffled", "fused_shuffled")
+    sources += ("fused_less_answer", "fused_less_detector")
+    values = {"map": {"0.4": 0.5, "0.5": 0.25}, "froc": {"mean": 0.75}, "accuracy_given_label": {"0.3": 0.625}}
+    intervals = {"map": {"0.4": [0.25, 0.75], "0.5": None}, "froc": {"mean": [0.5, 1.0]}}
+    metrics["identify"]["box_sources"] = {
+        "figures": dict.fromkeys(sources, values),
+        "intervals": dict.fromkeys(sources, {**intervals, "accuracy_given_label": {"0.3": None}}),
+    }
+    shown = report(metrics)
+    assert "| both together | 0.500 (0.250 to 0.750) | 0.250 | 0.750 (0.500 to 1.000) | 0.625 |" in shown
+    assert "| both less the detector | 0.500" in shown

@@ -1,5 +1,7 @@
 """Read-outs at every step of a tiny LiteGPT, in a form that a test can afford."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -38,7 +40,7 @@ def test_every_step_is_read_and_can_be_scored(found, folds):
             assert all(0 <= v <= 1 for box in boxes for v in box)
     result = sight.scored(folds, {sight.GREEDY: found[sight.GREEDY]}, [0])
     assert result[sight.GREEDY]["figures"]["own"]["acc"] >= 0
-    assert sight.shown_table(result, sight.PATCHES).count("\n") == 2
+    assert sight.shown_table(result, sight.BEFORE).count("\n") == 2
     names = sight.naming(folds, found[sight.FREE]["predictions"], [0])
     assert 0 <= names["a label that is there"] <= 1
     assert "| run |" in sight.naming_table({"tiny": {"free_answer": names}})
@@ -124,3 +126,29 @@ def test_what_is_measured_is_kept(tmp_path):
 def test_folds_are_pooled():
     parts = [{"s": {"predictions": {n: {}}, "learnt": v}} for n, v in (("a", 0.2), ("b", 0.4))]
     assert sight.pooled(parts) == {"s": {"predictions": {"a": {}, "b": {}}, "learnt": pytest.approx(0.3)}}
+
+
+def test_runs_are_measured_once_and_shown_beside_todays(tiny_checkpoint, folds, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def trained(folder, data, cache, name, run, seed):
+        asked.append(name)
+        (folder / "cpu_seconds.json").write_text(json.dumps({"ViT towers": 1, **dict.fromkeys(asked, 2)}))
+        return tiny_checkpoint
+
+    monkeypatch.setattr(sight, "trained", trained)
+    monkeypatch.setattr(sight, "real_data", lambda given: tmp_path)
+    monkeypatch.setattr(sight, "box_folds", lambda folder, cache: folds)
+    monkeypatch.setattr(sight, "write_fold", lambda folds, fold, folder: folder)
+    names = [sight.TODAY, "boxed radiographs alone"]
+    words = ["real", "--output_dir", str(tmp_path), "--views", "1", "--steps", "1", "--runs", *names]
+    sight.main(sight.parser().parse_args(words))
+    shown = capsys.readouterr().out
+    assert asked == names and "| boxed radiographs alone (CPU s: towers 1, stage one 2) |" in shown
+    results = json.loads((tmp_path / "where_sight_is_lost.json").read_text())["real, folds 0, seed 0"]
+    assert list(results) == names
+    steps = results["boxed radiographs alone"]["steps"]  # the same checkpoint
+    assert steps[sight.GREEDY]["figures"]["less_today"]["acc"] == 0
+    monkeypatch.setattr(sight, "measured", None)
+    sight.main(sight.parser().parse_args([*words[:-2], *names]))
+    assert "reading" in shown and "reading" not in capsys.readouterr().out

@@ -1,0 +1,226 @@
+"""What a tiny LiteGPT with a detector finds on real radiographs: detector, answers, and both, in folds by patient.
+
+    LITEGPT_REAL_CXR=path/to/data python benchmarks/real_box_figures.py --output_dir outputs/real_boxes --seeds 0 1
+    python benchmarks/real_box_figures.py --output_dir outputs/real_boxes --arms semi few --semi outputs/semi ...
+
+In: the boxed radiographs of `box_folds.py`. Out: for each arm a table with intervals by patient and controls, in
+Markdown and `figures.json`. What is finished is not done again. Arms:
+
+    real    the recipe of the configs tiny_detector*: towers and detector on a fold's training boxes, then the answers
+    deaf    the same answers without candidate tokens: the language model is not told of the detector's boxes
+    semi    towers and detector on findings drawn into normal radiographs (`--semi`, a release), no real box
+    few     the same, then 20 boxed radiographs of each fold, and its radiographs without a finding
+
+Rows of a table: `detector`, its boxes; `answer`, the boxes that the answers name; `both`, fused; `answer, label told`,
+the box that is written after each label. Boxes of any label are those of all labels, of which overlapping ones (IoU
+above .4) are one.
+"""
+
+import litegpt.common.startup  # noqa: F401
+
+# isort: split
+import argparse
+import copy
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from litegpt.benchmarks.box_folds import ANY, BoxFolds, box_folds, real_data, scores, table, write_fold
+from litegpt.benchmarks.where_sight_is_lost import of_pairs, pairs_of, written_boxes
+from litegpt.datasets_scripts.preparation.merge_readers import keep_one_of_overlapping
+from litegpt.evaluation_scripts.predictions import answer_lines, doubts_unsaid
+from litegpt.modeling_litegpt.checkpoints import load_checkpoint
+from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
+
+SOURCES = {"detector": "detected_findings", "answer": "findings", "both": "fused_findings"}
+TOLD = "answer, label told"
+FEW = 20  # boxed radiographs of a fold
+ONE_BOX = 0.4
+
+
+def command(cpu_seconds: dict[str, float], *words: Any) -> None:
+    """Runs a command of litegpt unless its checkpoint is there; adds its CPU seconds."""
+    words = [str(word) for word in words]
+    output = Path(words[words.index("--output_dir") + 1])
+    if any((output / name).is_file() for name in ("config.json", "checkpoint/config.json")):
+        return
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.with_suffix(".log").open("w", encoding="utf-8") as log:
+        done = subprocess.run(
+            [sys.executable, "-m", "litegpt", *words],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    if done.returncode:
+        sys.exit(f"litegpt {words[0]} failed: the end of {log.name} says why.")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_seconds[output.name] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def trained(arm: str, folder: Path, data: Path, options: argparse.Namespace, seed: int) -> Path:
+    """The checkpoint of an arm, trained on a fold's training radiographs."""
+    noted = folder / "cpu_seconds.json"
+    seconds = json.loads(noted.read_text(encoding="utf-8")) if noted.is_file() else {}
+    cache = options.output_dir / "cache"
+    shared = ("--cache_dir", cache, "--training_cache_dir", cache, "--seed", seed)
+    shared += ("--report_to", "none", "--save_strategy", "no", "--disable_tqdm", "true")
+    start = folder.parent / f"new_{'deaf' if arm == 'deaf' else 'told'}"
+    deaf = ("--num_candidate_tokens", 0) if arm == "deaf" else ()
+    command(seconds, "new", "--config", "tiny_detector", "--output_dir", start, "--seed", seed, *deaf)
+    towers = ("pretrain-boxes", "--config", "tiny_detector_towers")
+    begin = start
+    if arm in ("semi", "few"):
+        drawn = folder.parent / "drawn"
+        steps = ("--max_steps", options.semi_steps)
+        command(
+            seconds,
+            *towers,
+            *shared,
+            *steps,
+            "--model_name_or_path",
+            start,
+            "--data_dir",
+            options.semi,
+            "--output_dir",
+            drawn,
+        )
+        begin = drawn / "checkpoint"
+    if arm == "semi":
+        return begin
+    steps = ("--max_steps", 120, "--learning_rate", "5e-4") if arm == "few" else ()
+    command(
+        seconds,
+        *towers,
+        *shared,
+        *steps,
+        "--model_name_or_path",
+        begin,
+        "--data_dir",
+        data,
+        "--output_dir",
+        folder / "towers",
+    )
+    if arm == "few":
+        noted.write_text(json.dumps(seconds), encoding="utf-8")
+        return folder / "towers" / "checkpoint"
+    answers = ("train", "--config", "tiny_detector_answers", "--use_cpu", "true", *shared)
+    command(
+        seconds,
+        *answers,
+        *("--model_name_or_path", folder / "towers" / "checkpoint", "--data_dir", data),
+        *("--output_dir", folder / "answers"),
+    )
+    noted.write_text(json.dumps(seconds), encoding="utf-8")
+    return folder / "answers" / "checkpoint"
+
+
+def measured(checkpoint: Path, folds: BoxFolds, fold: int, with_answers: bool) -> dict[str, dict[str, Any]]:
+    """{row of the table: predictions of the radiographs that a fold tests, as `box_folds.scores` takes them}."""
+    model, processor = load_checkpoint(checkpoint)
+    rows = folds.test_rows(fold)
+    pipe = ChestXrayFindingsPipeline(model=model.eval(), processor=processor, device="cpu")
+    with doubts_unsaid():
+        lines = list(answer_lines(pipe, rows, "identify", batch_size=16, max_new_tokens=512))
+    found = {
+        name: {line["image_id"]: as_predictions(line[field]) for line in lines}
+        for name, field in SOURCES.items()
+        if with_answers or name == "detector"
+    }
+    if with_answers:
+        found[TOLD] = told_answers(model, processor, rows)
+    return found
+
+
+def as_predictions(findings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Findings as `box_folds.scores` takes them."""
+    labels: dict[str, list[tuple[float, list[float]]]] = {}
+    for finding in findings:
+        labels.setdefault(finding["label"], []).append((finding["score"], list(finding["box"])))
+    every = sorted((pair for of_label in labels.values() for pair in of_label), key=lambda pair: -pair[0])
+    boxes = np.array([box for _, box in every], dtype=float).reshape(-1, 4)
+    has_area = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
+    kept = has_area[keep_one_of_overlapping(boxes[has_area], ONE_BOX)] if len(has_area) else []
+    return {ANY: [every[place] for place in kept], "labels": labels}
+
+
+def told_answers(model: Any, processor: Any, rows: Any) -> dict[str, dict[str, Any]]:
+    """The box that is written after each label, scored by how likely the answer begins with it."""
+    import torch
+
+    pictures = [rows[number]["image"] for number in range(len(rows))]
+    features = []
+    for first in range(0, len(pictures), 32):
+        values = [torch.as_tensor(tower) for tower in processor._values(pictures[first : first + 32], {})]
+        with torch.no_grad():
+            features.append(model.get_patch_features(*values))
+    labels = sorted({finding["label"] for findings in rows["findings"][:] for finding in findings})
+    pairs = pairs_of([dict.fromkeys(labels, []) for _ in pictures])
+    found = of_pairs(
+        written_boxes(model, processor, torch.cat(features), pairs, middle=True),
+        pairs,
+        processor.finding_labels,
+        len(pictures),
+    )
+    every = [[pair for of_label in one["labels"].values() for pair in of_label] for one in found]
+    merged = [as_predictions([{"label": ANY, "score": s, "box": b} for s, b in pairs_]) for pairs_ in every]
+    return {
+        name: {ANY: of_any[ANY], "labels": one["labels"]}
+        for name, one, of_any in zip(rows["image_id"][:], found, merged, strict=True)
+    }
+
+
+def few_boxes(folds: BoxFolds, fold: int) -> BoxFolds:
+    """Folds in which a fold's training radiographs have but FEW with a box."""
+    few = copy.copy(folds)
+    taught = folds.taught.copy()
+    boxed = [number for number in folds.train_numbers(fold) if folds.truths[number].any]
+    taught[np.random.default_rng(100 + fold).permutation(boxed)[FEW:]] = False
+    object.__setattr__(few, "taught", taught)
+    return few
+
+
+def main(options: argparse.Namespace) -> None:
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    folds = box_folds(real_data(options.real_data), options.output_dir / "cache")
+    results: dict[str, Any] = {}
+    for arm in options.arms:
+        for seed in options.seeds:
+            found: dict[str, dict[str, Any]] = {}
+            for fold in options.folds:
+                data = options.output_dir / f"{'few' if arm == 'few' else 'fold'}{fold}"
+                write_fold(few_boxes(folds, fold) if arm == "few" else folds, fold, data)
+                folder = options.output_dir / f"seed{seed}" / f"{arm}{fold}"
+                folder.mkdir(parents=True, exist_ok=True)
+                kept = folder / "predictions.json"
+                if not kept.is_file():
+                    checkpoint = trained(arm, folder, data, options, seed)
+                    of_fold = measured(checkpoint, folds, fold, arm in ("real", "deaf"))
+                    kept.write_text(json.dumps(of_fold), encoding="utf-8")
+                for name, predictions in json.loads(kept.read_text(encoding="utf-8")).items():
+                    found.setdefault(name, {}).update(predictions)
+            for name, predictions in found.items():
+                against = {"detector": found["detector"]} if name != "detector" else None
+                results[f"{arm}, seed {seed}: {name}"] = scores(folds, predictions, options.folds, against)
+    (options.output_dir / "figures.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--real_data", help="the folder of real radiographs; else LITEGPT_REAL_CXR names it")
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--arms", nargs="+", default=["real"], choices=["real", "deaf", "semi", "few"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--folds", nargs="+", type=int, default=[0, 1, 2, 3])
+    parser.add_argument("--semi", type=Path, help="a release with drawn findings, of `prepare phantom --backgrounds`")
+    parser.add_argument("--semi_steps", type=int, default=800)
+    main(parser.parse_args())

@@ -7,9 +7,9 @@ In: the boxed radiographs of `box_folds.py`. Out: for each arm a table with inte
 Markdown and `figures.json`. What is finished is not done again. Arms:
 
     real    the recipe of the configs tiny_detector*: towers and detector on a fold's training boxes, then the answers
-    deaf    the same answers without candidate tokens: the language model is not told of the detector's boxes
     semi    towers and detector on findings drawn into normal radiographs (`--semi`, a release), no real box
     few     the same, then 20 boxed radiographs of each fold, and its radiographs without a finding
+    drawn   towers, then answers on drawn findings, then both on a fold's training boxes
 
 Rows of a table: `detector`, its boxes; `answer`, the boxes that the answers name; `both`, fused; `answer, label told`,
 the box that is written after each label. Boxes of any label are those of all labels, of which overlapping ones (IoU
@@ -43,6 +43,7 @@ SOURCES = {"detector": "detected_findings", "answer": "findings", "both": "fused
 TOLD = "answer, label told"
 FEW = 20  # boxed radiographs of a fold
 ONE_BOX = 0.4
+GENTLY = ("--learning_rate", 5e-4)  # towers that have learnt from drawn findings
 
 
 def command(cpu_seconds: dict[str, float], *words: Any) -> None:
@@ -67,60 +68,37 @@ def command(cpu_seconds: dict[str, float], *words: Any) -> None:
 
 
 def trained(arm: str, folder: Path, data: Path, options: argparse.Namespace, seed: int) -> Path:
-    """The checkpoint of an arm, trained on a fold's training radiographs."""
+    """The checkpoint of an arm, trained on a fold's training radiographs; what folds share lies beside `folder`."""
     noted = folder / "cpu_seconds.json"
     seconds = json.loads(noted.read_text(encoding="utf-8")) if noted.is_file() else {}
     cache = options.output_dir / "cache"
     shared = ("--cache_dir", cache, "--training_cache_dir", cache, "--seed", seed)
     shared += ("--report_to", "none", "--save_strategy", "no", "--disable_tqdm", "true")
-    start = folder.parent / f"new_{'deaf' if arm == 'deaf' else 'told'}"
-    deaf = ("--num_candidate_tokens", 0) if arm == "deaf" else ()
-    command(seconds, "new", "--config", "tiny_detector", "--output_dir", start, "--seed", seed, *deaf)
-    towers = ("pretrain-boxes", "--config", "tiny_detector_towers")
-    begin = start
-    if arm in ("semi", "few"):
-        drawn = folder.parent / "drawn"
-        steps = ("--max_steps", options.semi_steps)
-        command(
-            seconds,
-            *towers,
-            *shared,
-            *steps,
-            "--model_name_or_path",
-            start,
-            "--data_dir",
-            options.semi,
-            "--output_dir",
-            drawn,
-        )
-        begin = drawn / "checkpoint"
-    if arm == "semi":
-        return begin
-    steps = ("--max_steps", 120, "--learning_rate", "5e-4") if arm == "few" else ()
-    command(
-        seconds,
-        *towers,
-        *shared,
-        *steps,
-        "--model_name_or_path",
-        begin,
-        "--data_dir",
-        data,
-        "--output_dir",
-        folder / "towers",
-    )
-    if arm == "few":
-        noted.write_text(json.dumps(seconds), encoding="utf-8")
-        return folder / "towers" / "checkpoint"
+    towers = ("pretrain-boxes", "--config", "tiny_detector_towers", *shared)
     answers = ("train", "--config", "tiny_detector_answers", "--use_cpu", "true", *shared)
-    command(
-        seconds,
-        *answers,
-        *("--model_name_or_path", folder / "towers" / "checkpoint", "--data_dir", data),
-        *("--output_dir", folder / "answers"),
+
+    def step(words: tuple, start: Path, learnt: Path, output: Path, *more: Any) -> Path:
+        command(seconds, *words, "--model_name_or_path", start, "--data_dir", learnt, "--output_dir", output, *more)
+        noted.write_text(json.dumps(seconds), encoding="utf-8")
+        return output / "checkpoint"
+
+    start = folder.parent / "new"
+    command(seconds, "new", "--config", "tiny_detector", "--output_dir", start, "--seed", seed)
+    if arm == "real":
+        return step(answers, step(towers, start, data, folder / "towers"), data, folder / "answers")
+    drawn = step(
+        towers, start, options.semi, folder.parent / "drawn_towers", "--max_steps", 800, "--repeat_findings", 1
     )
-    noted.write_text(json.dumps(seconds), encoding="utf-8")
-    return folder / "answers" / "checkpoint"
+    if arm == "semi":
+        return drawn
+    if arm == "few":
+        return step(towers, drawn, data, folder / "towers", "--max_steps", 120, *GENTLY)
+    more = ("--max_steps", 1500, "--augmented_views", 1)
+    drawn = step(answers, drawn, options.semi, folder.parent / "drawn_answers", *more)
+    seen = step(towers, drawn, data, folder / "towers", "--max_steps", 250, *GENTLY)
+    return step(
+        answers, seen, data, folder / "answers", "--max_steps", 300, "--learning_rate", 1e-3, "--warmup_steps", 30
+    )
 
 
 def measured(checkpoint: Path, folds: BoxFolds, fold: int, with_answers: bool) -> dict[str, dict[str, Any]]:
@@ -203,7 +181,7 @@ def main(options: argparse.Namespace) -> None:
                 kept = folder / "predictions.json"
                 if not kept.is_file():
                     checkpoint = trained(arm, folder, data, options, seed)
-                    of_fold = measured(checkpoint, folds, fold, arm in ("real", "deaf"))
+                    of_fold = measured(checkpoint, folds, fold, arm in ("real", "drawn"))
                     kept.write_text(json.dumps(of_fold), encoding="utf-8")
                 for name, predictions in json.loads(kept.read_text(encoding="utf-8")).items():
                     found.setdefault(name, {}).update(predictions)
@@ -218,9 +196,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--real_data", help="the folder of real radiographs; else LITEGPT_REAL_CXR names it")
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--arms", nargs="+", default=["real"], choices=["real", "deaf", "semi", "few"])
+    parser.add_argument("--arms", nargs="+", default=["real"], choices=["real", "semi", "few", "drawn"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--folds", nargs="+", type=int, default=[0, 1, 2, 3])
     parser.add_argument("--semi", type=Path, help="a release with drawn findings, of `prepare phantom --backgrounds`")
-    parser.add_argument("--semi_steps", type=int, default=800)
     main(parser.parse_args())

@@ -24,7 +24,7 @@ GRID = 64  # cells a side in which the hottest place is searched
 def location_prior(boxes: np.ndarray) -> list[tuple[float, list[float]]]:
     """(score, box) of the few boxes that cover most of the boxes at IoU 0.3, the best first.
 
-    Each next one covers most of what is left; the score is the share of all that it covers.
+    Each next one covers most of what is left, and lies at the mean of those; the score is their share of all.
 
     Args:
         boxes: (n, 4) of one label, xyxy.
@@ -41,8 +41,9 @@ def location_prior(boxes: np.ndarray) -> list[tuple[float, list[float]]]:
         best = int(gains.argmax())
         if not gains[best]:
             break
-        found.append((float(gains[best] / len(boxes)), boxes[best].tolist()))
-        left &= ~covers[best]
+        covered = left & covers[best]
+        found.append((float(gains[best] / len(boxes)), boxes[covered].mean(axis=0).tolist()))
+        left &= ~covered
     return found
 
 

@@ -27,16 +27,16 @@ def test_candidates_become_findings_of_their_labels_the_surest_first():
 def test_what_both_name_is_one_and_surer():
     near = {"label": "Cardiomegaly", "box": (0.4, 0.5, 0.84, 0.7), "score": 0.2}
     (fused,) = fused_findings([HEART], [near])
-    assert fused["source"] == ["answer", "detector"] and fused["score"] == pytest.approx(1 - 0.4 * 0.8)
+    assert fused["source"] == ["answer", "detector"] and fused["score"] == pytest.approx(1 - (1 - 0.3 * 0.6) * 0.8)
     assert fused["box"] == pytest.approx((0.4, 0.5, 0.81, 0.7))
 
 
-def test_what_one_names_stays_as_it_is():
+def test_what_one_names_alone_stays_where_it_is():
     far, other = {**HEART, "box": (0.0, 0.0, 0.2, 0.2), "score": 0.9}, {**HEART, "label": "ILD", "score": 0.1}
     fused = fused_findings([HEART], [far, other])
     assert [(item["score"], item["source"]) for item in fused] == [
         (0.9, ["detector"]),
-        (0.6, ["answer"]),
+        (pytest.approx(0.3 * 0.6), ["answer"]),
         (0.1, ["detector"]),
     ]
     assert [item["box"] for item in fused] == [far["box"], HEART["box"], other["box"]]

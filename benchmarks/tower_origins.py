@@ -49,7 +49,7 @@ def main(what: str, output_dir: Path, seeds: Sequence[int]) -> None:
 def write_configs(folder: Path) -> None:
     """The recipes with one tower: the demo's first, and a CXR-CLIP around the same."""
     tiny = yaml.safe_load((CONFIGS / "tiny.yaml").read_text(encoding="utf-8"))
-    one_tower = {**tiny, "aux_vision_config": None, "visual_token_group_size": 4}
+    one_tower = {**tiny, "aux_vision_config": None, "visual_token_group_size": 4, "detector": False}
     (folder / "one_tower.yaml").write_text(yaml.safe_dump(one_tower), encoding="utf-8")
     cxr_clip = yaml.safe_load((CONFIGS / "tiny_cxr_clip.yaml").read_text(encoding="utf-8"))
     cxr_clip |= {"vision_config": tiny["vision_config"], "max_steps": TOWER_STEPS}

@@ -168,8 +168,8 @@ def trained(folder: Path, data: Path, cache: Path, name: str, run: Run, seed: in
 
 
 def model_config(tower: str) -> dict[str, Any]:
-    """The demo's model, with its own towers or with `tiny_detect.yaml`'s ResNet alone."""
-    tiny = yaml.safe_load((CONFIGS / "tiny.yaml").read_text(encoding="utf-8"))
+    """The demo's model without its detector, with its own towers or with `tiny_detect.yaml`'s ResNet alone."""
+    tiny = yaml.safe_load((CONFIGS / "tiny.yaml").read_text(encoding="utf-8")) | {"detector": False}
     if tower == "ViT":
         return tiny
     detect = yaml.safe_load((CONFIGS / "tiny_detect.yaml").read_text(encoding="utf-8"))

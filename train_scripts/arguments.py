@@ -97,6 +97,7 @@ class TowerArguments(DetectorArguments):
         "How often an epoch shows a radiograph with findings; the others are shown once.", default=2
     )
     labels_only: bool = argument("Learn which findings a radiograph has, not where they are.", default=False)
+    freeze_towers: bool = argument("Only the detector learns; the towers stay as they are.", default=False)
     patch_heads: bool = argument(
         "Heads that read every patch alone, thrown away afterwards; false: the towers learn for the detector alone.",
         default=True,

@@ -9,7 +9,8 @@ CLIP pre-training: every patch token says which findings' boxes it lies in (a si
 corners of the smallest of them are; the largest of the patches' logits is the image's label. These heads are thrown
 away. The checkpoint's detector, where it has one (`litegpt new --detector`) or gets one here (`--detector`), learns
 the same boxes beside them and stays: it answers beside the language model, which may be told of its boxes
-(`--num_candidate_tokens`). A radiograph with labels but no box does not say where, and is left out.
+(`--num_candidate_tokens`). With `--freeze_towers` it learns alone. A radiograph with labels but no box does not say
+where, and is left out.
 
 `--labels_only` leaves out where: the image's labels alone teach the towers, also those that no box shows, and the mean
 of the patches' logits is the image's. `--pseudo_boxes` takes boxes that a classifier's maps drew. The same command
@@ -55,6 +56,8 @@ OFFSET_SCALE = 4.0  # offsets are a quarter of the image at most, mostly
 class TowerTrainingModel(nn.Module):
     """The towers, each with a head that reads labels and a box out of every patch token; and the model's detector.
 
+    Towers whose weights are frozen compute as in evaluation.
+
     Args:
         patch_heads: False: no such heads.
     """
@@ -67,6 +70,12 @@ class TowerTrainingModel(nn.Module):
         )
         self.detector = model.detector
         self.num_labels = num_labels
+
+    def train(self, mode: bool = True) -> "TowerTrainingModel":
+        super().train(mode)
+        for tower in self.towers:
+            tower.train(mode and any(parameter.requires_grad for parameter in tower.parameters()))
+        return self
 
     def forward(
         self,
@@ -203,16 +212,20 @@ def main(arguments: TowerArguments, training_arguments: TrainingArguments) -> No
     with refuse_bad_input():
         model, processor = load_checkpoint(arguments.model_name_or_path)
         add_detector(model, processor, arguments)
-        if not arguments.patch_heads and (arguments.labels_only or model.model.detector is None):
+        for tower in model.model.towers:
+            tower.requires_grad_(not arguments.freeze_towers)
+        patch_heads = arguments.patch_heads and not arguments.freeze_towers
+        if not patch_heads and (arguments.labels_only or model.model.detector is None):
             raise ValueError(
-                "patch_heads: without them there is a detector alone to learn for, and not of labels alone."
+                "patch_heads, freeze_towers: without such heads a detector is all that learns, and that from boxes."
             )
     cache_dir = arguments.training_cache_dir or f"{training_arguments.output_dir}/cache"
     # The main process writes the files, the others find them.
     with refuse_bad_input(), training_arguments.main_process_first(desc="preparing data"):
         rows = load_rows(arguments.data_dir, arguments.train_split, arguments.cache_dir, arguments.num_proc)
         check_labels(rows, processor)
-        trained = "towers" if model.model.detector is None else "towers, detector"
+        parts = ["towers"] * (not arguments.freeze_towers) + ["detector"] * (model.model.detector is not None)
+        trained = ", ".join(parts)
         if arguments.pseudo_boxes is not None:
             rows, covered = with_pseudo_boxes(rows, arguments.pseudo_boxes)
             print(f"{arguments.pseudo_boxes}: {coverage_text(covered)}")
@@ -233,7 +246,7 @@ def main(arguments: TowerArguments, training_arguments: TrainingArguments) -> No
 
     training_arguments.remove_unused_columns = False
     trainer = Trainer(
-        model=TowerTrainingModel(model.model, len(processor.finding_labels), arguments.patch_heads),
+        model=TowerTrainingModel(model.model, len(processor.finding_labels), patch_heads),
         args=training_arguments,
         train_dataset=RowIndices(shown, arguments.repeat_findings),
         data_collator=MovedRadiographs(store, findings, arguments, of_rows),

@@ -109,6 +109,16 @@ def test_the_detector_learns_with_the_towers_and_stays(
     assert "towers, detector" in (tmp_path / "checkpoint" / "README.md").read_text()
 
 
+def test_the_detector_learns_alone_on_frozen_towers(detector_checkpoint, phantom_release, cache_dir, tmp_path):
+    data = {"cache_dir": cache_dir, "freeze_towers": True}
+    training = TrainingArguments(str(tmp_path), max_steps=2, report_to="none", save_strategy="no", use_cpu=True)
+    main(TowerArguments(str(detector_checkpoint), str(phantom_release), **data), training)
+    folders = (detector_checkpoint, tmp_path / "checkpoint")
+    before, after = (load_checkpoint(folder)[0].state_dict() for folder in folders)
+    assert {name.split(".")[1] for name in before if not torch.equal(before[name], after[name])} == {"detector"}
+    assert "| detector |" in (tmp_path / "checkpoint" / "README.md").read_text()
+
+
 def detection_loss(model, rows) -> float:
     _, processor = load_checkpoint(model.name_or_path)
     store = RadiographStore(rows, processor.tower_image_processors, rows.cache_files[0]["filename"] + "-store")

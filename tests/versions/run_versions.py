@@ -64,6 +64,7 @@ def main() -> int:
         phantom_options = ["--num_train", "24", "--num_test", "4", "--size", "128", "--output_dir", str(phantoms)]
         run(["datasets_scripts/phantom_cxr.py", *phantom_options], locked)
     new = ["--config", "train_scripts/configs/tiny.yaml", "--output_dir", str(locked / "new")]
+    new += ["--num_candidate_tokens", "3"]  # of its detector, so that all that travels is tried
     run(["modeling_litegpt/new_checkpoint.py", *new], locked)
     train(phantoms, locked / "new", locked)
     for tower in TOWERS:

@@ -493,3 +493,12 @@ def test_a_detector_changes_no_answer(detector_checkpoint):
 def pixels_of(processor, image):
     inputs = processor(images=image, text=processor.prompt("identify"), add_special_tokens=False, return_tensors="pt")
     return {name: inputs[name] for name in ("pixel_values", "aux_pixel_values")}
+
+
+@pytest.mark.parametrize("method", ["attention", "gradient_attention", "integrated", "occlusion"])
+def test_answers_that_hear_of_boxes_are_explained_by_patches(detector_checkpoint, method):
+    """The tokens that tell of boxes lie nowhere: a map has the patches alone."""
+    model, processor = load_checkpoint(detector_checkpoint)
+    inputs = pixels_of(processor, chest())
+    (maps,) = text_maps(model, processor, inputs, [FINDINGS], [[[(0, 10)]]], method)
+    assert maps.shape == (1, 8, 8) and np.isfinite(maps).all() and maps.std() > 0

@@ -23,7 +23,7 @@ and there are besides
     README.md                            what the pictures are and whose licence they keep
 
 Each folder gives the same share of the pictures. They are squashed to the size asked for. No patient's radiographs are
-in both splits, and nothing of the original but its pixels and its View Position is written.
+in both splits, and nothing of the original but its pixels, its View Position and its id or path is written.
 
 Three readers annotate each training image: their boxes differ, and now and then one misses a finding, names it
 otherwise or sees one too many. The test set has the truth. The same seed gives the same bytes, whatever the number of
@@ -364,6 +364,8 @@ def _claim(output_dir: Path, settings: dict) -> None:
     if settings_file.exists():
         found = json.loads(settings_file.read_text(encoding="utf-8"))
         found.pop("counts", None)
+        if "backgrounds_licence" in settings:  # it can be named later
+            found["backgrounds_licence"] = settings["backgrounds_licence"]
         # A run that failed before its first picture does not stand in the way of the corrected one.
         if found != settings and any(output_dir.glob("*/*.dicom")):
             other = ", ".join(

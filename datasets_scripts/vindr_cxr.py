@@ -179,11 +179,11 @@ def facts(data_dir: str, name: str | None = None, licence: str | None = None) ->
     elif is_vindr_cxr(data_dir):
         published = FACTS
     if published is not None:
-        if name or licence:
+        if name or licence and published.licence:
             raise ValueError(
                 f"{data_dir} holds {published.pretty_name}: its name and licence are known: give no others."
             )
-        return published
+        return replace(published, licence=licence) if licence else published
     if name and _is_the_releases_name(name):
         raise ValueError(
             f"{data_dir} cannot be named {name}: its images do not have VinDr-CXR's ids (32 hexadecimal digits) and "

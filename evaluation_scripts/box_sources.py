@@ -15,11 +15,17 @@ from typing import Any
 import numpy as np
 
 from litegpt.evaluation_scripts.controls import random_cycle
-from litegpt.evaluation_scripts.figures import ACCURACY_THRESHOLDS, DETECTION_THRESHOLDS, RIGHT, nested
+from litegpt.evaluation_scripts.figures import (
+    ACCURACY_THRESHOLDS,
+    DETECTION_THRESHOLDS,
+    RIGHT,
+    label_precisions,
+    nested,
+)
 from litegpt.evaluation_scripts.questions import Question, true_boxes
 from litegpt.evaluation_scripts.ranking import figures_and_intervals
 from litegpt.evaluation_scripts.tower_scores.detection import best_scored, pair_overlaps
-from litegpt.metrics.boxes import ROUNDING, Images, average_precision, froc_sensitivities, match
+from litegpt.metrics.boxes import ROUNDING, Images, froc_sensitivities, match
 from litegpt.metrics.intervals import Figures
 from litegpt.metrics.ratios import ratio
 from litegpt.processing.tasks import FINDINGS
@@ -79,13 +85,13 @@ class _SourceBoxes:
         self.pair_image, self.pair_iou = pair_overlaps(best_scored(boxes), true)
 
     def figures(self, weights: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
+        """Of each row of weights a number; mAP as (rows, labels), for `litegpt.metrics.intervals`."""
         of_pairs = weights[:, self.pair_image]
         figures = {
             ("froc", "mean"): froc_sensitivities(self.matches[RIGHT], self.num_images, weights=weights).mean(-1)
         }
         for key, matches in self.matches.items():
-            precisions = list(average_precision(matches, weights).values())
-            figures["map", key] = np.nanmean(precisions, axis=0) if precisions else np.full(len(weights), np.nan)
+            figures["map", key] = label_precisions(matches, weights)
         for threshold in ACCURACY_THRESHOLDS:
             met = self.pair_iou > threshold + ROUNDING
             figures["accuracy_given_label", str(threshold)] = ratio(of_pairs @ met, of_pairs.sum(-1))

@@ -16,8 +16,9 @@ right. From that come
 
 Both are written into the checkpoint's processor_config.json (`score_temperatures`, `score_thresholds`), for the
 pipeline and evaluate_litegpt.py; nothing else in the checkpoint changes. The boxes of a detector get a temperature,
-and what it and the answers say together another one, with thresholds (`fused_thresholds`). `calibration.json` says
-what was gained. Calibrating a checkpoint again starts from its uncalibrated scores.
+and what it and the answers say together another one, each with thresholds (`detector_thresholds`,
+`fused_thresholds`). `calibration.json` says what was gained. Calibrating a checkpoint again starts from its
+uncalibrated scores.
 """
 
 import json
@@ -162,7 +163,7 @@ def calibrate_detector(
             "num_scores": len(after.score),
             "num_right": int(after.is_true.sum()),
         }
-    result["fused_thresholds"] = choose_thresholds(after, finding_labels)[1]
+        result[f"{kind}_thresholds"] = choose_thresholds(after, finding_labels)[1]
 
 
 def _scaled(items: Sequence[dict[str, Any]], temperature: float) -> list[dict[str, Any]]:
@@ -288,9 +289,10 @@ def write_into_checkpoint(path: Path, result: dict[str, Any]) -> None:
     """Puts temperatures and thresholds, as far as `result` has them, into processor_config.json and keeps all else."""
     config = json.loads(path.read_text(encoding="utf-8"))
     config["score_temperatures"] = config.get("score_temperatures", {}) | result["temperatures"]
-    for name, thresholds in (("score_thresholds", "thresholds"), ("fused_thresholds", "fused_thresholds")):
-        if thresholds in result:
-            config[name] = {label: point["threshold"] for label, point in result[thresholds].items()}
+    names = {"thresholds": "score_thresholds"} | {name: name for name in ("detector_thresholds", "fused_thresholds")}
+    for name, name_there in names.items():
+        if name in result:
+            config[name_there] = {label: point["threshold"] for label, point in result[name].items()}
     write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 

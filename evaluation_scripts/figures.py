@@ -126,7 +126,7 @@ class FindingStatistics(TaskStatistics):
             ("finding_f1",): finding_f1(self.label_sets, weights),
             ("micro_f1", self.task): micro_f1(self.label_sets, weights),
             **{("accuracy_at_iou", str(t)): accuracy_at_iou(self.overlaps, t, weights) for t in ACCURACY_THRESHOLDS},
-            **{("map", key): _label_precisions(matches, weights) for key, matches in self.matches.items()},
+            **{("map", key): label_precisions(matches, weights) for key, matches in self.matches.items()},
             ("froc", "mean"): froc.mean(-1),
             **{("froc", "sensitivity", f"{n:g}"): froc[:, i] for i, n in enumerate(FALSE_POSITIVES)},
             ("finding_auroc",): finding_auroc,
@@ -236,7 +236,7 @@ def _shared(asked: Question, answers: Sequence[dict[str, Any]], labels: dict[str
     }
 
 
-def _label_precisions(matches: Matches, weights: np.ndarray) -> np.ndarray:
+def label_precisions(matches: Matches, weights: np.ndarray) -> np.ndarray:
     """(rows, labels) average precision of the labels that have a true box, NaN where a row lacks it."""
     values = list(average_precision(matches, weights).values())
     return np.array(values).reshape(-1, len(weights)).T

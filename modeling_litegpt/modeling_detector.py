@@ -1,9 +1,10 @@
 """A detector of findings: patch features -> a logit for each label and a box, for every cell of a few maps.
 
-    detector = LiteGPTDetector(config)                       # config.num_detector_labels = 22
-    outputs = detector(patch_features)                       # (images, cells, 22 + 1 + 4)
-    candidates = best_candidates(outputs, detector.cells)    # (images, 200, 6): channel, score, box
-    CandidateTokens(config)(outputs, detector.cells)         # (images, 12, text width): the best ones as tokens
+    detector = LiteGPTDetector(config)                # config.num_detector_labels = 22
+    outputs = detector(patch_features)                # (images, cells, 22 + 1 + 4)
+    cells = detector.cells_on(outputs.device)
+    candidates = best_candidates(outputs, cells)      # (images, 200, 6): channel, score, box
+    CandidateTokens(config)(outputs, cells)           # (images, 12, text width): the best ones as tokens
 
 Channels are the labels, and last the channel "any of them". Boxes are xyxy in [0, 1] of the whole image. `kept_boxes`
 of `box_fusion.py` makes findings of candidates. It travels with checkpoints.
@@ -167,14 +168,13 @@ class LiteGPTDetector(nn.Module):
         width = tower_width(config.vision_config) * len(self.grids)
         self.head = DetectionHead(width, config.num_detector_labels, config.detector_hidden_size, self.scales)
 
-    @property
-    def cells(self) -> Cells:
-        """Of the outputs, on the head's device."""
-        return cells_of(max(self.grids), self.scales).to(self.head.logits.weight.device)
+    def cells_on(self, device: torch.device) -> Cells:
+        """Of the outputs. The device is theirs: the weights may lie elsewhere until they are needed."""
+        return cells_of(max(self.grids), self.scales).to(device)
 
     def forward(self, patch_features: torch.Tensor) -> torch.Tensor:
         """(images, patch tokens, tower width) -> (images, cells, labels + 1 + 4)."""
-        patch_features = patch_features.to(self.head.logits.weight)
+        patch_features = patch_features.to(self.head.logits.bias.dtype)
         maps = []
         for tokens, side in zip(
             patch_features.split([side**2 for side in self.grids], dim=1), self.grids, strict=True

@@ -112,6 +112,7 @@ class LiteGPTPreTrainedModel(PreTrainedModel):
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
     _skip_keys_device_placement = ["past_key_values", "cache"]
+    _no_split_modules = ["LiteGPTDetector", "CandidateTokens"]
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -265,7 +266,8 @@ class LiteGPTModel(LiteGPTPreTrainedModel):
             patch_features = self._patch_features(outputs)
         visual_tokens = self.multi_modal_projector(patch_features)
         if self.candidate_tokens is not None:
-            candidates = self.candidate_tokens(self.detector(patch_features), self.detector.cells)
+            detected = self.detector(patch_features)
+            candidates = self.candidate_tokens(detected, self.detector.cells_on(detected.device))
             visual_tokens = torch.cat([visual_tokens, candidates.to(visual_tokens)], dim=1)
         return BaseModelOutputWithPooling(
             last_hidden_state=patch_features,
@@ -282,7 +284,8 @@ class LiteGPTModel(LiteGPTPreTrainedModel):
         """
         if self.detector is None:
             raise ValueError("This model has no detector: num_detector_labels of its configuration is 0.")
-        return best_candidates(self.detector(patch_features), self.detector.cells)
+        outputs = self.detector(patch_features)
+        return best_candidates(outputs, self.detector.cells_on(outputs.device))
 
     def get_placeholder_mask(
         self,

@@ -98,7 +98,14 @@ def load_finetuned(folder: str | Path) -> FinetunedTower:
     try:
         description = json.loads(Path(folder, DESCRIPTION).read_text(encoding="utf-8"))
         model = FinetunedTower(tower, **description)
-        model.head.load_state_dict(load_file(Path(folder, WEIGHTS)))
+        model.head.load_state_dict(_todays_names(load_file(Path(folder, WEIGHTS))))
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"{folder}: has no whole head ({DESCRIPTION}, {WEIGHTS}): {error}") from error
     return model.eval()
+
+
+def _todays_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights of a detection head under the names that they have since its maps may be others than three."""
+    names = {"finer": "levels.0", "same": "levels.1", "coarser": "levels.2"}
+    parts = {name: name.partition(".") for name in weights}
+    return {names.get(first, first) + dot + rest: weights[name] for name, (first, dot, rest) in parts.items()}

@@ -60,12 +60,13 @@ def answer_maps(
     """One map for each span of tokens.
 
     - `attention` (not negative): from the positions that predict the span's tokens, mean over these, heads and layers;
-      its sum is the share of the attention that goes to the image.
+      its sum is the share of the attention that goes to the patches.
     - `gradient_attention` (not negative): Chefer et al.'s relevance (arXiv 2103.15679, equations 5 and 6) for the
       span's log-probability, R = R + E_h[(grad A * A)+] R from the first layer to the last, of the same positions.
     - `integrated`: integrated gradients (Sundararajan et al., arXiv 1703.01365) of it, from where every patch
       has the mean features of its tower's patches in this radiograph; a map's sum is the log-probability minus that of
-      such a radiograph, up to the `INTEGRATION_STEPS` of the integral.
+      such a radiograph, up to the `INTEGRATION_STEPS` of the integral (and but for what candidate tokens of a
+      detector say, whose choice jumps on the way).
     - `occlusion`: the drop of the log-probability where a window of about a quarter of the side is in the radiograph's
       mean grey, mean over the windows that cover a cell; 64 to 100 passes a radiograph.
 

@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.configuration_utils import PreTrainedConfig
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import ChunkPipeline
 from transformers.processing_utils import ProcessorMixin
@@ -28,6 +29,7 @@ from .radiograph import box_as_given, box_in_pixels, grid_as_given, holds_images
 from .tasks import ANSWER_KINDS, DEFAULT_TASKS, DIAGNOSES, AnswerKind, answer_kind
 
 TASK = "chest-xray-findings"
+UNTRAINED_DETECTOR = "the checkpoint's detector was never trained: detected_findings and fused_findings mean nothing"
 KEPT = ("is_last", "task", "size", "turn", "warnings")  # of the inputs, for the answer
 CANDIDATES = 128  # that are kept of each step without the constraint
 
@@ -118,9 +120,14 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         if isinstance(threshold, str):
             if threshold != "operating_point":
                 raise ValueError(f"threshold is a number or 'operating_point', not '{threshold}'.")
-            if not self.processor.score_thresholds:
+            needed = ["score_thresholds"]
+            if self._has_detector:
+                needed += ["detector_thresholds", "fused_thresholds"]
+            missing = [name for name in needed if not getattr(self.processor, name, None)]
+            if missing:
                 raise ValueError(
-                    "This checkpoint has no operating points; evaluation_scripts/calibrate.py chooses them."
+                    f"This checkpoint has no operating points ({', '.join(missing)}); evaluation_scripts/calibrate.py "
+                    "chooses them."
                 )
         postprocess = {"threshold": threshold, "relative_boxes": relative_boxes}
         return preprocess, forward, {name: value for name, value in postprocess.items() if value is not None}
@@ -174,6 +181,10 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
             "detected": detected,
         }
 
+    @property
+    def _has_detector(self) -> bool:
+        return getattr(self.model.config, "num_detector_labels", 0) > 0
+
     def _detected(self, inputs: dict[str, Any], tasks: str | list[str]) -> list[tuple[np.ndarray, ...]]:
         """For each row the candidates of the model's detector; none without one, or where no boxes are asked for.
 
@@ -181,8 +192,7 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         """
         tasks = [tasks] * len(inputs["input_ids"]) if isinstance(tasks, str) else tasks
         kinds = [answer_kind(task) for task in tasks]
-        has_detector = getattr(self.model.config, "num_detector_labels", 0) > 0
-        if not has_detector or not any(kind and kind.has_boxes for kind in kinds):
+        if not self._has_detector or not any(kind and kind.has_boxes for kind in kinds):
             return [()] * len(kinds)
         with torch.no_grad():
             features = self.model.get_patch_features(**{name: inputs.pop(name) for name in PIXELS if name in inputs})
@@ -220,7 +230,10 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         self, outputs: list[dict[str, Any]], threshold: float | str | None = None, relative_boxes: bool = False
     ) -> dict[str, Any]:
         answers, size = self.scored_answers(outputs), None if relative_boxes else _single(outputs[0]["size"])
+        has_detected = any(answer.detected is not None for answer in answers.values())
         turn, warnings = _single(outputs[0].get("turn")), _single(outputs[0].get("warnings", ()))
+        if has_detected and not was_trained(self.model.config, DETECTOR):
+            warnings = [*warnings, UNTRAINED_DETECTOR]
         return structured_answers(answers, size, self.processor, threshold, turn, warnings)
 
     def scored_answers(self, outputs: list[dict[str, Any]]) -> dict[str, "Answer"]:
@@ -259,6 +272,12 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
                 if value > 0:
                     considered[place][texts[token]] = considered[place].get(texts[token], 0.0) + value
         return considered
+
+
+def was_trained(config: PreTrainedConfig, part: str) -> bool:
+    """Whether a checkpoint's record of its trainings names a part, such as "detector"."""
+    record = config.to_dict().get("training_record") or []
+    return any(part in entry["trained"] for entry in record)
 
 
 def save_model_and_processor(
@@ -328,14 +347,14 @@ def _seen(
         ]
     except AnswerError:  # `structured_answers` says so
         answered = []
-    seen = {
-        "detected_findings": detected,
-        "fused_findings": scored(fused_findings(answered, detected), FUSED),
-    }
-    thresholds = processor.fused_thresholds
+    fused = scored(fused_findings(answered, detected), FUSED)
+
+    def kept(items: Sequence[dict[str, Any]], thresholds: dict[str, float]) -> list[dict[str, Any]]:
+        return [item for item in items if item["score"] >= _least_score(threshold, item["label"], thresholds)]
+
     return {
-        name: [item for item in items if item["score"] >= _least_score(threshold, item["label"], thresholds)]
-        for name, items in seen.items()
+        "detected_findings": kept(detected, processor.detector_thresholds),
+        "fused_findings": kept(fused, processor.fused_thresholds),
     }
 
 

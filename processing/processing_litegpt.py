@@ -103,7 +103,8 @@ class LiteGPTProcessor(ProcessorMixin):
         score_temperatures: of the scores of "finding" (an answer's boxes) and "diagnosis", and where the model has a
             detector of "detector" (its boxes) and "fused" (both together); 1 leaves them as the model has them.
         score_thresholds: finding label -> the score from which on a box is reported at the operating point.
-        fused_thresholds: the same of what a detector finds, and of what it and the answer say together.
+        detector_thresholds, fused_thresholds: the same of what a detector finds, and of what it and the answer say
+            together.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class LiteGPTProcessor(ProcessorMixin):
         pack_pixel_values: bool = False,
         score_temperatures: dict[str, float] | None = None,
         score_thresholds: dict[str, float] | None = None,
+        detector_thresholds: dict[str, float] | None = None,
         fused_thresholds: dict[str, float] | None = None,
         chat_template: str | None = None,
     ):
@@ -137,6 +139,7 @@ class LiteGPTProcessor(ProcessorMixin):
         self.pack_pixel_values = pack_pixel_values
         self.score_temperatures = {"finding": 1.0, "diagnosis": 1.0} | (score_temperatures or {})
         self.score_thresholds = dict(score_thresholds or {})
+        self.detector_thresholds = dict(detector_thresholds or {})
         self.fused_thresholds = dict(fused_thresholds or {})
         self.image_token = IMAGE_TOKEN
         self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)

@@ -110,13 +110,15 @@ def detector_loss(
         findings: of each image {"label": number, "box": xyxy in [0, 1]}.
         known: (images, labels) 1 or 0, of which labels the boxes are known; None: of all.
     """
-    outputs, cells = detector(patch_features).float(), detector.cells
+    outputs = detector(patch_features).float()
+    cells = detector.cells_on(outputs.device)
     num_labels = outputs.shape[-1] - 5
     targets = cell_targets(findings, cells.to("cpu"), num_labels)
     targets = CellTargets(*(values.to(outputs.device) for values in targets))
-    every = outputs.new_ones(len(outputs), num_labels + 1)  # "any of them" is known where one of them is
+    every = outputs.new_ones(len(outputs), num_labels + 1)
     if known is not None:
         every[:, :-1] = known.to(every)
+        every[:, -1] = every[:, :-1].amax(dim=1)  # "any of them" is known where one of them is
     return dense_box_loss(outputs, targets, every, cells, DETECTOR_BOX_WEIGHT)
 
 

@@ -211,6 +211,8 @@ class MovedRadiographs:
 def main(arguments: TowerArguments, training_arguments: TrainingArguments) -> None:
     with refuse_bad_input():
         model, processor = load_checkpoint(arguments.model_name_or_path)
+        if arguments.detector and arguments.labels_only:
+            raise ValueError("detector: of labels alone it learns nothing.")
         add_detector(model, processor, arguments)
         for tower in model.model.towers:
             tower.requires_grad_(not arguments.freeze_towers)
@@ -224,7 +226,8 @@ def main(arguments: TowerArguments, training_arguments: TrainingArguments) -> No
     with refuse_bad_input(), training_arguments.main_process_first(desc="preparing data"):
         rows = load_rows(arguments.data_dir, arguments.train_split, arguments.cache_dir, arguments.num_proc)
         check_labels(rows, processor)
-        parts = ["towers"] * (not arguments.freeze_towers) + ["detector"] * (model.model.detector is not None)
+        has_detector = model.model.detector is not None and not arguments.labels_only
+        parts = ["towers"] * (not arguments.freeze_towers) + ["detector"] * has_detector
         trained = ", ".join(parts)
         if arguments.pseudo_boxes is not None:
             rows, covered = with_pseudo_boxes(rows, arguments.pseudo_boxes)
@@ -245,6 +248,11 @@ def main(arguments: TowerArguments, training_arguments: TrainingArguments) -> No
         of_rows = {"known": torch.from_numpy(truths.known).float()}
 
     training_arguments.remove_unused_columns = False
+    # In half precision small steps are lost, and float16's weights are ruined: what is trained is in float32.
+    trained_parts = [part for part in (*model.model.towers, model.model.detector) if part is not None]
+    stored = [(part, next(part.parameters()).dtype) for part in trained_parts]
+    for part in trained_parts:
+        part.float()
     trainer = Trainer(
         model=TowerTrainingModel(model.model, len(processor.finding_labels), patch_heads),
         args=training_arguments,
@@ -253,6 +261,8 @@ def main(arguments: TowerArguments, training_arguments: TrainingArguments) -> No
     )
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(training_arguments))
     add_training(model.config, entry, trainer.state.global_step)
+    for part, dtype in stored:
+        part.to(dtype)
     save_checkpoint(model, processor, f"{training_arguments.output_dir}/checkpoint")
 
 

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 import torch
 from accelerate.utils import broadcast_object_list
 from datasets import concatenate_datasets
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftConfig, PeftModel
 from transformers import BitsAndBytesConfig, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled, is_fsdp_enabled, unset_hf_deepspeed_config
 from trl import ModelConfig, SFTConfig
@@ -36,6 +36,7 @@ from litegpt.modeling_litegpt import LiteGPTForConditionalGeneration
 from litegpt.modeling_litegpt.adapters import LORA_TARGET_MODULES, add_adapter, save_adapter
 from litegpt.modeling_litegpt.checkpoints import base_of_adapter, load_checkpoint, save_checkpoint
 from litegpt.modeling_litegpt.model_card import add_training, training_entry
+from litegpt.processing.pipeline_litegpt import was_trained
 from litegpt.processing.processing_litegpt import LITEGPT_TOKENS, LiteGPTProcessor
 from litegpt.train_scripts.arguments import DataArguments, ExampleArguments, RecipeArguments
 from litegpt.train_scripts.examples import ChatCollator, training_examples
@@ -65,8 +66,10 @@ def main(
         raise Refusal("use_peft: LoRA is trained with DDP or FSDP2, not with ZeRO-3.")
     if (model_args.load_in_8bit or model_args.load_in_4bit) and is_fsdp_enabled():
         raise Refusal("load_in_8bit, load_in_4bit: quantized weights can't be sharded over processes; use DDP.")
-    if recipe_args.detector_loss_weight and training_args.world_size > 1:
-        raise Refusal("detector_loss_weight: the detector is trained in one process; pretrain_boxes.py takes several.")
+    if recipe_args.detector_loss_weight and max(training_args.world_size, training_args.n_gpu) > 1:
+        raise Refusal(
+            "detector_loss_weight: the detector is trained in one process on one GPU; pretrain_boxes.py takes several."
+        )
     if data_args.total_batch_size is not None:
         set_accumulation(data_args.total_batch_size, training_args)
     train(data_args, example_args, recipe_args, training_args, model_args)
@@ -91,6 +94,13 @@ def train(
     with refuse_bad_input():
         model, processor = model_to_train(data_args, model_args, bool(recipe_args.detector_loss_weight))
     base = model.get_base_model() if model_args.use_peft else model
+    # Of an adapter the record is known once it is loaded.
+    is_told = base.config.num_candidate_tokens and not recipe_args.detector_loss_weight
+    if is_told and not was_trained(base.config, "detector"):
+        raise Refusal(
+            "The language model would be told of the boxes of a detector that was never trained: first "
+            "pretrain_boxes.py, or detector_loss_weight."
+        )
 
     cache_dir = data_args.training_cache_dir or f"{training_args.output_dir}/cache"
     # The main process writes the files, the others find them.
@@ -196,9 +206,17 @@ def model_to_train(
     in_full = [name for name in ("candidate_tokens",) if getattr(model.model, name) is not None]
     in_full += ["vision_tower", "aux_vision_tower"] if data_args.train_towers else []
     in_full += ["detector"] if train_detector else []
-    lora = lora_config(model_args, processor, in_full)
+    # What an earlier stage trained in full is in its adapter: it goes on with it, and stays as it is.
+    earlier = () if adapter is None else PeftConfig.from_pretrained(adapter).modules_to_save or ()
+    kept = [
+        name for name in ("vision_tower", "aux_vision_tower", "detector") if name in earlier and name not in in_full
+    ]
+    lora = lora_config(model_args, processor, [*in_full, *kept])
     # Steps of 1e-5 are lost in bfloat16.
-    return add_adapter(model, lora, adapter, model_args.model_revision, trained_dtype=torch.float32), processor
+    model = add_adapter(model, lora, adapter, model_args.model_revision, trained_dtype=torch.float32)
+    for name in kept:
+        getattr(model.get_base_model().model, name).requires_grad_(False)
+    return model, processor
 
 
 def quantization_of_language_model(model_args: ModelConfig) -> BitsAndBytesConfig | None:

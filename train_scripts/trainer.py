@@ -147,11 +147,11 @@ class LiteGPTTrainer(ResumableTrainer, SFTTrainer):
         findings, known = inputs.pop("findings", None), inputs.pop("known", None)
         loss, outputs = super(SFTTrainer, self).compute_loss(model, inputs, True, num_items_in_batch)
         if findings is not None and model.training:
-            base = self.accelerator.unwrap_model(model)
+            base = self.accelerator.unwrap_model(model, keep_torch_compile=False)
             base = base.get_base_model() if isinstance(base, PeftModel) else base
             features = outputs.image_outputs.last_hidden_state
             of_detector = detector_loss(base.model.detector, features, findings, known)
-            loss = loss + self.recipe.detector_loss_weight * of_detector / self.args.gradient_accumulation_steps
+            loss = loss + self.recipe.detector_loss_weight * of_detector / self.current_gradient_accumulation_steps
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, *args, **kwargs) -> torch.Tensor:

@@ -16,6 +16,7 @@ fractions, boxes xyxy.
 Not drawn: rib and clavicle fractures, emphysema, ILD, cavities, cysts, large vessels, a shifted mediastinum.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,8 +24,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from litegpt.datasets_scripts.phantoms.anatomy import Box, Finding, overlap
+from litegpt.datasets_scripts.phantoms.anatomy import Box, Finding
 from litegpt.datasets_scripts.vindr_cxr import FINDING_LABELS
+from litegpt.processing.box_fusion import pairwise_iou
 
 DRAWING_VERSION = 1  # raise it when a drawing changes: a release is never mixed from two versions
 
@@ -502,21 +504,17 @@ def draw_into(
     findings: list[Finding] = []
     for label in sample_labels(label_rng) if labels is None else labels:
         for _ in range(ATTEMPTS):
-            before = film.pixels.copy()
+            before = copy.copy(film)  # a heart changes lungs and greys too, and none of them in place
+            before.pixels = film.pixels.copy()
             drawn = DRAWINGS[label](film, finding_rng)
-            if drawn and not any(iou(drawn[0][1], box) > LARGEST_IOU for _, box in findings):
+            boxes = [box for _, box in [*drawn[:1], *findings]]
+            if drawn and not (pairwise_iou(np.array(boxes))[0, 1:] > LARGEST_IOU).any():
                 findings += drawn
                 break
-            film.pixels = before
+            film = before
     draw_devices(film, device_rng)
     expose(film, device_rng)
     return film.pixels, sorted(findings, key=lambda finding: FINDING_LABELS.index(finding[0]))
-
-
-def iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes."""
-    common = overlap(a, b)
-    return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
 
 
 # ---------------------------------------------------------------------------------------------------- on ill and well

@@ -1,10 +1,14 @@
 """What answers, detector and both find, beside the same boxes given to other images."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from litegpt.evaluation_scripts.box_sources import source_scores
+from litegpt.evaluation_scripts.figures import headline_figures, task_statistics
 from litegpt.evaluation_scripts.questions import question
+from litegpt.metrics.intervals import bootstrap_intervals
 
 LABELS = {"finding": ["Edema", "ILD"], "diagnosis": ["COPD", "No finding"]}
 LEFT, RIGHT = [0.1, 0.2, 0.4, 0.8], [0.6, 0.2, 0.9, 0.8]
@@ -47,6 +51,16 @@ def test_each_source_has_its_figures():
     assert figures["detector_less_detector_shuffled"]["map"]["0.4"] > 0.3
     assert figures["fused_less_answer"]["map"]["0.4"] == pytest.approx(1 - 0.25)
     assert figures["fused_less_detector"]["froc"]["mean"] == 0
+
+
+def test_intervals_of_map_are_those_of_the_headline_figure():
+    """A label that a resample lacks keeps its own figure there."""
+    rows, lines = [*ROWS * 5, row(("Edema", LEFT))], [*LINES * 5, LINES[0]]
+    asked = question("identify", rows, LABELS)
+    statistics = task_statistics(asked, [{**line, "probabilities": None} for line in lines], LABELS)
+    headline = bootstrap_intervals(partial(headline_figures, [statistics], by_label=True), len(rows))
+    intervals = source_scores(asked, lines, LABELS, None)["intervals"]
+    assert intervals["answer"]["map"]["0.4"] == pytest.approx(headline["map", "0.4"])
 
 
 def test_intervals_are_by_patient():

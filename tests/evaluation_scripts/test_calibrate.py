@@ -335,7 +335,10 @@ def test_a_detectors_boxes_and_both_together_are_calibrated():
     calibrate.calibrate_detector(result, question("identify", rows, labels), lines, ["ILD"])
     assert result["temperatures"]["detector"] == pytest.approx(3 * 1.4**2 / 2, rel=0.3)
     assert result["ece"]["detector"]["after"] < result["ece"]["detector"]["before"]
-    assert result["ece"]["fused"]["num_scores"] == 400 and 0.3 < result["fused_thresholds"]["ILD"]["threshold"] < 0.7
+    assert (
+        result["ece"]["fused"]["num_scores"] == 400 and 0.3 < result["detector_thresholds"]["ILD"]["threshold"] < 0.7
+    )
+    assert set(result["fused_thresholds"]) == {"ILD"}
     untouched = {"temperatures": {}, "ece": {}}
     bare = [{"findings": [], "malformed": None} for _ in rows]
     calibrate.calibrate_detector(untouched, question("identify", rows, labels), bare, ["ILD"])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 
 from litegpt.modeling_litegpt import LiteGPTConfig
 from litegpt.modeling_litegpt.added_detector import add_detector
@@ -86,7 +87,7 @@ def test_places_are_the_centres_of_cells():
 def test_a_fresh_checkpoints_cells_say_that_a_finding_is_rare(detector_checkpoint):
     model = load_checkpoint(detector_checkpoint)[0].model.eval()
     outputs = model.detector(torch.randn(2, 80, 32))
-    assert outputs.shape == (2, 64 + 16, 22 + 1 + 4) and len(model.detector.cells.size) == 80
+    assert outputs.shape == (2, 64 + 16, 22 + 1 + 4) and len(model.detector.cells_on("cpu").size) == 80
     assert outputs[..., :23].sigmoid().mean() < 0.02
     assert model.detect(torch.randn(2, 80, 32)).shape == (2, 100 + 80, 6)
 
@@ -144,7 +145,7 @@ def test_the_language_model_hears_of_the_boxes(detector_checkpoint):
 def test_a_gradient_reaches_the_towers_through_the_boxes(detector_checkpoint):
     model = load_checkpoint(detector_checkpoint)[0]
     features = torch.randn(1, 80, 32, requires_grad=True)
-    candidates = model.model.candidate_tokens(model.model.detector(features), model.model.detector.cells)
+    candidates = model.model.candidate_tokens(model.model.detector(features), cells_of(8, (1, 0.5)))
     candidates.sum().backward()
     assert features.grad.abs().max() > 0
 
@@ -179,3 +180,14 @@ def test_a_detector_is_added_to_a_checkpoint_that_has_none(tiny_checkpoint, tmp_
 def test_a_model_without_a_detector_says_so(tiny_checkpoint):
     with pytest.raises(ValueError, match="no detector"):
         load_checkpoint(tiny_checkpoint)[0].detect(torch.zeros(1, 80, 32))
+
+
+def test_weights_may_lie_elsewhere_until_they_are_needed(detector_checkpoint):
+    model = load_checkpoint(detector_checkpoint)[0].eval()
+    features = torch.randn(1, 80, 32)
+    ids = torch.tensor([[5, *[model.config.image_token_id] * 20, 6]])
+    with torch.no_grad():
+        found, logits = model.detect(features), model(input_ids=ids, patch_features=features).logits
+        cpu_offload(model, "cpu")
+        torch.testing.assert_close(model.detect(features), found)
+        torch.testing.assert_close(model(input_ids=ids, patch_features=features).logits, logits)

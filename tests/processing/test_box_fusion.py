@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from litegpt.processing.box_fusion import detected_findings, fused_findings
+from litegpt.processing.box_fusion import ANSWER_WEIGHT, detected_findings, fused_findings
 
 HEART = {"label": "Cardiomegaly", "box": (0.4, 0.5, 0.8, 0.7), "score": 0.6}
 
@@ -25,10 +25,14 @@ def test_candidates_become_findings_of_their_labels_the_surest_first():
 
 
 def test_what_both_name_is_one_and_surer():
-    near = {"label": "Cardiomegaly", "box": (0.4, 0.5, 0.84, 0.7), "score": 0.2}
+    near = {"label": "Cardiomegaly", "box": (0.4, 0.5, 0.84, 0.7), "score": 0.3}
     (fused,) = fused_findings([HEART], [near])
-    assert fused["source"] == ["answer", "detector"] and fused["score"] == pytest.approx(1 - (1 - 0.3 * 0.6) * 0.8)
-    assert fused["box"] == pytest.approx((0.4, 0.5, 0.81, 0.7))
+    assert fused["source"] == ["answer", "detector"] and fused["score"] == pytest.approx(
+        1 - (1 - ANSWER_WEIGHT * 0.6) * 0.7
+    )
+    assert fused["box"] == pytest.approx(
+        (0.4, 0.5, (0.8 * ANSWER_WEIGHT * 0.6 + 0.84 * 0.3) / (ANSWER_WEIGHT * 0.6 + 0.3), 0.7)
+    )
 
 
 def test_what_one_names_alone_stays_where_it_is():
@@ -36,10 +40,10 @@ def test_what_one_names_alone_stays_where_it_is():
     fused = fused_findings([HEART], [far, other])
     assert [(item["score"], item["source"]) for item in fused] == [
         (0.9, ["detector"]),
-        (pytest.approx(0.3 * 0.6), ["answer"]),
         (0.1, ["detector"]),
+        (pytest.approx(ANSWER_WEIGHT * 0.6), ["answer"]),
     ]
-    assert [item["box"] for item in fused] == [far["box"], HEART["box"], other["box"]]
+    assert [item["box"] for item in fused] == [far["box"], other["box"], HEART["box"]]
     assert fused_findings([], []) == []
 
 

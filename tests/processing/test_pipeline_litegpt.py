@@ -453,7 +453,6 @@ def test_a_detectors_boxes_stand_beside_the_answers(detector_checkpoint):
     with torch.no_grad():
         model.model.detector.head.logits.bias[:22] = torch.linspace(-6, 1, 22)  # it sees something
     processor.score_temperatures |= {"detector": 2.0}
-    processor.fused_thresholds = {processor.finding_labels[21]: 0.99}
     pipe = ChestXrayFindingsPipeline(model=model, processor=processor)
     one = pipe(chest(), max_new_tokens=64)
     assert set(one) >= {"findings", "detected_findings", "fused_findings"}
@@ -469,11 +468,29 @@ def test_a_detectors_boxes_stand_beside_the_answers(detector_checkpoint):
     }
     several = pipe([chest(), chest()], batch_size=2, max_new_tokens=64)
     assert [len(result["detected_findings"]) for result in several] == [len(one["detected_findings"])] * 2
-    kept = pipe(chest(), max_new_tokens=64, threshold=0.5)["detected_findings"]
-    assert 0 < len(kept) < len(one["detected_findings"]) and min(item["score"] for item in kept) >= 0.5
+    scores = [item["score"] for item in one["detected_findings"]]
+    middle = (min(scores) + max(scores)) / 2
+    kept = pipe(chest(), max_new_tokens=64, threshold=middle)["detected_findings"]
+    assert 0 < len(kept) < len(scores) and min(item["score"] for item in kept) >= middle
     relative = pipe(chest(), max_new_tokens=64, relative_boxes=True)["detected_findings"][0]["box"]
     assert relative["xmax"] * 240 == pytest.approx(best["box"]["xmax"], abs=0.5)
     assert "detected_findings" not in pipe(chest(), tasks=("vqa",), max_new_tokens=64)
+    assert "detector was never trained" in one["warnings"][-1]
+
+
+def test_the_operating_point_is_one_of_each_source(detector_checkpoint):
+    model, processor = load_checkpoint(detector_checkpoint)
+    with torch.no_grad():
+        model.model.detector.head.logits.bias[:5] = 0.0  # every cell sees five labels, half sure
+    every = dict.fromkeys(processor.finding_labels, 2.0)
+    processor.score_thresholds = every
+    pipe = ChestXrayFindingsPipeline(model=model, processor=processor)
+    with pytest.raises(ValueError, match="detector_thresholds, fused_thresholds"):
+        pipe(chest(), threshold="operating_point")
+    processor.detector_thresholds, processor.fused_thresholds = every | {processor.finding_labels[3]: 0.1}, every
+    result = pipe(chest(), threshold="operating_point", tasks=("identify",), max_new_tokens=64)
+    assert {item["label"] for item in result["detected_findings"]} == {processor.finding_labels[3]}
+    assert result["fused_findings"] == []
 
 
 def test_a_detector_changes_no_answer(detector_checkpoint):

@@ -8,7 +8,7 @@ from transformers import TrainingArguments
 
 from litegpt.datasets_scripts.rows import load_rows
 from litegpt.datasets_scripts.vindr_cxr import LABEL_COLUMNS
-from litegpt.modeling_litegpt.checkpoints import load_checkpoint
+from litegpt.modeling_litegpt.checkpoints import load_checkpoint, save_checkpoint
 from litegpt.train_scripts.arguments import TowerArguments
 from litegpt.train_scripts.dense_box_loss import detector_loss
 from litegpt.train_scripts.pretrain_boxes import OFFSET_SCALE, RowIndices, main, patch_loss, patch_targets
@@ -167,3 +167,35 @@ def test_nothing_to_learn_for_is_refused(tiny_checkpoint, phantom_release, tmp_p
     training = TrainingArguments(str(tmp_path), max_steps=1, report_to="none", use_cpu=True)
     with pytest.raises(SystemExit, match="patch_heads"):
         main(TowerArguments(str(tiny_checkpoint), str(phantom_release), patch_heads=False), training)
+
+
+def test_where_nothing_is_known_of_boxes_nothing_is_learnt(detector_checkpoint):
+    detector = load_checkpoint(detector_checkpoint)[0].model.detector
+    features = torch.randn(2, 80, 32)
+    detector_loss(detector, features, [[], []], torch.zeros(2, 22)).backward()
+    assert all(p.grad is None or not p.grad.any() for p in detector.parameters())
+    detector_loss(detector, features, [[], []], torch.ones(2, 22)).backward()
+    assert detector.head.logits.bias.grad.all()
+
+
+def test_weights_in_half_precision_learn_in_float32(detector_checkpoint, phantom_release, cache_dir, tmp_path):
+    """In float16 the optimizer's smallest number is 0: a step would be as large as any."""
+    model, processor = load_checkpoint(detector_checkpoint, dtype=torch.float16)
+    save_checkpoint(model, processor, tmp_path / "half")
+    training = TrainingArguments(
+        str(tmp_path), max_steps=3, learning_rate=1e-4, report_to="none", save_strategy="no", use_cpu=True
+    )
+    main(TowerArguments(str(tmp_path / "half"), str(phantom_release), cache_dir=cache_dir), training)
+    after = load_checkpoint(tmp_path / "checkpoint", dtype="auto")[0]
+    assert after.dtype == torch.float16
+    for name, before in model.state_dict().items():
+        assert (after.state_dict()[name].float() - before.float()).abs().max() < 2e-3, name
+
+
+def test_labels_alone_teach_no_detector(detector_checkpoint, phantom_release, cache_dir, tmp_path):
+    training = TrainingArguments(str(tmp_path), max_steps=1, report_to="none", save_strategy="no", use_cpu=True)
+    data = {"cache_dir": cache_dir, "labels_only": True}
+    with pytest.raises(SystemExit, match="of labels alone it learns nothing"):
+        main(TowerArguments(str(detector_checkpoint), str(phantom_release), detector=True, **data), training)
+    main(TowerArguments(str(detector_checkpoint), str(phantom_release), **data), training)
+    assert "towers, detector" not in (tmp_path / "checkpoint" / "README.md").read_text()

@@ -66,9 +66,13 @@ def test_towers_are_trained_where_asked(tiny_checkpoint, phantom_release, cache_
 
 @pytest.mark.parametrize("joint", [False, True])
 def test_the_language_model_learns_of_the_detectors_boxes(
-    detector_checkpoint, phantom_release, cache_dir, tmp_path, joint
+    detector_checkpoint, phantom_release, cache_dir, tmp_path, joint, monkeypatch
 ):
     """The detector stays as it is, unless it is trained along; what tells of it learns."""
+    if not joint:
+        with pytest.raises(SystemExit, match="detector that was never trained"):
+            train(tmp_path / "out", detector_checkpoint, phantom_release, cache_dir)
+        monkeypatch.setattr(sft, "was_trained", lambda config, part: True)
     options = {"train_towers": True, "detector_loss_weight": 1.0} if joint else {"cache_features": True}
     train(tmp_path / "out", detector_checkpoint, phantom_release, cache_dir, augmented_views=1, **options)
     changed = {name.split(".")[1] for name in changed_parameters(detector_checkpoint, tmp_path / "out" / "checkpoint")}
@@ -84,6 +88,11 @@ def test_a_detector_is_trained_through_lora_too(detector_checkpoint, phantom_rel
     train(tmp_path / "out", detector_checkpoint, phantom_release, cache_dir, lora, detector_loss_weight=1.0)
     changed = {name.split(".")[1] for name in changed_parameters(detector_checkpoint, tmp_path / "out" / "checkpoint")}
     assert {"candidate_tokens", "detector"} <= changed and "vision_tower" not in changed
+    # The next stage goes on from the adapter; what it does not train stays as the adapter has it.
+    adapter = tmp_path / "out" / "adapter"
+    train(tmp_path / "next", adapter, phantom_release, cache_dir, lora, tasks=["vqa"])
+    parts = changed_parameters(tmp_path / "out" / "checkpoint", tmp_path / "next" / "checkpoint")
+    assert {name.split(".")[1] for name in parts} == {"candidate_tokens", "multi_modal_projector", "language_model"}
 
 
 def test_a_detector_that_is_not_there_is_not_trained(tiny_checkpoint, phantom_release, cache_dir, tmp_path):

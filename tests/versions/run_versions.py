@@ -121,6 +121,7 @@ def try_release(
 
 def train(phantoms: Path, checkpoint: Path, folder: Path, python_path: Path | None = None) -> str:
     options = ["--data_dir", phantoms, "--cache_dir", phantoms.with_name("prepared"), "--output_dir", folder / "sft"]
+    options += ["--detector_loss_weight", "1"]  # it is as fresh as the rest
     command = ["train_scripts/sft.py", *SFT, "--model_name_or_path", checkpoint, *options]
     return run([str(part) for part in command], folder, python_path)[1]
 

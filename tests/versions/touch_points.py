@@ -46,6 +46,7 @@ TOUCH_POINTS = {
     # Hooks and declarations of base classes
     "transformers.PreTrainedModel._can_compile_fullgraph": "declares",
     "transformers.PreTrainedModel._init_weights": "hook: projections start as CLIP's",
+    "transformers.PreTrainedModel._no_split_modules": "hook: parts that a device map leaves whole",
     "transformers.PreTrainedModel._keep_in_fp32_modules_strict": "declares: CXR-CLIP's scale is never rounded",
     "transformers.PreTrainedModel._skip_keys_device_placement": "declares: a device map does not move the cache",
     "transformers.PreTrainedModel._supports_attention_backend": "declares",

@@ -34,8 +34,8 @@ from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
 CONFIGS = Path(__file__).resolve().parents[1] / "train_scripts" / "configs"
 PARTS = {"detector": "detected_findings", "answer": "findings"}
 SMALL = 0.01  # of the picture's area: 10 % of a side
-SMALLEST_SIDE, RADIOGRAPHS, BATCH = 160, 10_000, 32  # that towers see at the smallest side
-STAGE_ONE_STEPS = 600
+SMALLEST_SIDE, RADIOGRAPHS, BATCH = 160, 24_000, 32  # that towers see at the smallest side
+STAGE_ONE_STEPS = 500
 SMALL_REAL = ("Nodule/Mass", "Calcification", "Rib fracture", "Atelectasis", "Pleural thickening")
 
 

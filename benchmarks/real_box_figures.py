@@ -20,19 +20,17 @@ import litegpt.common.startup  # noqa: F401
 
 # isort: split
 import argparse
-import copy
 import json
-import os
-import resource
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from litegpt.benchmarks.box_folds import ANY, BoxFolds, box_folds, real_data, scores, table, write_fold
+from litegpt.benchmarks.commands import command
 from litegpt.benchmarks.where_sight_is_lost import of_pairs, pairs_of, written_boxes
 from litegpt.datasets_scripts.preparation.merge_readers import keep_one_of_overlapping
 from litegpt.evaluation_scripts.predictions import answer_lines, doubts_unsaid
@@ -46,31 +44,8 @@ ONE_BOX = 0.4
 GENTLY = ("--learning_rate", 5e-4)  # towers that have learnt from drawn findings
 
 
-def command(cpu_seconds: dict[str, float], *words: Any) -> None:
-    """Runs a command of litegpt unless its checkpoint is there; adds its CPU seconds."""
-    words = [str(word) for word in words]
-    output = Path(words[words.index("--output_dir") + 1])
-    if any((output / name).is_file() for name in ("config.json", "checkpoint/config.json")):
-        return
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.with_suffix(".log").open("w", encoding="utf-8") as log:
-        done = subprocess.run(
-            [sys.executable, "-m", "litegpt", *words],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    if done.returncode:
-        sys.exit(f"litegpt {words[0]} failed: the end of {log.name} says why.")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu_seconds[output.name] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
 def trained(arm: str, folder: Path, data: Path, options: argparse.Namespace, seed: int) -> Path:
     """The checkpoint of an arm, trained on a fold's training radiographs; what folds share lies beside `folder`."""
-    noted = folder / "cpu_seconds.json"
-    seconds = json.loads(noted.read_text(encoding="utf-8")) if noted.is_file() else {}
     cache = options.output_dir / "cache"
     shared = ("--cache_dir", cache, "--training_cache_dir", cache, "--seed", seed)
     shared += ("--report_to", "none", "--save_strategy", "no", "--disable_tqdm", "true")
@@ -78,12 +53,11 @@ def trained(arm: str, folder: Path, data: Path, options: argparse.Namespace, see
     answers = ("train", "--config", "tiny_detector_answers", "--use_cpu", "true", *shared)
 
     def step(words: tuple, start: Path, learnt: Path, output: Path, *more: Any) -> Path:
-        command(seconds, *words, "--model_name_or_path", start, "--data_dir", learnt, "--output_dir", output, *more)
-        noted.write_text(json.dumps(seconds), encoding="utf-8")
+        command(folder, *words, "--model_name_or_path", start, "--data_dir", learnt, "--output_dir", output, *more)
         return output / "checkpoint"
 
     start = folder.parent / "new"
-    command(seconds, "new", "--config", "tiny_detector", "--output_dir", start, "--seed", seed)
+    command(folder, "new", "--config", "tiny_detector", "--output_dir", start, "--seed", seed)
     if arm == "real":
         return step(answers, step(towers, start, data, folder / "towers"), data, folder / "answers")
     drawn = step(
@@ -132,14 +106,15 @@ def as_predictions(findings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def told_answers(model: Any, processor: Any, rows: Any) -> dict[str, dict[str, Any]]:
     """The box that is written after each label, scored by how likely the answer begins with it."""
-    import torch
-
     pictures = [rows[number]["image"] for number in range(len(rows))]
     features = []
     for first in range(0, len(pictures), 32):
-        values = [torch.as_tensor(tower) for tower in processor._values(pictures[first : first + 32], {})]
+        some = pictures[first : first + 32]
+        prompts = [processor.prompt("identify")] * len(some)
+        inputs = processor(images=some, text=prompts, add_special_tokens=False, return_tensors="pt")
         with torch.no_grad():
-            features.append(model.get_patch_features(*values))
+            shown = {name: inputs[name] for name in ("pixel_values", "aux_pixel_values") if name in inputs}
+            features.append(model.get_patch_features(**shown))
     labels = sorted({finding["label"] for findings in rows["findings"][:] for finding in findings})
     pairs = pairs_of([dict.fromkeys(labels, []) for _ in pictures])
     found = of_pairs(
@@ -158,12 +133,10 @@ def told_answers(model: Any, processor: Any, rows: Any) -> dict[str, dict[str, A
 
 def few_boxes(folds: BoxFolds, fold: int) -> BoxFolds:
     """Folds in which a fold's training radiographs have but FEW with a box."""
-    few = copy.copy(folds)
     taught = folds.taught.copy()
     boxed = [number for number in folds.train_numbers(fold) if folds.truths[number].any]
     taught[np.random.default_rng(100 + fold).permutation(boxed)[FEW:]] = False
-    object.__setattr__(few, "taught", taught)
-    return few
+    return replace(folds, taught=taught)
 
 
 def main(options: argparse.Namespace) -> None:

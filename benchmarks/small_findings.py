@@ -23,7 +23,8 @@ import numpy as np
 import yaml
 
 from litegpt.benchmarks.box_folds import box_folds, real_data, scores
-from litegpt.benchmarks.real_box_figures import as_predictions, command
+from litegpt.benchmarks.commands import command, cpu_seconds
+from litegpt.benchmarks.real_box_figures import as_predictions
 from litegpt.datasets_scripts.rows import load_rows
 from litegpt.evaluation_scripts.predictions import answer_lines, doubts_unsaid
 from litegpt.evaluation_scripts.questions import label_names, true_boxes
@@ -41,8 +42,6 @@ SMALL_REAL = ("Nodule/Mass", "Calcification", "Rib fracture", "Atelectasis", "Pl
 
 def trained(folder: Path, data: Path, side: int, seed: int) -> tuple[Path, dict[str, float]]:
     """A checkpoint whose tower sees pictures of `side`, and the CPU seconds of its trainings."""
-    noted = folder / "cpu_seconds.json"
-    seconds = json.loads(noted.read_text(encoding="utf-8")) if noted.is_file() else {}
     config = yaml.safe_load((CONFIGS / "tiny_detector.yaml").read_text(encoding="utf-8"))
     config["vision_config"]["image_size"] = side
     config["visual_token_group_size"] *= round((side / SMALLEST_SIDE) ** 2)  # as many visual tokens
@@ -50,17 +49,16 @@ def trained(folder: Path, data: Path, side: int, seed: int) -> tuple[Path, dict[
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     shared = ("--data_dir", data, "--cache_dir", folder.parent / "cache", "--seed", seed)
     shared += ("--report_to", "none", "--save_strategy", "no", "--disable_tqdm", "true")
-    command(seconds, "new", "--config", path, "--output_dir", folder / "new", "--seed", seed)
+    command(folder, "new", "--config", path, "--output_dir", folder / "new", "--seed", seed)
     batch = max(8, round(BATCH * SMALLEST_SIDE / side))
     steps = round(RADIOGRAPHS * (SMALLEST_SIDE / side) ** 2 / batch)
     options = ("--max_steps", steps, "--per_device_train_batch_size", batch, "--repeat_findings", 1)
     towers = ("pretrain-boxes", "--config", "tiny_detector_towers", "--model_name_or_path", folder / "new")
-    command(seconds, *towers, *options, *shared, "--output_dir", folder / "towers")
+    command(folder, *towers, *options, *shared, "--output_dir", folder / "towers")
     answers = ("train", "--config", "tiny_detector_answers", "--use_cpu", "true", "--augmented_views", 1)
     answers += ("--max_steps", STAGE_ONE_STEPS, "--model_name_or_path", folder / "towers" / "checkpoint")
-    command(seconds, *answers, *shared, "--output_dir", folder / "answers")
-    noted.write_text(json.dumps(seconds), encoding="utf-8")
-    return folder / "answers" / "checkpoint", seconds
+    command(folder, *answers, *shared, "--output_dir", folder / "answers")
+    return folder / "answers" / "checkpoint", cpu_seconds(folder)
 
 
 def lines_of(checkpoint: Path, rows: Any) -> list[dict[str, Any]]:

@@ -34,10 +34,6 @@ import litegpt.common.startup  # noqa: F401
 import argparse
 import copy
 import json
-import os
-import resource
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -64,6 +60,7 @@ from litegpt.benchmarks.box_folds import (
     train_and_test,
     write_fold,
 )
+from litegpt.benchmarks.commands import command
 from litegpt.datasets_scripts.preparation.merge_readers import keep_one_of_overlapping
 from litegpt.datasets_scripts.rows import load_rows
 from litegpt.evaluation_scripts.predictions import answer_lines, doubts_unsaid
@@ -187,27 +184,6 @@ def regroup(source: Path, group_size: int, output: Path, seed: int) -> None:
     fresh.load_state_dict(kept, strict=False)
     processor.image_seq_length = config.num_visual_tokens
     save_checkpoint(fresh, processor, output)
-
-
-def command(folder: Path, *words: Any) -> None:
-    """Runs a command of litegpt with one thread, and notes the CPU seconds of what it writes."""
-    words = [str(word) for word in words]
-    print("litegpt", *words, flush=True)
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    log = folder / "log.txt"
-    with log.open("a", encoding="utf-8") as file:
-        done = subprocess.run(
-            [sys.executable, "-m", "litegpt", *words], env=environment, stdout=file, stderr=subprocess.STDOUT
-        )
-    if done.returncode:
-        sys.exit(f"litegpt {words[0]} failed: the end of {log} says why.")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    path = folder / "cpu_seconds.json"
-    noted = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    noted[Path(words[words.index("--output_dir") + 1]).name] = round(seconds, 1)
-    path.write_text(json.dumps(noted, indent=1), encoding="utf-8")
 
 
 # --- What the model has at each step ---------------------------------------------------------------------------------

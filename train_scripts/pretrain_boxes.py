@@ -8,8 +8,9 @@ start from BiomedCLIP and PubMedCLIP instead, or continue from them with this pr
 CLIP pre-training: every patch token says which findings' boxes it lies in (a sigmoid for each label) and where the
 corners of the smallest of them are; the largest of the patches' logits is the image's label. These heads are thrown
 away. The checkpoint's detector, where it has one (`litegpt new --detector`) or gets one here (`--detector`), learns
-the same boxes beside them and stays: it answers beside the language model, which may be told of its boxes
-(`--num_candidate_tokens`). With `--freeze_towers` it learns alone. A radiograph with labels but no box does not say
+the same boxes from what the towers give and stays: it answers beside the language model, which may be told of its
+boxes (`--num_candidate_tokens`). With `--patch_heads false` the towers learn for it, which from a hundred boxes is
+better; with `--freeze_towers` it learns alone. A radiograph with labels but no box does not say
 where, and is left out.
 
 `--labels_only` leaves out where: the image's labels alone teach the towers, also those that no box shows, and the mean
@@ -98,7 +99,10 @@ class TowerTrainingModel(nn.Module):
                 # The mean of the patches' logits: each of them learns from every label.
                 loss = loss + functional.binary_cross_entropy_with_logits(output[..., :-4].mean(dim=1), labels)
         if self.detector is not None and labels is None:
-            loss = loss + detector_loss(self.detector, torch.cat(features, dim=1), findings, known)
+            patch_features = torch.cat(features, dim=1)
+            if len(self.heads):  # the towers learn for these: for both they would be worse for the answers
+                patch_features = patch_features.detach()
+            loss = loss + detector_loss(self.detector, patch_features, findings, known)
         return {"loss": loss}
 
 

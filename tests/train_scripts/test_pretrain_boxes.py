@@ -11,7 +11,14 @@ from litegpt.datasets_scripts.vindr_cxr import LABEL_COLUMNS
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint, save_checkpoint
 from litegpt.train_scripts.arguments import TowerArguments
 from litegpt.train_scripts.dense_box_loss import detector_loss
-from litegpt.train_scripts.pretrain_boxes import OFFSET_SCALE, RowIndices, main, patch_loss, patch_targets
+from litegpt.train_scripts.pretrain_boxes import (
+    OFFSET_SCALE,
+    RowIndices,
+    TowerTrainingModel,
+    main,
+    patch_loss,
+    patch_targets,
+)
 from litegpt.train_scripts.radiograph_store import RadiographStore
 from litegpt.train_scripts.views import Movement
 
@@ -199,3 +206,21 @@ def test_labels_alone_teach_no_detector(detector_checkpoint, phantom_release, ca
         main(TowerArguments(str(detector_checkpoint), str(phantom_release), detector=True, **data), training)
     main(TowerArguments(str(detector_checkpoint), str(phantom_release), **data), training)
     assert "towers, detector" not in (tmp_path / "checkpoint" / "README.md").read_text()
+
+
+def test_beside_patch_heads_the_detector_teaches_the_towers_nothing(detector_checkpoint, phantom_release, cache_dir):
+    model, processor = load_checkpoint(detector_checkpoint)
+    rows = load_rows(str(phantom_release), "train", cache_dir)
+    store = RadiographStore(rows, processor.tower_image_processors, rows.cache_files[0]["filename"] + "-store")
+    boxed = [number for number, findings in enumerate(rows["findings"][:]) if findings][:4]
+    pixels, findings = store.pixel_values(boxed, [Movement()] * len(boxed)), [rows["findings"][n] for n in boxed]
+    gradients = {}
+    for heads in (True, False):
+        training = TowerTrainingModel(model.model, 22, patch_heads=heads)
+        for head in training.heads:
+            torch.nn.init.zeros_(head.weight)  # so that it teaches them nothing either
+        training(pixels, findings)["loss"].backward()
+        gradients[heads] = sum(p.grad.abs().sum() for p in model.model.vision_tower.parameters() if p.grad is not None)
+        assert model.model.detector.head.boxes.weight.grad.any()
+        model.zero_grad()
+    assert gradients[True] == 0 < gradients[False]

@@ -321,41 +321,44 @@ def structured_answers(
         if kind is not None:
             named = []
             try:
-                named = _named(answer, kind, processor, threshold)
+                named = _named(answer, kind, processor)
             except AnswerError as error:
                 result["malformed"][task] = str(error)
-            result[kind.output] += [_as_given(item, size, turn) for item in named]
+            found = {kind.output: _kept(named, threshold, processor.score_thresholds) if kind.has_boxes else named}
             if answer.detected is not None:
-                for name, found in _seen(answer, kind, processor, threshold).items():
-                    result.setdefault(name, []).extend(_as_given(item, size, turn) for item in found)
+                found |= _seen(answer, named, processor, threshold)
+            for name, items in found.items():
+                result.setdefault(name, []).extend(_as_given(item, size, turn) for item in items)
     return result
 
 
 def _seen(
-    answer: Answer, kind: AnswerKind, processor: ProcessorMixin, threshold: float | str | None
+    answer: Answer, named: Sequence[dict[str, Any]], processor: ProcessorMixin, threshold: float | str | None
 ) -> dict[str, list[dict[str, Any]]]:
-    """What the detector finds, and what it and the answer say together, with scores and boxes."""
+    """What the detector finds, and what it and all that the answer named say together, with scores and boxes."""
 
     def scored(items: Sequence[dict[str, Any]], kind_of_score: str) -> list[dict[str, Any]]:
         temperature = processor.score_temperatures.get(kind_of_score, 1.0)
         return [{**item, "score": calibrated(item["score"], temperature)} for item in items]
 
     detected = scored(detected_findings(answer.detected, processor.finding_labels), DETECTOR)
-    try:
-        answered = [
-            {name: item[name] for name in ("label", "score", "box")} for item in _named(answer, kind, processor)
-        ]
-    except AnswerError:  # `structured_answers` says so
-        answered = []
+    answered = [{name: item[name] for name in ("label", "score", "box")} for item in named]
     fused = scored(fused_findings(answered, detected), FUSED)
-
-    def kept(items: Sequence[dict[str, Any]], thresholds: dict[str, float]) -> list[dict[str, Any]]:
-        return [item for item in items if item["score"] >= _least_score(threshold, item["label"], thresholds)]
-
     return {
-        "detected_findings": kept(detected, processor.detector_thresholds),
-        "fused_findings": kept(fused, processor.fused_thresholds),
+        "detected_findings": _kept(detected, threshold, processor.detector_thresholds),
+        "fused_findings": _kept(fused, threshold, processor.fused_thresholds),
     }
+
+
+def _kept(
+    items: Sequence[dict[str, Any]], threshold: float | str | None, thresholds: dict[str, float]
+) -> list[dict[str, Any]]:
+    """Those whose score reaches the threshold; what has no score is kept."""
+
+    def least(label: str) -> float:
+        return thresholds.get(label, 0.0) if threshold == "operating_point" else threshold or 0.0
+
+    return [item for item in items if item["score"] is None or item["score"] >= least(item["label"])]
 
 
 def _as_given(item: dict[str, Any], size: tuple[int, int] | None, turn: Image.Transpose | None) -> dict[str, Any]:
@@ -370,28 +373,16 @@ def _as_given(item: dict[str, Any], size: tuple[int, int] | None, turn: Image.Tr
     return item
 
 
-def _named(
-    answer: Answer,
-    kind: AnswerKind,
-    processor: ProcessorMixin,
-    threshold: float | str | None = None,
-) -> list[dict[str, Any]]:
+def _named(answer: Answer, kind: AnswerKind, processor: ProcessorMixin) -> list[dict[str, Any]]:
     """What the answer names, with scores, and boxes and maps as it has them."""
     labels, temperature = getattr(processor, f"{kind.name}_labels"), processor.score_temperatures[kind.name]
     named = []
     for number, (item, score) in enumerate(kind.scored(answer, labels, temperature)):
-        if not kind.has_boxes:
-            named.append({"label": item.label, "score": score})
-        elif score is None or score >= _least_score(threshold, item.label, processor.score_thresholds):
-            map_of_item = {"map": answer.maps[number]} if answer.maps else {}
-            named.append({"label": item.label, "score": score, "box": item.box, **map_of_item})
+        one = {"label": item.label, "score": score}
+        if kind.has_boxes:
+            one |= {"box": item.box} | ({"map": answer.maps[number]} if answer.maps else {})
+        named.append(one)
     return named
-
-
-def _least_score(threshold: float | str | None, label: str, thresholds: dict[str, float]) -> float:
-    if threshold == "operating_point":
-        return thresholds.get(label, 0.0)
-    return threshold or 0.0
 
 
 class GreedyTokenProbabilities(LogitsProcessor):

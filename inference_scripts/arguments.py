@@ -4,7 +4,7 @@ from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from pathlib import Path
 
-from litegpt.common.arguments import Count, argument
+from litegpt.common.arguments import Count, WholeNumber, argument
 
 EXPLAIN_METHODS = ("attention", "gradient_attention", "integrated", "occlusion")
 CLASSIFIER_MAPS = ("cam", "positive")
@@ -40,6 +40,11 @@ class PredictArguments:
         "Leave out findings with a smaller score; operating_point: the checkpoint's own threshold for each label.",
         default=None,
         parse=threshold,
+    )
+    candidates: bool = argument("Look for findings that the answer leaves out, too.", default=False)
+    views: WholeNumber = argument(
+        "Moved views of each radiograph that are answered beside it; what all say together is view_findings.",
+        default=0,
     )
     contact_sheet: str | None = argument(
         "A picture of the first eight that have findings, side by side.", default=None

@@ -5,7 +5,7 @@ list; those that `path` already has are not asked for again.
 
     predict(args, rows, Path("outputs/demo/predictions.jsonl"))
     # [{"image_id": "c0ffee", "task": "vqa", "answer": "Global ...", "diagnoses": [{"label": "COPD", "score": 0.9}],
-    #   "probabilities": {"COPD": 0.9, ...}, "malformed": None}, ...]
+    #   "probabilities": {"COPD": 0.9, ...}, "malformed": None, "width": 2336, "height": 2836}, ...]
 """
 
 import json
@@ -91,7 +91,7 @@ def answer_lines(
     max_new_tokens: int,
     constrained: bool = True,
 ) -> Iterator[dict[str, Any]]:
-    """The answers to `task` as lines of the predictions file, one a row."""
+    """The answers to `task` as lines of the predictions file, one a row, with the radiograph's size in pixels."""
     outputs = pipe(
         KeyDataset(rows, "image"),
         batch_size=batch_size,
@@ -100,8 +100,10 @@ def answer_lines(
         constrained=constrained,
         relative_boxes=True,
     )
-    for image_id, output in zip(rows["image_id"][:], outputs, strict=True):
-        yield prediction_line(image_id, task, output, pipe.processor.finding_labels)
+    of_rows = zip(rows["image_id"][:], rows["width"][:], rows["height"][:], strict=True)
+    for (image_id, width, height), output in zip(of_rows, outputs, strict=True):
+        line = prediction_line(image_id, task, output, pipe.processor.finding_labels)
+        yield {**line, "width": width, "height": height}
 
 
 def prediction_line(image_id: str, task: str, output: dict[str, Any], finding_labels: list[str]) -> dict[str, Any]:

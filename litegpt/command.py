@@ -61,6 +61,11 @@ COMMANDS = {
     "explain": Command(
         "inference_scripts/explain.py", ("ExplainArguments",), "where a model sees what it says, as maps"
     ),
+    "export": Command(
+        "inference_scripts/export_boxes.py",
+        ("ExportArguments",),
+        "boxes to Label Studio, CVAT, COCO or Kaggle, to be corrected",
+    ),
     "prepare vindr-cxr": Command(
         "datasets_scripts/vindr_cxr.py", ("ReadersArguments", "PreparationOptions"), "VinDr-CXR, ready for training"
     ),

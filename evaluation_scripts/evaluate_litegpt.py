@@ -161,6 +161,8 @@ def control_images(processor: LiteGPTProcessor) -> Dataset:
         {
             "image_id": ["black", *(f"noise-{number}" for number in range(NUM_NOISE_IMAGES))],
             "image": [Image.fromarray(pixels) for pixels in (np.zeros_like(noise[0]), *noise)],
+            "width": [side] * (1 + NUM_NOISE_IMAGES),
+            "height": [side] * (1 + NUM_NOISE_IMAGES),
         }
     )
 

@@ -5,7 +5,7 @@ list; those that `path` already has are not asked for again.
 
     predict(args, rows, Path("outputs/demo/predictions.jsonl"))
     # [{"image_id": "c0ffee", "task": "vqa", "answer": "Global ...", "diagnoses": [{"label": "COPD", "score": 0.9}],
-    #   "probabilities": {"COPD": 0.9, ...}, "malformed": None}, ...]
+    #   "probabilities": {"COPD": 0.9, ...}, "malformed": None, "width": 2336, "height": 2836}, ...]
 """
 
 import json
@@ -96,10 +96,15 @@ def pipeline_options(args: EvaluationArguments) -> dict[str, Any]:
 def answer_lines(
     pipe: ChestXrayFindingsPipeline, rows: Dataset, task: str, **options: Any
 ) -> Iterator[dict[str, Any]]:
-    """The answers to `task` as lines of the predictions file, one a row; `options` are the pipeline's."""
+    """The answers to `task` as lines of the predictions file, one a row, with the radiograph's size in pixels.
+
+    Args:
+        options: the pipeline's.
+    """
     outputs = pipe(KeyDataset(rows, "image"), tasks=[task], relative_boxes=True, **options)
-    for image_id, output in zip(rows["image_id"][:], outputs, strict=True):
-        yield prediction_line(image_id, task, output)
+    of_rows = zip(rows["image_id"][:], rows["width"][:], rows["height"][:], strict=True)
+    for (image_id, width, height), output in zip(of_rows, outputs, strict=True):
+        yield {**prediction_line(image_id, task, output), "width": width, "height": height}
 
 
 def prediction_line(image_id: str, task: str, output: dict[str, Any]) -> dict[str, Any]:

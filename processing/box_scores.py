@@ -11,6 +11,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -178,14 +179,21 @@ def coordinate_values(texts: Sequence[str], considered: Sequence[Mapping[str, fl
             if (digits, ends) == own:
                 same += probability
             elif digits or before:
-                begins = before + digits
-                possible = [v for v in range(GRID + 1) if str(v) == begins or not ends and str(v).startswith(begins)]
-                values[possible] += remaining * probability / max(1, len(possible))
+                possible = _values_of(before + digits, ends)
+                for value in possible:
+                    values[value] += remaining * probability / len(possible)
         before, remaining = before + own[0], remaining * same
     values[int(before)] += remaining
     return values
 
 
+@cache
+def _values_of(digits: str, ends: bool) -> tuple[int, ...]:
+    """The coordinates that digits are, or begin unless the number ends behind them."""
+    return tuple(v for v in range(GRID + 1) if str(v) == digits or not ends and str(v).startswith(digits))
+
+
+@lru_cache(maxsize=1 << 16)
 def _digits(text: str) -> tuple[str, bool]:
     """The digits that a token writes, and whether a number is at its end behind them."""
     match = _DIGITS.search(text)

@@ -6,8 +6,8 @@
 A greedy answer names what is likelier than not. At each of its places, before, between and behind its findings, the
 model also says how likely any other label is to come next; that is read from one pass over the answers (a tree, as
 labels take several tokens), and the boxes of those that are likely enough are then decoded together, all behind the
-prompt and the answer that were read once. With box order "label" an answer that passes a label over will not name it
-any more, so the probability that the label L stands at a place is
+prompt and the answer that were read once. With box order "label" a label has its place between those before and
+behind it, and an answer that passes it over there will not name it any more; so the probability that L stands there is
 
     P(L next) / (P(L next) + P(a later label next) + P(the answer ends))
 
@@ -77,10 +77,11 @@ def inserted_findings(
         openings.append([])
         for place, (after, nodes) in enumerate(of_row):
             continuations = _continuations(language, on_grid(findings[place - 1].box) if place else None)
-            named = findings[place].label if place < len(findings) else None
             following = continuations.probabilities(logits[row, nodes].float())
-            for label, probability in zip(language.labels, standing(following, insertion.box_order), strict=True):
-                if probability >= insertion.least and label != named:
+            probabilities = standing(following, insertion.box_order)
+            may_stand = labels_between(language.labels, findings, place, insertion.box_order)
+            for label, probability in zip(language.labels, probabilities, strict=True):
+                if probability >= insertion.least and label in may_stand:
                     tokens = continuations.tokens[label]
                     openings[-1].append(_Opening(label, place, probability, grammar, after, tokens))
     rows = [row for row, of_row in enumerate(openings) if of_row]
@@ -89,6 +90,19 @@ def inserted_findings(
             reader.keep(rows)
         _decode(grammar, reader, [trees[row] for row in rows], [openings[row] for row in rows])
     return [[opening.inserted(grammar) for opening in of_row] for of_row in openings]
+
+
+def labels_between(labels: Sequence[str], findings: Sequence[Finding], place: int, box_order: str) -> set[str]:
+    """The labels that may be inserted at a place; a label twice is two boxes of it.
+
+    By label those from the finding before to the one behind, without that one's: a label that comes next anyway is
+    inserted behind it. By position all but the one that comes next.
+    """
+    behind = findings[place].label if place < len(findings) else None
+    if box_order == "position":
+        return set(labels) - {behind}
+    first = labels.index(findings[place - 1].label) if place else 0
+    return set(labels[first : labels.index(behind) if behind is not None else None])
 
 
 def standing(following: np.ndarray, box_order: str) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import IterableDataset
+from torch.utils.data import Dataset, IterableDataset
 from transformers import (
     AutoModelForImageTextToText,
     LogitsProcessor,
@@ -121,7 +121,7 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         if holds_images(inputs) and not isinstance(inputs, (list, GeneratorType, IterableDataset)):
             # A tuple, a batch of arrays, a column of a data set, whose radiographs are read one by one.
             return list(super().__call__((image for image in inputs), **kwargs))
-        if views and not holds_images(inputs):
+        if views and not holds_images(inputs) and not isinstance(inputs, Dataset):
             return super().__call__([inputs], **kwargs)[0]
         return [] if isinstance(inputs, list) and not inputs else super().__call__(inputs, **kwargs)
 

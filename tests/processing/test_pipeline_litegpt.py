@@ -12,6 +12,7 @@ from datasets import Image as ImageFeature
 from peft import LoraConfig, get_peft_model
 from PIL import Image
 from transformers import BitsAndBytesConfig, pipeline
+from transformers.pipelines.pt_utils import KeyDataset
 
 from litegpt.modeling_litegpt.adapters import LORA_TARGET_MODULES
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint
@@ -126,6 +127,9 @@ def test_candidates_and_views_stand_beside_the_same_answers(loaded, radiographs,
     plain = [pipe(picture, max_new_tokens=64) for picture in radiographs]
     alone = [pipe(picture, **options) for picture in radiographs]
     together = pipe(radiographs, **options, batch_size=batch_size)
+    rows = Dataset.from_dict({"image": radiographs}, features=Features({"image": ImageFeature()}))
+    of_rows = list(pipe(KeyDataset(rows, "image"), **options, batch_size=batch_size))
+    assert [one["view_findings"] for one in of_rows] == [one["view_findings"] for one in together]
     for before, one, other in zip(plain, alone, together, strict=True):
         assert "candidates" not in before and "view_findings" not in before
         assert one["answers"] == before["answers"]

@@ -111,13 +111,13 @@ def test_all_boxes_are_kept_where_that_is_best_and_of_equal_thresholds_the_highe
 
 
 def test_labels_with_few_boxes_or_none_right_get_the_threshold_of_all():
-    many = matches_of("ILD", [(0.9, True), (0.8, True), (0.2, False), (0.1, False)], num_missed=1)
+    many = matches_of("ILD", [(0.9, True), (0.8, True), (0.2, False), (0.1, False)] * 5, num_missed=5)
     few = matches_of("Edema", [(0.7, True), (0.6, False)])
-    wrong = matches_of("Nodule/Mass", [(0.05, False)] * 6)
+    wrong = matches_of("Nodule/Mass", [(0.05, False)] * 25)
     predictions, references = (sum(parts, []) for parts in zip(many, few, wrong, strict=True))
     matches = match(predictions, references, 0.4)
     pooled, points = choose_thresholds(matches, ["ILD", "Edema", "Nodule/Mass", "COPD"])
-    assert pooled["threshold"] == pytest.approx(0.65) and pooled["num_boxes"] == 13
+    assert pooled["threshold"] == pytest.approx(0.65) and pooled["num_boxes"] == 52
     assert {label: point["chosen_on"] for label, point in points.items()} == {
         "ILD": "label",
         "Edema": "pooled",

@@ -1,7 +1,7 @@
 """Reinforcement of a trained LiteGPT checkpoint by rewards that can be verified, with TRL's `GRPOTrainer`.
 
-Several answers are sampled to each radiograph, all in the answer language; what is right in them, by the data set's own
-boxes, is made likelier, what is wrong unlikelier:
+Several answers are sampled to each radiograph, all in the answer language; what is right in them, by the data set's
+own boxes, is made likelier, what is wrong unlikelier:
 
     litegpt grpo --config tiny_grpo --model_name_or_path outputs/demo/stage1/checkpoint \\
         --data_dir outputs/demo/phantoms --output_dir outputs/tiny/grpo
@@ -9,8 +9,8 @@ boxes, is made likelier, what is wrong unlikelier:
 
 Rewards are chosen by `reward_functions` and weighed by `reward_weights` (`train_scripts/rewards/`, a file each). LoRA,
 data, caches and what is written are those of `litegpt train`: `OUTPUT_DIR/checkpoint` is ready for the Hub, with
-`--use_peft` beside `OUTPUT_DIR/adapter`. TensorBoard shows rewards and the last answers, drawn. The same command resumes
-where an interrupted run stopped. docs/reinforce.md says what it was worth.
+`--use_peft` beside `OUTPUT_DIR/adapter`. TensorBoard shows rewards and the last answers, drawn. The same command
+resumes where an interrupted run stopped. docs/reinforce.md says what it was worth.
 """
 
 import litegpt.common.startup  # noqa: F401
@@ -21,6 +21,7 @@ import gc
 import warnings
 from typing import Any
 
+import torch
 from datasets import Dataset, concatenate_datasets
 from peft import PeftModel
 from transformers import set_seed
@@ -31,6 +32,7 @@ from trl.trainer.utils import add_fused_lm_head
 from litegpt.common.programs import Refusal, program, refuse_bad_input
 from litegpt.datasets_scripts.pseudo_boxes import coverage_text, with_pseudo_boxes
 from litegpt.datasets_scripts.rows import check_labels, load_rows
+from litegpt.modeling_litegpt import LiteGPTModel
 from litegpt.modeling_litegpt.adapters import save_adapter
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint, save_checkpoint
 from litegpt.modeling_litegpt.model_card import add_training, training_entry
@@ -85,7 +87,6 @@ def train(
     set_seed(training_args.seed)  # fresh LoRA is drawn before the trainer would set it
     with refuse_bad_input():
         model, processor = model_to_train(data_args, model_args)
-    base = model.get_base_model() if model_args.use_peft else model
     cache_dir = data_args.training_cache_dir or f"{training_args.output_dir}/cache"
     # The main process writes the files, the others find them.
     with refuse_bad_input(), training_args.main_process_first(desc="preparing data"):
@@ -102,9 +103,7 @@ def train(
             if training_args.max_completion_length < least:
                 raise Refusal(f"max_completion_length: an answer to [{task}] may take {least} tokens.")
         store = RadiographStore(rows, processor.tower_image_processors, cache_dir)
-        prompts = drawn_prompts(
-            parts[0], prompts_of_run(training_args), rollout_args, processor, training_args.seed
-        )
+        prompts = drawn_prompts(parts[0], prompts_of_run(training_args), rollout_args, processor, training_args.seed)
         validation_prompts = None
         if data_args.validation_split is not None:
             known = known_prompts(parts[1], rollout_args.tasks, processor)
@@ -117,7 +116,7 @@ def train(
 
     # TRL hands on `pixel_values` alone; the model parts them again.
     processor.pack_pixel_values = processor.num_towers == 2
-    rollouts = Rollouts(processor)
+    rollouts = Rollouts(processor, with_scores=candidate_scores.__name__ in rollout_args.reward_functions)
     trainer = LiteGPTRolloutTrainer(
         model=model,
         reward_funcs=[REWARDS[name] for name in rollout_args.reward_functions],
@@ -163,7 +162,7 @@ class LiteGPTRolloutTrainer(SteadyTrainer, GRPOTrainer):
 
     def __init__(self, **kwargs: Any):
         model, arguments = kwargs["model"], kwargs["args"]
-        refuse_options(arguments, UNUSED_OPTIONS)
+        refuse_options(arguments, UNUSED_OPTIONS, GRPOConfig)
         arguments.shuffle_dataset = False
         beta, needs_reference = arguments.beta, arguments.beta != 0 and not isinstance(model, PeftModel)
         reference = copy.deepcopy(model).requires_grad_(False) if needs_reference else None
@@ -172,10 +171,34 @@ class LiteGPTRolloutTrainer(SteadyTrainer, GRPOTrainer):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "You are using 'rollout_func'", UserWarning)
             super().__init__(**kwargs)
+        for each in (model, reference):
+            base = each.get_base_model() if isinstance(each, PeftModel) else each
+            if base is not None and not any(p.requires_grad for t in base.model.towers for p in t.parameters()):
+                base.model.register_forward_pre_hook(seen_once, with_kwargs=True)
         if reference is not None:
             arguments.beta = self.beta = beta
             add_fused_lm_head(reference, temperature=self.temperature)
             self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
+
+
+def seen_once(
+    model: LiteGPTModel, inputs: tuple[Any, ...], options: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A forward pre-hook: frozen towers see each radiograph of a batch once, however many answers there are to it."""
+    pixels = options.get("pixel_values")
+    if pixels is None:
+        return inputs, options
+    places: list[int] = []  # of each row's radiograph among the distinct ones
+    firsts: dict[float, list[int]] = {}  # sum of the pixels -> rows that have it and differ
+    distinct: list[int] = []
+    for row, total in enumerate(pixels.sum(dim=(1, 2, 3)).tolist()):
+        same = [first for first in firsts.setdefault(total, []) if torch.equal(pixels[first], pixels[row])]
+        if not same:
+            firsts[total].append(row)
+            distinct.append(row)
+        places.append(distinct.index(same[0] if same else row))
+    features = model.get_patch_features(pixels[distinct])[places]
+    return inputs, {**options, "pixel_values": None, "patch_features": features}
 
 
 def prompts_of_run(training_args: GRPOConfig) -> int:

@@ -1,6 +1,6 @@
 """Rows -> the prompts of a run of `grpo.py`, in the order in which they are asked -> what TRL's GRPOTrainer takes.
 
-    drawn = drawn_prompts(rows, 1600, rollout_args, processor, seed=42)   # {"row": 17, "task": "identify", "draw": 0}, ...
+    drawn = drawn_prompts(rows, 1600, rollout_args, processor, seed=42)   # {"row": 17, "task": "identify", "draw": 0}
     collator = PromptCollator(rows, store, processor, moved_share=0.75, seed=42)
     collator([drawn[0]])   # [{"prompt": [{"role": "user", ...}], "image": ..., "findings": [...], ...}]
 

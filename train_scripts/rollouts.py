@@ -1,6 +1,6 @@
 """Answers that are sampled while a model is reinforced: always in the answer language, with the scores of their boxes.
 
-    rollouts = Rollouts(processor)
+    rollouts = Rollouts(processor, with_scores=True)
     GRPOTrainer(..., rollout_func=rollouts)   # prompts of a batch in; tokens, their probabilities and scores out
     trainer.add_callback(RolloutDrawings(trainer, rollouts, 4))   # into TensorBoard: the last ones, in words and drawn
 
@@ -37,7 +37,10 @@ from litegpt.train_scripts.prompts import ShownRadiograph
 
 
 class Rollout(NamedTuple):
-    """An answer that was sampled; `findings`: {"label", "box", "score"}, none of a malformed answer."""
+    """An answer that was sampled; `findings`: {"label", "box", "score"}, none of a malformed answer.
+
+    A score is None where nobody asks for scores.
+    """
 
     radiograph: ShownRadiograph
     text: str
@@ -51,17 +54,18 @@ class Rollouts:
 
     Args:
         processor: packs the pixels of two towers (`pack_pixel_values`).
+        with_scores: of boxes, which take about as long as the sampling itself.
 
     Attributes:
         last: the rollouts of the last batch of this process.
     """
 
-    def __init__(self, processor: LiteGPTProcessor):
-        self.processor = processor
+    def __init__(self, processor: LiteGPTProcessor, with_scores: bool):
+        self.processor, self.with_scores = processor, with_scores
         self.last: list[Rollout] = []
 
     def __call__(self, prompts: list[list[dict[str, Any]]], trainer: GRPOTrainer) -> dict[str, list]:
-        """Per prompt `prompt_ids`, `completion_ids`, the tokens' `logprobs` and the boxes' `scores`.
+        """Per prompt `prompt_ids`, `completion_ids`, the tokens' `logprobs` and, asked for, the boxes' `scores`.
 
         Probabilities are those among the tokens that the grammar allows, without the sampling's temperature, as the
         pipeline has them.
@@ -104,12 +108,15 @@ class Rollouts:
         lengths = [tokens.index(eos) + 1 if eos in tokens else len(tokens) for tokens in new_tokens.tolist()]
         self.last = [Rollout(r, a.text, self._scored(a)) for r, a in zip(radiographs, answers, strict=True)]
         logprobs = watcher.chosen(new_tokens).log()
+        scores = {}
+        if self.with_scores:
+            scores["scores"] = [[finding["score"] for finding in rollout.findings] for rollout in self.last]
         prompt_ids = [ids[mask.bool()].tolist() for ids, mask in zip(*map(inputs.get, NAMES), strict=True)]
         return {
             "prompt_ids": [prompt_ids[row] for row in rows.tolist()],
             "completion_ids": [tokens[:n].tolist() for tokens, n in zip(new_tokens, lengths, strict=True)],
             "logprobs": [values[:n].tolist() for values, n in zip(logprobs, lengths, strict=True)],
-            "scores": [[finding["score"] for finding in rollout.findings] for rollout in self.last],
+            **scores,
         }
 
     def _sample(
@@ -132,6 +139,10 @@ class Rollouts:
     def _answers(
         self, model: PreTrainedModel, new_tokens: torch.Tensor, watcher: "ProbabilityWatcher"
     ) -> list[Answer]:
+        """What each row's tokens say, with their probabilities where scores are asked for."""
+        if not self.with_scores:
+            texts = self.processor.batch_decode(new_tokens, skip_special_tokens=True)
+            return [Answer(text.removeprefix(" "), [], []) for text in texts]
         pipe = ChestXrayFindingsPipeline(model=model, processor=self.processor, device=model.device)
         candidates, probabilities = torch.stack(watcher.candidates, 1), torch.stack(watcher.probabilities, 1)
         outputs = zip(new_tokens, watcher.chosen(new_tokens), candidates, probabilities, strict=True)
@@ -207,9 +218,7 @@ class RolloutDrawings(TrainerCallback):
     def __init__(self, trainer: GRPOTrainer, rollouts: Rollouts, count: int):
         self.trainer, self.rollouts, self.count = trainer, rollouts, count
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         chosen = list({id(rollout.radiograph): rollout for rollout in self.rollouts.last}.values())[: self.count]
         writers = [c.tb_writer for c in self.trainer.callback_handler.callbacks if isinstance(c, TensorBoardCallback)]
         for writer in writers:
@@ -230,4 +239,5 @@ def drawn(rollout: Rollout, labels: list[str]) -> Any:
 
 
 def _scores(rollout: Rollout) -> str:
-    return ", ".join(f"{finding['score']:.2f}" for finding in rollout.findings) or "none"
+    scores = [finding["score"] for finding in rollout.findings if finding["score"] is not None]
+    return ", ".join(f"{score:.2f}" for score in scores) or "none"

@@ -1,7 +1,7 @@
 """TRL's trainers, of LiteGPT models: runs that end well, and `SFTTrainer` with the paper's schedule and epochs.
 
-    trainer = LiteGPTTrainer(recipe=recipe_args, model=model, args=training_args, train_dataset=examples, ...)
-    trainer.train()   # a full disk, a loss that is no number, ...: a Refusal, one sentence
+trainer = LiteGPTTrainer(recipe=recipe_args, model=model, args=training_args, train_dataset=examples, ...)
+trainer.train()   # a full disk, a loss that is no number, ...: a Refusal, one sentence
 """
 
 import math
@@ -239,19 +239,19 @@ class LiteGPTTrainer(SteadyTrainer, SFTTrainer):
 
 def refuse_options_without_effect(arguments: SFTConfig, recipe: RecipeArguments) -> None:
     """Ends the program where an option is set that the trainer would not heed."""
-    refuse_options(arguments, UNUSED_OPTIONS)
+    refuse_options(arguments, UNUSED_OPTIONS, SFTConfig)
     if arguments.train_sampling_strategy not in ("random", "group_by_length"):
         raise Refusal("train_sampling_strategy: random or group_by_length.")
     if recipe.linear_warmup_cosine_lr and arguments.lr_scheduler_kwargs:
         raise Refusal("lr_scheduler_kwargs: linear_warmup_cosine_lr has warmup_lr and min_lr instead.")
 
 
-def refuse_options(arguments: TrainingArguments, names: Sequence[str]) -> None:
-    """Ends the program where one of the options `names`, of TRL, is not as it is by default."""
+def refuse_options(arguments: TrainingArguments, names: Sequence[str], kind: type[TrainingArguments]) -> None:
+    """Ends the program where one of the options `names`, of TRL's class `kind`, is not as it is by default."""
     # Fresh ones rather than the fields' defaults, which some releases of TRL fill in when one is made. On the same
     # device: whoever makes one chooses it for the whole process, and a trainer made after that takes it.
     same_device = {name: getattr(arguments, name) for name in ("use_cpu", "bf16", "fp16")}
-    defaults = type(arguments)(arguments.output_dir, **same_device, report_to="none")
+    defaults = kind(arguments.output_dir, **same_device, report_to="none")
     for name in names:
         if getattr(arguments, name) != getattr(defaults, name):
             raise Refusal(f"{name}: this option of TRL has no effect here; leave it out.")

@@ -114,9 +114,7 @@ def trainer(monkeypatch) -> list:
     return ended
 
 
-def test_the_reference_is_the_model_as_it_was_given(
-    tiny_checkpoint, phantom_release, cache_dir, tmp_path, trainer
-):
+def test_the_reference_is_the_model_as_it_was_given(tiny_checkpoint, phantom_release, cache_dir, tmp_path, trainer):
     """Also where it is given as an adapter, which is merged: TRL would load the base."""
     lora = {"use_peft": True, "lora_r": 4}
     reinforce(tmp_path / "lora", tiny_checkpoint, phantom_release, cache_dir, lora)
@@ -127,6 +125,20 @@ def test_the_reference_is_the_model_as_it_was_given(
     reference = trainer[-1].ref_model.state_dict()
     for name, tensor in weights(given).items():
         assert torch.equal(reference[name], tensor)
+
+
+def test_frozen_towers_see_each_radiograph_once_and_the_features_are_the_same(tiny_checkpoint, monkeypatch):
+    model = load_checkpoint(tiny_checkpoint)[0].model.eval()
+    pixels = torch.randn(2, 6, 64, 64)[[0, 1, 0, 0, 1]]
+    pixels[4, 0, 0, 0] += 1
+    expected = model.get_patch_features(pixels)
+    seen = []
+    plain = model.get_patch_features
+    monkeypatch.setattr(model, "get_patch_features", lambda values: seen.append(len(values)) or plain(values))
+    _, options = grpo.seen_once(model, (), {"pixel_values": pixels, "use_cache": False})
+    assert seen == [3] and options["pixel_values"] is None and options["use_cache"] is False
+    torch.testing.assert_close(options["patch_features"], expected)
+    assert grpo.seen_once(model, (), {"input_ids": None}) == ((), {"input_ids": None})
 
 
 @pytest.mark.slow  # two launches

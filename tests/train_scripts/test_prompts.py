@@ -39,7 +39,9 @@ def test_a_prompt_is_the_one_that_is_trained_on_and_its_picture_the_towers_own(r
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     inputs = processor(images=[first["image"]], text=text, add_special_tokens=False, return_tensors="np")
     assert inputs["input_ids"][0].tolist() == prompt_ids(processor, "identify")
-    for name, values in zip(("pixel_values", "aux_pixel_values"), store.pixel_values([row], [Movement()]), strict=True):
+    for name, values in zip(
+        ("pixel_values", "aux_pixel_values"), store.pixel_values([row], [Movement()]), strict=True
+    ):
         np.testing.assert_allclose(inputs[name], values.numpy(), atol=1e-5)
     names = processor.finding_labels
     true = [(names[finding["label"]], finding["box"]) for finding in rows["findings"][row]]

@@ -8,8 +8,9 @@ In: answers as TRL hands them to a reward function, what is true of each radiogr
     true = [{"label": "ILD", "box": [0.0, 0.0, 0.5, 0.5]}]
     box_f1([[{"role": "assistant", "content": answered}]], [true], [["ILD"]])   # [1.0]: an IoU of 0.9
 
-A box is matched with a true one of its label, each once, the pairs of most overlap first. "No finding" is worth 1 where
-it is right, a malformed answer 0. Thresholds of an IoU would starve small findings of reward (MedLoc-R1, arXiv 2603.28120).
+A box is matched with a true one of its label, each once, the pairs of most overlap first. "No finding" is worth 1
+where it is right, a malformed answer 0. Thresholds of an IoU would starve small findings of reward (MedLoc-R1, arXiv
+2603.28120).
 """
 
 from collections.abc import Sequence

@@ -8,15 +8,14 @@ In: answers as TRL hands them to a reward function, the scores of their boxes, w
     true = [{"label": "ILD", "box": [0.0, 0.0, 0.5, 0.5]}]
     candidate_scores([[{"role": "assistant", "content": answered}]], [true], [["ILD"]], [[0.8]])   # [0.96]
 
-A box is right as mAP counts it: by falling score, a free true box of its label with an IoU above 0.4. A true box that is
-not answered has a score of 0, so an honest doubt costs less than silence: by saying a box that is right with probability
-p, at the score p, an answer gains p^2. So this reward asks for more boxes, where `box_f1` asks for sure ones.
+A box is right as mAP counts it: by falling score, a free true box of its label with an IoU above 0.4. A true box that
+is not answered has a score of 0, so an honest doubt costs less than silence: by saying a box that is right with
+probability p, at the score p, an answer gains p^2. So this reward asks for more boxes, `box_f1` for sure ones.
 
-TRL hands no probabilities to reward functions. The scores come from the rollouts themselves (`rollouts.py`): they are the
-pipeline's, P(a finding follows) * P(label) * P(a box drawn from the coordinates' probabilities is near), of the sampled
-tokens, calibrated by the checkpoint's temperature. They are exact, no estimate by votes. What is not exact is the
-gradient: a policy gradient makes answers of well-scored boxes likelier, and does not see that the scores depend on the
-weights too.
+TRL hands no probabilities to reward functions. The scores come from the rollouts themselves (`rollouts.py`): they are
+the pipeline's, P(a finding follows) * P(label) * P(a box drawn from the coordinates' probabilities is near), of the
+sampled tokens, calibrated by the checkpoint's temperature: no estimate by votes. What is not exact is the gradient: a
+policy gradient makes answers of well-scored boxes likelier, and does not see that the scores depend on the weights.
 """
 
 from collections.abc import Sequence

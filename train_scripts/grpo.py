@@ -27,7 +27,7 @@ from peft import PeftModel
 from transformers import set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled, is_fsdp_enabled
 from trl import GRPOConfig, GRPOTrainer, ModelConfig
-from trl.trainer.utils import add_fused_lm_head
+from trl.trainer import utils as trl_utils
 
 from litegpt.common.programs import Refusal, program, refuse_bad_input
 from litegpt.datasets_scripts.pseudo_boxes import coverage_text, with_pseudo_boxes
@@ -177,7 +177,8 @@ class LiteGPTRolloutTrainer(SteadyTrainer, GRPOTrainer):
                 base.model.register_forward_pre_hook(seen_once, with_kwargs=True)
         if reference is not None:
             arguments.beta = self.beta = beta
-            add_fused_lm_head(reference, temperature=self.temperature)
+            if hasattr(trl_utils, "add_fused_lm_head"):  # TRL 1.14, the last for Python 3.10, does without
+                trl_utils.add_fused_lm_head(reference, temperature=self.temperature)
             self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
 
 

@@ -24,7 +24,6 @@ from transformers import (
 )
 from transformers.integrations import TensorBoardCallback
 from trl import GRPOTrainer
-from trl.models import unwrap_model_for_generation
 
 from litegpt.common.overlay import contact_sheet, panel
 from litegpt.processing.answers import AnswerError
@@ -87,22 +86,15 @@ class Rollouts:
             return_tensors="pt",
         ).to(trainer.accelerator.device)
         rows = torch.tensor([order[key] for key in keys], device=trainer.accelerator.device)
-        with (
-            unwrap_model_for_generation(
-                trainer.model_wrapped,
-                trainer.accelerator,
-                gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
-            ) as model,
-            torch.no_grad(),
-            trainer.accelerator.autocast(),  # weights of several dtypes meet
-        ):
-            # Of an adapted model the base has the adapter's layers, and takes features.
-            base = model.get_base_model() if isinstance(model, PeftModel) else model
-            was_training = model.training
-            model.eval()
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        # Of an adapted model the base has the adapter's layers, and takes features.
+        base = model.get_base_model() if isinstance(model, PeftModel) else model
+        was_training = model.training
+        model.eval()  # no dropout, no checkpointing of activations
+        with torch.no_grad(), trainer.accelerator.autocast():  # weights of several dtypes meet
             sampled = self._sample(base, inputs, rows, trainer)
             answers = self._answers(base, *sampled)
-            model.train(was_training)
+        model.train(was_training)
         new_tokens, watcher = sampled
         eos = self.processor.tokenizer.eos_token_id
         lengths = [tokens.index(eos) + 1 if eos in tokens else len(tokens) for tokens in new_tokens.tolist()]

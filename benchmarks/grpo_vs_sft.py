@@ -12,7 +12,7 @@ intervals of the paired bootstrap over the test images.
 
 CPU seconds are those of the processes, start included. The arms of `grpo` take `--grpo_steps`; SFT gets the steps that
 take as long as the longest of them, by two short runs of it, which also fill the cache of the towers' features for it.
-What is finished is not done again: an arm with `--arms` alone, in several processes, is possible.
+What is finished is not done again; `--arms` lets several processes train one each, before a run of all.
 """
 
 import litegpt.common.startup  # noqa: F401
@@ -49,9 +49,10 @@ ARMS: dict[str, list[tuple[str, float, tuple[Any, ...]]]] = {
     "sft 2e-4": [("train", 1.0, ("--learning_rate", 2e-4))],
     "sft 1e-3": [("train", 1.0, ("--learning_rate", 1e-3))],
     "box_f1": [("grpo", 1.0, ())],
-    "box_f1 + candidate_scores": [("grpo", 0.8, SCORES)],  # scoring takes time
+    "box_f1 + candidate_scores": [("grpo", 0.75, SCORES)],  # scoring takes time
     "sft, then box_f1": [("train", 0.5, ("--learning_rate", 1e-3)), ("grpo", 0.5, ())],
 }
+SFT_ARM = "sft "  # how names of arms of SFT alone begin
 SFT = ("--config", "tiny_stage1", "--warmup_steps", 20, "--lr_scheduler_kwargs", '{"min_lr": 2e-5}')
 PILOTS = (20, 120)  # steps
 SHOWN: dict[str, Name] = {
@@ -81,6 +82,20 @@ def trained_arm(name: str, options: argparse.Namespace, steps: Mapping[str, int]
         count = max(1, round(share * steps[program]))
         checkpoint = train(folder / f"stage{number}", options, program, checkpoint, count, words)
     return checkpoint, sum(cpu_seconds(folder).values())
+
+
+def trained_arms(options: argparse.Namespace) -> dict[str, tuple[Path, float]]:
+    """The checkpoints of the arms, and their CPU seconds: first those of `grpo` alone, whose time SFT then has."""
+    steps, trained = {"grpo": options.grpo_steps}, {}
+    with_sft = [name for name in options.arms if any(program == "train" for program, *_ in ARMS[name])]
+    for name in options.arms:
+        if name not in with_sft:
+            trained[name] = trained_arm(name, options, steps)
+    if with_sft:
+        longest = max((seconds for _, seconds in trained.values()), default=0.0)
+        steps["train"] = options.sft_steps or steps_of_sft(options, longest)
+        print(f"Steps: {steps}", flush=True)
+    return trained | {name: trained_arm(name, options, steps) for name in with_sft}
 
 
 def steps_of_sft(options: argparse.Namespace, seconds: float) -> int:
@@ -180,13 +195,10 @@ def main(options: argparse.Namespace) -> None:
     true = true_boxes(test.select_columns("findings"), labels["finding"])
     calibrating_true = true_boxes(calibrating.select_columns("findings"), labels["finding"])
 
-    steps = {"grpo": options.grpo_steps}
-    checkpoints = {"stage one": (options.checkpoint, 0.0)}
-    for name in (arm for arm in options.arms if all(program == "grpo" for program, *_ in ARMS[arm])):
-        checkpoints[name] = trained_arm(name, options, steps)
-    steps["train"] = options.sft_steps or steps_of_sft(options, max(seconds for _, seconds in checkpoints.values()))
-    for name in options.arms:
-        checkpoints[name] = trained_arm(name, options, steps)
+    checkpoints = {"stage one": (options.checkpoint, 0.0)} | trained_arms(options)
+    if not any(name.startswith(SFT_ARM) for name in checkpoints):
+        print(f"{', '.join(options.arms)}: trained. They are compared in a run with an arm of SFT.")
+        return
 
     tested = {}
     for name, (checkpoint, _) in checkpoints.items():
@@ -198,7 +210,7 @@ def main(options: argparse.Namespace) -> None:
         at = tested[name].thresholds["calibrated"]
         print(f"{name}: box F1@.5 {tested[name].held_out:.3f} on the calibration rows, of boxes from {at:.3f} on")
     # The bar is chosen where nobody is tested.
-    bar = max((name for name in tested if name.startswith("sft ")), key=lambda name: tested[name].held_out)
+    bar = max((name for name in tested if name.startswith(SFT_ARM)), key=lambda name: tested[name].held_out)
     rows = list(test.remove_columns("image"))
     result: dict[str, dict[str, Any]] = {}
     for name, arm in tested.items():
@@ -211,8 +223,8 @@ def main(options: argparse.Namespace) -> None:
             "false_positives": arm.false_positives,
             "figures": {title: figure._asdict() for title, figure in shown.items()},
         }
-    write_text(options.output_dir / "figures.json", json.dumps({"bar": bar, "steps": steps, "arms": result}, indent=1))
-    print(f"Steps: {steps}. In brackets: less {bar}, with 95 %.\n\n{table(result, bar)}")
+    write_text(options.output_dir / "figures.json", json.dumps({"bar": bar, "arms": result}, indent=1))
+    print(f"In brackets: less {bar}, with 95 %.\n\n{table(result, bar)}")
 
 
 if __name__ == "__main__":

@@ -216,7 +216,7 @@ class RolloutDrawings(TrainerCallback):
         for writer in writers:
             if writer is None or not chosen:
                 continue
-            words = "\n\n".join(f"{rollout.text}  \nscores: {_scores(rollout)}" for rollout in chosen)
+            words = "\n\n".join(map(_words, chosen))
             writer.add_text("rollouts", words, state.global_step)
             picture = contact_sheet([drawn(rollout, self.rollouts.processor.finding_labels) for rollout in chosen])
             writer.add_image("rollouts", np.asarray(picture), state.global_step, dataformats="HWC")
@@ -230,6 +230,7 @@ def drawn(rollout: Rollout, labels: list[str]) -> Any:
     return panel(picture, {"findings": true}, {"identify": line}, {FINDINGS.name: labels})
 
 
-def _scores(rollout: Rollout) -> str:
+def _words(rollout: Rollout) -> str:
+    """The answer, and below it the scores of its boxes, where there are any."""
     scores = [finding["score"] for finding in rollout.findings if finding["score"] is not None]
-    return ", ".join(f"{score:.2f}" for score in scores) or "none"
+    return f"{rollout.text}  \nscores: {', '.join(f'{score:.2f}' for score in scores)}" if scores else rollout.text

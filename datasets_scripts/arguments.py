@@ -8,10 +8,11 @@ from litegpt.datasets_scripts.preparation.release import PreparationOptions
 
 __all__ = [
     "DistilReportsArguments",
+    "OwnDataArguments",
     "PhantomArguments",
     "PreparationArguments",
     "PreparationOptions",
-    "VinDrCXRArguments",
+    "ReadersArguments",
 ]
 
 DATA_DIR = "A release in a layout that `litegpt prepare` knows, or a prepared data set."
@@ -27,12 +28,14 @@ class PreparationArguments:
 
 
 @dataclass
-class VinDrCXRArguments(PreparationArguments):
-    merge: str = argument("How train's readers are merged.", default="paper", choices=list(MERGES))
-    name: str | None = argument(
-        "What your own data in VinDr-CXR's layout are called; the folder's name by default.", default=None
-    )
+class OwnDataArguments(PreparationArguments):
+    name: str | None = argument("What your own data are called; the folder's name by default.", default=None)
     licence: str | None = argument("The licence under which your own data stand; not stated by default.", default=None)
+
+
+@dataclass
+class ReadersArguments(OwnDataArguments):
+    merge: str = argument("How the readers of a training image are merged.", default="paper", choices=list(MERGES))
 
 
 @dataclass

@@ -20,7 +20,9 @@ from PIL import Image
 from litegpt.datasets_scripts import (
     chestx_ray14,
     chexpert,
+    coco_boxes,
     covidx,
+    label_studio,
     mimic_cxr,
     open_i,
     rsna_pneumonia,
@@ -64,6 +66,8 @@ DATA_SETS: dict[str, DataSet] = {
     "covidx": covidx,
     "open-i": open_i,
     "mimic-cxr": mimic_cxr,
+    "coco-boxes": coco_boxes,
+    "label-studio": label_studio,
 }
 
 

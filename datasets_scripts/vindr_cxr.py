@@ -55,12 +55,12 @@ import datasets
 from litegpt.common.arguments import parse
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.annotations import Box, Finding, ImageAnnotation, Reading
-from litegpt.datasets_scripts.arguments import VinDrCXRArguments
+from litegpt.datasets_scripts.arguments import ReadersArguments
 from litegpt.datasets_scripts.image_files import Files, ImageIds, file_counts, find_files, image_id_of, match
 from litegpt.datasets_scripts.picture_boxes import STRAY_SHARE, boxes_in_pixels
 from litegpt.datasets_scripts.preparation.merge_readers import check_merge, merge_diagnoses, merge_readers
 from litegpt.datasets_scripts.preparation.prepare import load_release, prepare
-from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
+from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release, own_facts
 from litegpt.datasets_scripts.tables import box_numbers, flag, has_columns, header, plain, read_csv
 from litegpt.processing.answers import NO_FINDING
 
@@ -148,10 +148,6 @@ PHANTOM_FACTS = replace(
     citation="",
 )
 SEMI_SYNTHETIC = "semi-synthetic"  # the kind, in phantom.json, of releases whose findings are drawn into radiographs
-OWN_PERSONAL_INFORMATION = (
-    "The radiographs are of people. Who they are, and what was done to protect them, is for those to say who own the "
-    "data; health data they are."
-)
 READERS = frozenset(f"R{number}" for number in range(1, 18))
 
 
@@ -192,14 +188,7 @@ def facts(data_dir: str, name: str | None = None, licence: str | None = None) ->
     if not name:
         name = os.path.basename(os.path.abspath(data_dir))
         name += " (own data)" if _is_the_releases_name(name) else ""
-    return DataSetFacts(
-        name=re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "own_data",
-        pretty_name=name,
-        homepage="",
-        licence=licence or "",
-        licence_link="",
-        personal_information=OWN_PERSONAL_INFORMATION,
-    )
+    return own_facts(name, licence)
 
 
 def _drawn_facts(data_dir: str) -> DataSetFacts:
@@ -577,7 +566,7 @@ def load_vindr_cxr(
 
 
 @program
-def main(arguments: VinDrCXRArguments, options: PreparationOptions) -> None:
+def main(arguments: ReadersArguments, options: PreparationOptions) -> None:
     """Prepares a release."""
     with refuse_bad_input():
         release = read_release(arguments.data_dir, arguments.merge, arguments.name, arguments.licence)
@@ -585,4 +574,4 @@ def main(arguments: VinDrCXRArguments, options: PreparationOptions) -> None:
 
 
 if __name__ == "__main__":
-    main(*parse([VinDrCXRArguments, PreparationOptions], None, "vindr_cxr.py", __doc__))
+    main(*parse([ReadersArguments, PreparationOptions], None, "vindr_cxr.py", __doc__))

@@ -32,6 +32,13 @@ class AnsweringArguments:
         default="auto",
         choices=["auto", "float32", "bfloat16", "float16"],
     )
+    candidates: bool = argument(
+        "Look for findings that the answers leave out, where answers are constrained.", default=True
+    )
+    views: WholeNumber = argument("Moved views of each radiograph that are answered beside it.", default=0)
+    written_boxes: bool = argument(
+        "Boxes as the answers write them, on a grid of 100, in place of those of most expected IoU.", default=False
+    )
     cache_dir: str | None = argument(CACHE_DIR, default=None)
     num_proc: Count = argument(NUM_PROC, default=1)
 

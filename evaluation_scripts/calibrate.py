@@ -15,10 +15,10 @@ right. From that come
   true boxes, or no right one, gets the threshold that is best for the boxes of all findings together.
 
 Both are written into the checkpoint's processor_config.json (`score_temperatures`, `score_thresholds`), for the
-pipeline and evaluate_litegpt.py; nothing else in the checkpoint changes. The boxes of a detector get a temperature,
-and what it and the answers say together another one, each with thresholds (`detector_thresholds`,
-`fused_thresholds`). `calibration.json` says what was gained. Calibrating a checkpoint again starts from its
-uncalibrated scores.
+pipeline and evaluate_litegpt.py; nothing else in the checkpoint changes. So do the findings that answers leave out
+(`--candidates`), what several views say together (`--views 4`), the boxes of a detector, and what it and the answers
+say together: each has a temperature and thresholds (`candidate_thresholds`, ...). `calibration.json` says what was
+gained. Calibrating a checkpoint again starts from its uncalibrated scores.
 """
 
 import json
@@ -50,11 +50,18 @@ from litegpt.evaluation_scripts.predictions import load_pipeline, predict
 from litegpt.evaluation_scripts.questions import Question, by_task, label_names, question, true_boxes
 from litegpt.metrics.boxes import Matches, box_counts, match, precision_recall_curve
 from litegpt.metrics.probabilities import expected_calibration_error
-from litegpt.processing.box_fusion import DETECTOR, FUSED, fused_findings
+from litegpt.processing.box_fusion import CANDIDATE, DETECTOR, FUSED, VIEW, fused_findings
 from litegpt.processing.box_scores import calibrated
 from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
 from litegpt.processing.tasks import TASKS
 
+# What stands beside the answers, and the field of a line that has it; the detector before what it is fused to.
+BESIDE = {
+    CANDIDATE: "candidates",
+    VIEW: "view_findings",
+    DETECTOR: "detected_findings",
+    FUSED: "fused_findings",
+}
 MIN_SCORES = 30  # fewer do not tell a temperature
 MIN_BOXES = 5  # true boxes; fewer do not tell a threshold
 TEMPERATURES = (0.05, 20.0)  # the lowest and the highest
@@ -79,7 +86,7 @@ def main(args: CalibrationArguments) -> None:
     }
     result = {"split": args.split, "radiographs": len(rows), **calibration(statistics, labels["finding"])}
     for task in (task for task in args.tasks if TASKS[task].kind.has_boxes):
-        calibrate_detector(result, question(task, truths, labels), answers[task], labels["finding"])
+        calibrate_beside(result, question(task, truths, labels), answers[task], labels["finding"])
     with refuse_bad_input():
         write_into_checkpoint(processor_config, result)
         write_text(output_dir / "calibration.json", json.dumps(result, indent=2) + "\n")
@@ -134,35 +141,42 @@ def calibration(
     return result
 
 
-def calibrate_detector(
+def calibrate_beside(
     result: dict[str, Any], asked: Question, answers: Sequence[dict[str, Any]], finding_labels: Sequence[str]
 ) -> None:
-    """Puts temperatures and thresholds of the boxes of a detector into `result`; nothing of a checkpoint without one.
+    """Puts temperatures and thresholds of the boxes beside the answers into `result`, of all that the lines have.
 
-    Those of what it and the answers say together are fitted to both, each calibrated by itself.
+    Thresholds of candidates are those of the findings and the candidates together, temperatures of what answers and
+    detector say together are fitted to both, each calibrated by itself.
     """
     known = [answers[index] for index in asked.images]
-    if not all("detected_findings" in line for line in known):
-        return
     true = true_boxes(asked.rows, finding_labels)
-    boxes: dict[str, list[list[dict[str, Any]]]] = {DETECTOR: [line["detected_findings"] for line in known]}
-    for kind in (DETECTOR, FUSED):
+    findings = [_scaled(line["findings"], result["temperatures"].get("finding", 1.0)) for line in known]
+    detected: list[list[dict[str, Any]]] = []
+    for kind, field in BESIDE.items():
+        if not all(field in line for line in known):
+            continue
+        boxes = [line[field] for line in known]
         if kind == FUSED:
-            of_answers = [_scaled(line["findings"], result["temperatures"]["finding"]) for line in known]
-            boxes[FUSED] = [fused_findings(*both) for both in zip(of_answers, boxes[DETECTOR], strict=True)]
-        matches = match(boxes[kind], true, float(RIGHT))
+            boxes = [fused_findings(*both) for both in zip(findings, detected, strict=True)]
+        matches = match(boxes, true, float(RIGHT))
         temperature = fit_temperature(matches.score, matches.is_true)
         if temperature is None:
             print(f"{kind}: {matches.is_true.sum()} of {len(matches.score)} boxes are right: no temperature.")
         result["temperatures"][kind] = temperature or 1.0
-        boxes[kind] = [_scaled(of_image, temperature or 1.0) for of_image in boxes[kind]]
-        after = match(boxes[kind], true, float(RIGHT))
+        boxes = [_scaled(of_image, temperature or 1.0) for of_image in boxes]
+        if kind == DETECTOR:
+            detected = boxes
+        after = match(boxes, true, float(RIGHT))
         result["ece"][kind] = {
             "before": calibration_error(matches.score, matches.is_true),
             "after": calibration_error(after.score, after.is_true),
             "num_scores": len(after.score),
             "num_right": int(after.is_true.sum()),
         }
+        if kind == CANDIDATE:
+            both = [[*named, *left_out] for named, left_out in zip(findings, boxes, strict=True)]
+            after = match(both, true, float(RIGHT))
         result[f"{kind}_thresholds"] = choose_thresholds(after, finding_labels)[1]
 
 
@@ -289,7 +303,7 @@ def write_into_checkpoint(path: Path, result: dict[str, Any]) -> None:
     """Puts temperatures and thresholds, as far as `result` has them, into processor_config.json and keeps all else."""
     config = json.loads(path.read_text(encoding="utf-8"))
     config["score_temperatures"] = config.get("score_temperatures", {}) | result["temperatures"]
-    names = {"thresholds": "score_thresholds"} | {name: name for name in ("detector_thresholds", "fused_thresholds")}
+    names = {"thresholds": "score_thresholds"} | {f"{kind}_thresholds": f"{kind}_thresholds" for kind in BESIDE}
     for name, name_there in names.items():
         if name in result:
             config[name_there] = {label: point["threshold"] for label, point in result[name].items()}

@@ -5,10 +5,12 @@
 
 Writes `predictions.jsonl` (one line an image and task; an interrupted run resumes after the last one),
 `metrics.json`, `report.md` and `report.html`. Decoding is greedy, and constrained to answers with the checkpoint's own
-labels (`--constrained false`: plain). There are three controls: every image is given the answer to another one, drawn
-at random; the answer to a black image; and those to images of noise (`controls.jsonl` has them). Boxes also stand
-beside a location prior, which knows where the boxes of `--prior_split` lie, and no image. With `--explain` the
-gallery of `report.html` has maps of the findings that the answers of `predictions.jsonl` name.
+labels (`--constrained false`: plain). Beside the answers stand the findings that they leave out (`--candidates`), and
+with `--views 4` what several moved views of each radiograph say together; neither changes an answer. There are three
+controls: every image is given the answer to another one, drawn at random; the answer to a black image; and those to
+images of noise (`controls.jsonl` has them). Boxes also stand beside a location prior, which knows where the boxes of
+`--prior_split` lie, and no image. With `--explain` the gallery of `report.html` has maps of the findings that the
+answers of `predictions.jsonl` name.
 
 The reports and `metrics.json` name checkpoint and data, and have no path of this machine in them.
 """
@@ -77,7 +79,13 @@ def main(args: EvaluationArguments) -> None:
     controls = {
         name: [line for line in control_lines if line["image_id"].startswith(name)] for name in ("noise", "black")
     }
-    calibration = Calibration(processor.score_temperatures, processor.score_thresholds)
+    source_thresholds = {
+        "candidates": processor.candidate_thresholds,
+        "views": processor.view_thresholds,
+        "detector": processor.detector_thresholds,
+        "fused": processor.fused_thresholds,
+    }
+    calibration = Calibration(processor.score_temperatures, processor.score_thresholds, source_thresholds)
     metrics = score_predictions(
         predictions,
         rows.remove_columns("image"),
@@ -153,6 +161,8 @@ def control_images(processor: LiteGPTProcessor) -> Dataset:
         {
             "image_id": ["black", *(f"noise-{number}" for number in range(NUM_NOISE_IMAGES))],
             "image": [Image.fromarray(pixels) for pixels in (np.zeros_like(noise[0]), *noise)],
+            "width": [side] * (1 + NUM_NOISE_IMAGES),
+            "height": [side] * (1 + NUM_NOISE_IMAGES),
         }
     )
 

@@ -147,7 +147,8 @@ def training(args: PaperTablesArguments, name: str, start: Path, output_dir: Pat
 def evaluation(args: PaperTablesArguments, output_dir: Path, options: list[str]) -> Step:
     command = [sys.executable, str(EVALUATION / "evaluate_litegpt.py"), *options, *data_options(args)]
     command += ["--model_name_or_path", str(output_dir / "checkpoint"), "--output_dir", str(output_dir)]
-    command += shlex.split(args.evaluation_options)
+    # The paper's boxes are those that the answers write.
+    command += ["--written_boxes", "true", "--candidates", "false", *shlex.split(args.evaluation_options)]
     return Step(f"evaluation of {output_dir.name}", output_dir / "metrics.json", command)
 
 

@@ -5,7 +5,7 @@ list; those that `path` already has are not asked for again.
 
     predict(args, rows, Path("outputs/demo/predictions.jsonl"))
     # [{"image_id": "c0ffee", "task": "vqa", "answer": "Global ...", "diagnoses": [{"label": "COPD", "score": 0.9}],
-    #   "probabilities": {"COPD": 0.9, ...}, "malformed": None}, ...]
+    #   "probabilities": {"COPD": 0.9, ...}, "malformed": None, "width": 2336, "height": 2836}, ...]
 """
 
 import json
@@ -25,11 +25,11 @@ from litegpt.common.programs import Refusal
 from litegpt.datasets_scripts.rows import check_labels
 from litegpt.evaluation_scripts.arguments import EvaluationArguments
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint, load_processor
-from litegpt.processing.answers import text_to_findings
 from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
 from litegpt.processing.tasks import TASKS
 
-DETECTED = ("detected_findings", "fused_findings")  # of a model with a detector, beside the answer's findings
+# Beside the answer's findings: what it leaves out, what several views say, what a model with a detector has.
+BESIDE_ANSWER = ("candidates", "view_findings", "detected_findings", "fused_findings")
 
 
 def load_pipeline(args: EvaluationArguments, rows: Dataset) -> ChestXrayFindingsPipeline:
@@ -73,9 +73,7 @@ def predict(
     with path.open("a", encoding="utf-8") as file, doubts_unsaid():
         # A task at a time: the answers of one are of similar length, so a batch waits less for its longest.
         for task in (task for task in args.tasks if pending[task]):
-            lines = answer_lines(
-                asked, rows.select(pending[task]), task, args.batch_size, args.max_new_tokens, args.constrained
-            )
+            lines = answer_lines(asked, rows.select(pending[task]), task, **pipeline_options(args))
             for line in tqdm(lines, total=len(pending[task]), desc=f"Answers [{task}]", mininterval=1):
                 done[line["image_id"], line["task"]] = line
                 file.write(json.dumps(line) + "\n")
@@ -83,51 +81,50 @@ def predict(
     return [done[image_id, task] for image_id in image_ids for task in args.tasks]
 
 
+def pipeline_options(args: EvaluationArguments) -> dict[str, Any]:
+    """What the pipeline is called with."""
+    return {
+        "batch_size": args.batch_size,
+        "max_new_tokens": args.max_new_tokens,
+        "constrained": args.constrained,
+        "candidates": args.candidates and args.constrained,
+        "views": args.views,
+        "written_boxes": args.written_boxes,
+    }
+
+
 def answer_lines(
-    pipe: ChestXrayFindingsPipeline,
-    rows: Dataset,
-    task: str,
-    batch_size: int,
-    max_new_tokens: int,
-    constrained: bool = True,
+    pipe: ChestXrayFindingsPipeline, rows: Dataset, task: str, **options: Any
 ) -> Iterator[dict[str, Any]]:
-    """The answers to `task` as lines of the predictions file, one a row."""
-    outputs = pipe(
-        KeyDataset(rows, "image"),
-        batch_size=batch_size,
-        tasks=[task],
-        max_new_tokens=max_new_tokens,
-        constrained=constrained,
-        relative_boxes=True,
-    )
-    for image_id, output in zip(rows["image_id"][:], outputs, strict=True):
-        yield prediction_line(image_id, task, output, pipe.processor.finding_labels)
+    """The answers to `task` as lines of the predictions file, one a row, with the radiograph's size in pixels.
 
-
-def prediction_line(image_id: str, task: str, output: dict[str, Any], finding_labels: list[str]) -> dict[str, Any]:
-    """The pipeline's output for one task; boxes are xyxy in [0, 1], an answer's exactly as it states them.
-
-    Of a model with a detector the line also has what that finds, and what both say together (`DETECTED`).
-
-    What is doubtful about the picture stands in `warnings`, where there is anything.
+    Args:
+        options: the pipeline's.
     """
-    text, malformed = output["answers"][task], output["malformed"][task]
+    outputs = pipe(KeyDataset(rows, "image"), tasks=[task], relative_boxes=True, **options)
+    of_rows = zip(rows["image_id"][:], rows["width"][:], rows["height"][:], strict=True)
+    for (image_id, width, height), output in zip(of_rows, outputs, strict=True):
+        yield {**prediction_line(image_id, task, output), "width": width, "height": height}
+
+
+def prediction_line(image_id: str, task: str, output: dict[str, Any]) -> dict[str, Any]:
+    """The pipeline's output for one task; boxes are xyxy in [0, 1].
+
+    What it has beside the answer's findings stands in its own fields (`BESIDE_ANSWER`); what is doubtful about the
+    picture in `warnings`, where there is anything.
+    """
     kind = TASKS[task].kind
     named = output[kind.output]
     if kind.has_boxes:
-        findings = text_to_findings(text, finding_labels) if malformed is None else []
-        named = [
-            {"label": finding.label, "box": list(finding.box), "score": scored["score"]}
-            for finding, scored in zip(findings, named, strict=True)
-        ]
+        named = [{**item, "box": [round(v, 5) for v in item["box"].values()]} for item in named]
     return {
         "image_id": image_id,
         "task": task,
-        "answer": text,
+        "answer": output["answers"][task],
         kind.output: named,
-        **{name: _relative(output[name]) for name in DETECTED if kind.has_boxes and name in output},
+        **{name: _relative(output[name]) for name in BESIDE_ANSWER if kind.has_boxes and name in output},
         "probabilities": output["probabilities"][task],
-        "malformed": malformed,
+        "malformed": output["malformed"][task],
         **({"warnings": output["warnings"]} if output.get("warnings") else {}),
     }
 
@@ -147,8 +144,7 @@ def _check_settings(args: EvaluationArguments, path: Path) -> None:
         "weights": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in weights],
         "data": str(Path(args.data_dir).resolve()),
         "split": args.split,
-        "max_new_tokens": args.max_new_tokens,
-        "constrained": args.constrained,
+        **{name: value for name, value in pipeline_options(args).items() if name != "batch_size"},
         "temperatures": load_processor(args.model_name_or_path).score_temperatures,
     }
     refuse_other_settings(

@@ -45,6 +45,7 @@ class Calibration(NamedTuple):
 
     temperatures: dict[str, float] = UNCALIBRATED  # by kind of answer, those that calibrated the scores
     thresholds: dict[str, float] = {}  # operating point of each finding
+    source_thresholds: dict[str, dict[str, float]] = {}  # of what is found beside the answers, see `box_sources.py`
 
 
 def score_predictions(
@@ -78,7 +79,7 @@ def score_predictions(
         ValueError: no row tells the answer to a task, or an answer names a label that is none of its question's.
     """
     rows = list(rows)
-    temperatures, thresholds = calibration or Calibration()
+    temperatures, thresholds, source_thresholds = calibration or Calibration()
     questions = [question(task, rows, labels) for task in tasks]
     answers = by_task(predictions, tasks)
     statistics = [task_statistics(asked, answers[asked.task], labels, temperatures) for asked in questions]
@@ -108,7 +109,9 @@ def score_predictions(
         if isinstance(statistic, FindingStatistics):
             patients = row_patients(rows)
             of_images = None if patients is None else np.unique(patients[asked.images], return_inverse=True)[1]
-            scores["box_sources"] = source_scores(asked, task_answers, labels, of_images)
+            scores["box_sources"] = source_scores(
+                asked, task_answers, labels, of_images, {"answer": thresholds, **source_thresholds}
+            )
             scores["curves"] = curves(statistic.matches[RIGHT], num_images)
             # Beyond it the FROC keeps its last sensitivity: there are no more boxes.
             scores["froc_measured_to"] = {

@@ -4,10 +4,12 @@ from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from pathlib import Path
 
-from litegpt.common.arguments import Count, argument
+from litegpt.common.arguments import Count, Share, WholeNumber, argument
 
 EXPLAIN_METHODS = ("attention", "gradient_attention", "integrated", "occlusion")
 CLASSIFIER_MAPS = ("cam", "positive")
+BOX_FORMATS = ("coco", "kaggle", "label-studio", "cvat")
+BOX_SOURCES = ("findings", "detected_findings", "fused_findings", "candidates", "view_findings")
 RADIOGRAPHS = "DICOM, PNG or JPEG files, or folders of them."
 
 
@@ -22,9 +24,9 @@ def threshold(text: str) -> float | str:
     return value
 
 
-def check_radiographs(radiographs: list[str]) -> None:
+def check_there(paths: list[str]) -> None:
     """Refuses what is not there; raises a ValueError that names it."""
-    missing = [path for path in radiographs if not Path(path).exists()]
+    missing = [path for path in paths if not Path(path).exists()]
     if missing:
         raise ValueError(f"no such file or folder: {', '.join(missing)}")
 
@@ -41,12 +43,17 @@ class PredictArguments:
         default=None,
         parse=threshold,
     )
+    candidates: bool = argument("Look for findings that the answer leaves out, too.", default=False)
+    views: WholeNumber = argument(
+        "Moved views of each radiograph that are answered beside it; what all say together is view_findings.",
+        default=0,
+    )
     contact_sheet: str | None = argument(
         "A picture of the first eight that have findings, side by side.", default=None
     )
 
     def __post_init__(self):
-        check_radiographs(self.radiographs)
+        check_there(self.radiographs)
 
 
 @dataclass
@@ -60,7 +67,7 @@ class AskArguments:
     constrained: bool = argument("Send the grammar of the answers with each request.", default=True)
 
     def __post_init__(self):
-        check_radiographs(self.radiographs)
+        check_there(self.radiographs)
 
 
 @dataclass
@@ -85,8 +92,36 @@ class ExplainArguments:
     against: str | None = argument("CXR-CLIP: a contrasting sentence, whose cosines are subtracted.", default=None)
 
     def __post_init__(self):
-        check_radiographs(self.radiographs)
+        check_there(self.radiographs)
         if not all(text.strip() for text in [*(self.texts or ()), "." if self.against is None else self.against]):
             raise ValueError("a sentence of --texts or --against is empty")
         if self.findings and self.tokens:
             raise ValueError("--tokens explains the answer, --findings given names: choose one of the two")
+
+
+@dataclass
+class ExportArguments:
+    predictions: str = argument("predictions.jsonl of `litegpt predict`, `ask` or `evaluate`.", positional=True)
+    output_dir: str = argument("Where the files are written.")
+    format: str = argument("What they are for.", choices=list(BOX_FORMATS))
+    source: str = argument(
+        "Which boxes: the answer's, the detector's, both together's, the answer's and those that it does not name, or "
+        "those of several views.",
+        default="findings",
+        choices=list(BOX_SOURCES),
+    )
+    threshold: Share = argument("Leave out boxes with a smaller score.", default=0.0)
+    model_name_or_path: str | None = argument(
+        "The checkpoint that answered, for its labels: folder or Hub repository; by default they are VinDr-CXR's.",
+        default=None,
+    )
+    task: str = argument(
+        "Of `litegpt evaluate`: whose answers.", default="identify", choices=["identify", "grounding"]
+    )
+    pictures: bool = argument("Write the radiographs as PNG, into pictures/.", default=False)
+    picture_url: str = argument(
+        "What stands before a picture's name where Label Studio finds it.", default="/data/local-files/?d=pictures/"
+    )
+
+    def __post_init__(self):
+        check_there([self.predictions])

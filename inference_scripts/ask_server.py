@@ -45,7 +45,7 @@ from litegpt.inference_scripts.inbox import Inbox, Received
 from litegpt.modeling_litegpt.checkpoints import load_processor
 from litegpt.modeling_litegpt.provenance import provenance, recorded_config
 from litegpt.processing.box_scores import Answer
-from litegpt.processing.pipeline_litegpt import structured_answers
+from litegpt.processing.pipeline_litegpt import Shown, structured_answers
 from litegpt.processing.processing_litegpt import LiteGPTProcessor
 from litegpt.processing.radiograph import in_standard_view
 from litegpt.processing.tasks import DEFAULT_TASKS
@@ -113,7 +113,7 @@ class Client:
         url = data_url(in_standard_view(radiograph))
         answers = {task: self.ask(url, task) for task in DEFAULT_TASKS}
         turn, doubts = radiograph.info.get("turn"), radiograph.info.get("warnings", ())
-        return structured_answers(answers, radiograph.size, self.processor, turn=turn, warnings=doubts)
+        return structured_answers(answers, Shown(radiograph.size, turn, doubts), self.processor)
 
     def ask(self, image_url: str, task: str) -> Answer:
         """The greedy answer; without probabilities where the server gives none, or none that spell the text."""

@@ -63,7 +63,7 @@ class Inbox:
 
     Args:
         radiographs: files, and folders of them.
-        settings: that make an answer another answer: model, constrained, threshold.
+        settings: that make an answer another answer, as `question` reads them.
         source: what else each line says of the checkpoint.
         predictions: the file of the run; its folder is made. Answers about what a file was before are removed.
     """
@@ -176,5 +176,6 @@ class Inbox:
 
 def question(line: dict[str, Any]) -> tuple:
     """What was asked for a line of the predictions: the radiograph, of which model, in which way."""
-    # The lines of `ask_server.py` have no threshold, older ones neither of the last two.
-    return line["file"], line["model"], line.get("constrained"), line.get("threshold")
+    # The lines of `ask_server.py` have no threshold and nothing beside the answers, older ones no way at all.
+    beside = line.get("with_candidates", False), line.get("views", 0)
+    return line["file"], line["model"], line.get("constrained"), line.get("threshold"), *beside

@@ -9,6 +9,7 @@ answered; the status is 1. What is no image (DICOMDIR, SR, a PDF, a text) is ski
 command resumes where an interrupted run stopped, and answers anew what has been replaced since.
 
     ... --threshold operating_point     # findings from the thresholds on that calibrate.py chose for the checkpoint
+    ... --candidates --views 4          # find more: what answers leave out, and several views of each radiograph
     ... --constrained false             # plain decoding: answers may be malformed
     ... --contact_sheet answers.png     # the first eight that have findings, in one picture
 """
@@ -44,6 +45,8 @@ def main(args: PredictArguments) -> int:
         "model": args.model_name_or_path,
         "constrained": args.constrained,
         "threshold": args.threshold,
+        "with_candidates": args.candidates,
+        "views": args.views,
     }
     with refuse_bad_input():
         model, processor = load_checkpoint(args.model_name_or_path)
@@ -53,6 +56,8 @@ def main(args: PredictArguments) -> int:
             device="cuda" if torch.cuda.is_available() else "cpu",
             constrained=args.constrained,
             threshold=args.threshold,
+            candidates=args.candidates,
+            views=args.views,
         )
         source = provenance(args.model_name_or_path, recorded_config(args.model_name_or_path))
     source.warn()

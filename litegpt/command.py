@@ -61,8 +61,13 @@ COMMANDS = {
     "explain": Command(
         "inference_scripts/explain.py", ("ExplainArguments",), "where a model sees what it says, as maps"
     ),
+    "export": Command(
+        "inference_scripts/export_boxes.py",
+        ("ExportArguments",),
+        "boxes to Label Studio, CVAT, COCO or Kaggle, to be corrected",
+    ),
     "prepare vindr-cxr": Command(
-        "datasets_scripts/vindr_cxr.py", ("VinDrCXRArguments", "PreparationOptions"), "VinDr-CXR, ready for training"
+        "datasets_scripts/vindr_cxr.py", ("ReadersArguments", "PreparationOptions"), "VinDr-CXR, ready for training"
     ),
     "prepare chestx-ray14": Command(
         "datasets_scripts/chestx_ray14.py",
@@ -96,6 +101,16 @@ COMMANDS = {
         "datasets_scripts/covidx.py",
         ("PreparationArguments", "PreparationOptions"),
         "COVIDx CXR, ready for training",
+    ),
+    "prepare coco-boxes": Command(
+        "datasets_scripts/coco_boxes.py",
+        ("OwnDataArguments", "PreparationOptions"),
+        "boxes that were drawn or corrected in CVAT, as COCO",
+    ),
+    "prepare label-studio": Command(
+        "datasets_scripts/label_studio.py",
+        ("ReadersArguments", "PreparationOptions"),
+        "boxes that were drawn or corrected in Label Studio",
     ),
     "prepare phantom": Command(
         "datasets_scripts/phantom_cxr.py", ("PhantomArguments",), "synthetic radiographs in VinDr-CXR's layout"

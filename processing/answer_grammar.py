@@ -89,6 +89,10 @@ class AnswerGrammar:
             return state._replace(node=following)
         return self.END if following.slot == "end" else following.language.state_after(following, state, room)
 
+    def completes_part(self, state: State, token: int) -> bool:
+        """Whether `token`, one of `allowed[state.node]`, ends a label, a coordinate or the answer."""
+        return not isinstance(self._following[state.node][token], int)
+
     def ebnf(self, task: str, max_new_tokens: int | None = None) -> str:
         """The answers to `task` as a grammar for an engine, see `answer_ebnf.py`.
 

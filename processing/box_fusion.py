@@ -4,6 +4,7 @@
     kept_boxes(candidates, channel=2)               # (n, 5): score and box of a detector's candidates of a label
     detected_findings(candidates, ["ILD", ...])     # [{"label": "ILD", "box": (.1, .3, .5, .8), "score": .7}, ...]
     fused_findings(of_answer, of_detector)          # the same, each with who says it: "answer", "detector" or both
+    fused_views([of_plain_view, of_moved_view])     # the same, each with how many views it was seen in
 
 In and out: boxes xyxy, in [0, 1] of the whole image but for the first. It travels with checkpoints.
 """
@@ -22,7 +23,9 @@ SMALLEST = 1e-3  # of the image's side
 # What an answer counts beside a detector: it names few boxes, and is sure of them. Of .1, .15, .3, .5, .7 and 1 on 300
 # phantoms (mAP .697; detector .663, answers .529, both alike .675) and on the folds of benchmarks/box_folds.py.
 ANSWER_WEIGHT = 0.15
-ANSWER, DETECTOR, FUSED = "answer", "detector", "fused"  # who says it; "fused": both together
+VIEW_OVERLAP = 0.4  # boxes of a label in several views that overlap more are one
+# Who says it: the answer, a finding that it leaves out, the detector, answer and detector together, several views.
+ANSWER, CANDIDATE, DETECTOR, FUSED, VIEW = "answer", "candidate", "detector", "fused", "view"
 
 
 def pairwise_iou(boxes: np.ndarray) -> np.ndarray:
@@ -131,4 +134,42 @@ def fused_findings(
         score = 1 - (1 - word) * (1 - other["score"])
         fused.append({**own, "box": box, "score": score, "source": [ANSWER, DETECTOR]})
     fused += [{**other, "source": [DETECTOR]} for other in left]
+    return sorted(fused, key=lambda finding: -finding["score"])
+
+
+def fused_views(views: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """What several views of a radiograph say together, by falling score: weighted box fusion.
+
+    By falling score each box joins the group of its label whose box it overlaps most, if by more than `VIEW_OVERLAP`,
+    or opens one. A group's box is the mean of its boxes, each counting by its score. Its score is the sum of theirs,
+    of each view the best one, divided by the number of views: what a view does not see counts as 0.
+
+    Args:
+        views: of each the findings {"label", "box", "score"}, boxes in one picture, scores in [0, 1].
+
+    Returns:
+        {"label", "box", "score", "views"}; "views" is how many views saw it.
+
+    Source: Solovyev, Wang and Gabruseva (2021), arXiv 1910.13302.
+    """
+    seen = [(number, finding) for number, view in enumerate(views) for finding in view]
+    groups: list[dict[str, Any]] = []
+    for number, finding in sorted(seen, key=lambda one: -one[1]["score"]):
+        own = [group for group in groups if group["label"] == finding["label"]]
+        overlaps = pairwise_iou(np.array([finding["box"], *(group["box"] for group in own)]))[0, 1:]
+        if not own or overlaps.max() <= VIEW_OVERLAP:
+            groups.append({"label": finding["label"], "members": []})
+            own, overlaps = groups[-1:], np.zeros(1)
+        group = own[int(np.argmax(overlaps))]
+        group["members"].append((number, finding))
+        weights = np.array([member["score"] for _, member in group["members"]]) + 1e-9
+        boxes = np.array([member["box"] for _, member in group["members"]], dtype=float)
+        group["box"] = tuple((weights @ boxes / weights.sum()).tolist())
+    fused = []
+    for group in groups:
+        best: dict[int, float] = {}
+        for number, member in group["members"]:
+            best[number] = max(best.get(number, 0.0), member["score"])
+        score = sum(best.values()) / len(views)
+        fused.append({"label": group["label"], "box": group["box"], "score": score, "views": len(best)})
     return sorted(fused, key=lambda finding: -finding["score"])

@@ -1,7 +1,7 @@
-"""The scores of the findings that an answer names: how sure the model is that a box of that label lies there.
+"""The findings that an answer names: where the model believes each, and how sure it is that one lies there.
 
-In: an `Answer`, its text with the probabilities of its tokens; the labels; the temperature. Out: each finding with its
-score, `box_score`, calibrated.
+In: an `Answer`, its text with the probabilities of its tokens; the labels; the temperature. Out: each finding with the
+box of most expected IoU and its score, `box_score`, calibrated.
 
     for finding, score in scored_findings(answer, ["Cardiomegaly", "ILD"], temperature=1.0): ...
 """
@@ -9,7 +9,9 @@ score, `box_score`, calibrated.
 import math
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +21,33 @@ from .findings_language import GRID
 
 RIGHT_IOU = 0.4  # above which a box counts as right
 _DRAWS = np.random.default_rng(0).random((4, 256))  # the same for every box
+WITHIN = (10, 4)  # units of the grid around what is written, whose mean may be the better box
+DRAWN_CANDIDATES = 32
 _DIGITS = re.compile(r"(?P<digits>\d+)(?P<end>\D)?")
+
+
+class BoxProbabilities(NamedTuple):
+    """With which probabilities an answer names a finding."""
+
+    entry: float  # that a finding follows at all, in place of the answer's end
+    label: float
+    coordinates: np.ndarray  # (4, GRID + 1): of each value of x1, y1, x2 and y2, given what was written before it
+
+
+@dataclass(frozen=True)  # no tuple: those of a pipeline's outputs the library takes apart
+class InsertedFinding:
+    """A finding that could stand in an answer which does not name it: see `insertion.py`.
+
+    Attributes:
+        place: how many findings of the answer stand before it.
+        box: xyxy in [0, 1], as it would be written.
+        probabilities: "entry" is that the label stands there, "label" 1.
+    """
+
+    label: str
+    place: int
+    box: tuple[float, float, float, float]
+    probabilities: BoxProbabilities
 
 
 class Answer(NamedTuple):
@@ -28,7 +56,7 @@ class Answer(NamedTuple):
     `label_probabilities` are those of labels over all answers, where they are known; `considered`: number of a token
     that writes digits -> the texts that the model considered in its place, with their probabilities. `maps`: a map of
     each finding that it names, where they were asked for. `detected`: the candidates of the model's detector, where
-    it has one.
+    it has one. `inserted`: findings that it does not name; None where they were not looked for.
     """
 
     text: str
@@ -38,6 +66,7 @@ class Answer(NamedTuple):
     considered: dict[int, dict[str, float]] = {}
     maps: Sequence[np.ndarray] = ()
     detected: np.ndarray | None = None
+    inserted: Sequence[InsertedFinding] | None = None
 
 
 def calibrated(probability: float, temperature: float) -> float:
@@ -49,14 +78,6 @@ def calibrated(probability: float, temperature: float) -> float:
     return probability**power / (probability**power + (1 - probability) ** power)
 
 
-class BoxProbabilities(NamedTuple):
-    """With which probabilities an answer names a finding."""
-
-    entry: float  # that a finding follows at all, in place of the answer's end
-    label: float
-    coordinates: np.ndarray  # (4, GRID + 1): of each value of x1, y1, x2 and y2, given what was written before it
-
-
 def box_score(box: Sequence[float], probabilities: BoxProbabilities) -> float:
     """The score of a box, before calibration: the probability that it is right, as the model sees it.
 
@@ -65,16 +86,49 @@ def box_score(box: Sequence[float], probabilities: BoxProbabilities) -> float:
     wrong boxes with an AUROC of 0.96, 0.95 and 0.90, the product of the written tokens' probabilities with 0.90, 0.88
     and 0.86. Its calibration error is 0.10, 0.11 and 0.08 without a temperature (benchmarks/box_score_definitions.py).
     """
-    coordinates = zip(probabilities.coordinates, _DRAWS, strict=True)
-    drawn = np.stack([values.cumsum().searchsorted(points) for values, points in coordinates]) / GRID
-    drawn[drawn > 1] = np.nan  # something else than a coordinate; NaN is not near
-    x1, y1, x2, y2 = box
-    width = np.clip(np.minimum(drawn[2], x2) - np.maximum(drawn[0], x1), 0, None)
-    height = np.clip(np.minimum(drawn[3], y2) - np.maximum(drawn[1], y1), 0, None)
-    area = np.clip(drawn[2] - drawn[0], 0, None) * np.clip(drawn[3] - drawn[1], 0, None)
-    overlap = width * height
-    is_near = overlap > RIGHT_IOU * (area + (x2 - x1) * (y2 - y1) - overlap)
-    return float(probabilities.entry * probabilities.label * is_near.mean())
+    overlaps = _iou(np.array([box], dtype=float), drawn_boxes(probabilities.coordinates))
+    return float(probabilities.entry * probabilities.label * (overlaps > RIGHT_IOU).mean())
+
+
+def expected_box(box: Sequence[float], coordinates: np.ndarray) -> tuple[float, float, float, float]:
+    """The box of most expected IoU: of some that a drawn one may be, the one that agrees best with all draws.
+
+    It lies between the values of the grid where the answer hesitates. The candidates are the written box, the means of
+    the coordinates' probabilities (all, and within `WITHIN` units of what is written), their medians, and drawn boxes.
+
+    Args:
+        box: as written.
+        coordinates: (4, GRID + 1) probabilities, as in `BoxProbabilities`.
+    """
+    values, written = np.arange(GRID + 1), np.round(GRID * np.asarray(box, dtype=float))
+    near = [np.abs(values - written[:, None]) <= units for units in (GRID, *WITHIN)]
+    weights = np.stack([np.where(is_near, coordinates, 0) for is_near in near])
+    means = weights @ values / np.maximum(weights.sum(-1), 1e-12) / GRID
+    medians = (coordinates.cumsum(axis=1) < 0.5).sum(axis=1) / GRID
+    drawn = drawn_boxes(coordinates)
+    candidates = np.vstack([[box], means, [medians], drawn[:DRAWN_CANDIDATES]])
+    # What has no area, or is no box at all, cannot be the answer; 1e-3 keeps a sliver from it.
+    candidates = candidates[(candidates[:, 2:] - candidates[:, :2] > 1e-3).all(axis=1)]
+    best = candidates[int(np.argmax(_iou(candidates, drawn).mean(axis=1).round(9)))]
+    return tuple(best.clip(0, 1).tolist())
+
+
+def drawn_boxes(coordinates: np.ndarray) -> np.ndarray:
+    """(draws, 4) boxes xyxy drawn from the coordinates' probabilities, each by itself; NaN where it is no number."""
+    drawn = np.stack(
+        [values.cumsum().searchsorted(points) for values, points in zip(coordinates, _DRAWS, strict=True)]
+    )
+    return np.where(drawn > GRID, np.nan, drawn / GRID).T
+
+
+def _iou(boxes: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """(boxes, draws): IoU, 0 where a draw is no box."""
+    boxes, drawn = boxes[:, None], drawn[None]
+    sides = np.minimum(boxes[..., 2:], drawn[..., 2:]) - np.maximum(boxes[..., :2], drawn[..., :2])
+    overlap = np.clip(sides, 0, None).prod(-1)
+    areas = [np.clip(some[..., 2:] - some[..., :2], 0, None).prod(-1) for some in (boxes, drawn)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.nan_to_num(overlap / (areas[0] + areas[1] - overlap))
 
 
 def box_probabilities(findings: Sequence[Finding], answer: Answer) -> list[BoxProbabilities]:
@@ -96,27 +150,54 @@ def box_probabilities(findings: Sequence[Finding], answer: Answer) -> list[BoxPr
 
 
 def _coordinate(span: tuple[int, int], answer: Answer) -> np.ndarray:
-    """(GRID + 1,): of each value of the coordinate that is written at `span`.
+    """(GRID + 1,): of each value of the coordinate that is written at `span`."""
+    tokens = tokens_that_write(span, answer.starts)
+    texts = [written_text(answer.text, answer.starts, number) for number in tokens]
+    considered = [
+        {**answer.considered.get(number, {}), text: answer.probabilities[number]}
+        for number, text in zip(tokens, texts, strict=True)
+    ]
+    return coordinate_values(texts, considered)
+
+
+def coordinate_values(texts: Sequence[str], considered: Sequence[Mapping[str, float]]) -> np.ndarray:
+    """(GRID + 1,): the probability of each value of a coordinate.
 
     Where a coordinate takes several tokens, the model did not look at what follows a digit that it did not write: that
     digit's probability is spread evenly over the values that begin with it.
+
+    Args:
+        texts: what its tokens write.
+        considered: for each of them what could have stood there, with probabilities; what is written among it.
     """
     values = np.zeros(GRID + 1)
     before, remaining = "", 1.0
-    for number in tokens_that_write(span, answer.starts):
-        written = _DIGITS.search(written_text(answer.text, answer.starts, number))
-        for text, probability in answer.considered.get(number, {}).items():
-            match = _DIGITS.search(text)
-            if match is None or match["digits"] == written["digits"]:
-                continue
-            begins = before + match["digits"]
-            possible = [
-                v for v in range(GRID + 1) if str(v) == begins or not match["end"] and str(v).startswith(begins)
-            ]
-            values[possible] += remaining * probability / max(1, len(possible))
-        before, remaining = before + written["digits"], remaining * answer.probabilities[number]
+    for written, others in zip(texts, considered, strict=True):
+        own, same = _digits(written), 0.0
+        for text, probability in others.items():
+            digits, ends = _digits(text)
+            if (digits, ends) == own:
+                same += probability
+            elif digits or before:
+                possible = _values_of(before + digits, ends)
+                for value in possible:
+                    values[value] += remaining * probability / len(possible)
+        before, remaining = before + own[0], remaining * same
     values[int(before)] += remaining
     return values
+
+
+@cache
+def _values_of(digits: str, ends: bool) -> tuple[int, ...]:
+    """The coordinates that digits are, or begin unless the number ends behind them."""
+    return tuple(v for v in range(GRID + 1) if str(v) == digits or not ends and str(v).startswith(digits))
+
+
+@lru_cache(maxsize=1 << 16)
+def _digits(text: str) -> tuple[str, bool]:
+    """The digits that a token writes, and whether a number is at its end behind them."""
+    match = _DIGITS.search(text)
+    return ("", True) if match is None else (match["digits"], bool(match["end"]))
 
 
 def written_text(text: str, starts: list[int], number: int) -> str:
@@ -125,9 +206,11 @@ def written_text(text: str, starts: list[int], number: int) -> str:
 
 
 def scored_findings(
-    answer: Answer, labels: Sequence[str], temperature: float
+    answer: Answer, labels: Sequence[str], temperature: float, written_boxes: bool = False
 ) -> Iterator[tuple[Finding, float | None]]:
     """Each finding of the answer with its score; None where the answer has no probabilities.
+
+    Its box is that of most expected IoU; as it is written, with `written_boxes` or without probabilities.
 
     Raises:
         AnswerError: the answer cannot be parsed.
@@ -135,11 +218,11 @@ def scored_findings(
     findings = text_to_findings(answer.text, labels)
     if not answer.starts:
         return zip(findings, [None] * len(findings), strict=True)
-    scores = [
-        calibrated(box_score(finding.box, p), temperature)
-        for finding, p in zip(findings, box_probabilities(findings, answer), strict=True)
-    ]
-    return zip(findings, scores, strict=True)
+    scored = []
+    for finding, probabilities in zip(findings, box_probabilities(findings, answer), strict=True):
+        box = finding.box if written_boxes else expected_box(finding.box, probabilities.coordinates)
+        scored.append((replace(finding, box=box), calibrated(box_score(box, probabilities), temperature)))
+    return iter(scored)
 
 
 def span_probability(span: tuple[int, int], answer: Answer) -> float:

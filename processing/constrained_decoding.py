@@ -35,9 +35,12 @@ from transformers.utils import ModelOutput
 
 from .answer_automaton import State
 from .answer_grammar import AnswerGrammar
-from .answers import NO_FINDING
-from .diagnosis_probabilities import CACHE, diagnosis_probabilities
+from .answers import NO_FINDING, Finding, text_to_findings
+from .box_scores import InsertedFinding
+from .diagnosis_probabilities import diagnosis_probabilities
+from .insertion import Insertion, inserted_findings
 from .tasks import DIAGNOSES, FINDINGS, answer_kind
+from .token_tree import CACHE
 
 # Guessed tokens that a pass reads at most: about two findings. On phantoms more would save 1% of the passes.
 LOOKAHEAD = 16
@@ -57,8 +60,9 @@ class ConstrainedGreedyOutput(ModelOutput):
             place of each new token, filled up with probabilities of 0; only these where a jump ahead passed over it.
         label_probabilities: a dictionary a row. For findings {"No finding": p}, the probability that the answer says
             so; for diagnoses the marginal probability of every label, see `diagnosis_probabilities`.
+        inserted_findings: a list a row, see `insertion.py`; None where they are not asked for.
         num_forward_passes: of the language model, one after the other; the one over the prompt is among them, those
-            for the marginals are not.
+            for the marginals and the inserted findings are not.
     """
 
     sequences: torch.LongTensor | None = None
@@ -66,6 +70,7 @@ class ConstrainedGreedyOutput(ModelOutput):
     candidates: torch.LongTensor | None = None
     candidate_probabilities: torch.FloatTensor | None = None
     label_probabilities: list[dict[str, float]] | None = None
+    inserted_findings: list[list[InsertedFinding]] | None = None
     num_forward_passes: int | None = None
 
 
@@ -85,6 +90,8 @@ class ConstrainedGreedy:
         grammar: of the checkpoint.
         identifiers: the token of an identifier -> its task.
         jump_ahead: without it each pass reads one token.
+        insertion: looks for findings that the answers do not name; None: it does not. Only what is returned with
+            `return_dict_in_generate=True` has them.
 
     Raises:
         ValueError: on a call for anything but one greedy answer a row with a cache that grows, or with a way of
@@ -92,10 +99,17 @@ class ConstrainedGreedy:
             its last turn; too few new tokens for an answer; a model with prompt or prefix tuning.
     """
 
-    def __init__(self, grammar: AnswerGrammar, identifiers: Mapping[int, str], jump_ahead: bool = True):
+    def __init__(
+        self,
+        grammar: AnswerGrammar,
+        identifiers: Mapping[int, str],
+        jump_ahead: bool = True,
+        insertion: Insertion | None = None,
+    ):
         self.grammar = grammar
         self.identifiers = dict(identifiers)
         self.jump_ahead = jump_ahead
+        self.insertion = insertion
 
     def __call__(
         self,
@@ -120,6 +134,8 @@ class ConstrainedGreedy:
         device = input_ids.device
         allowed, is_allowed = (table.to(device) for table in _tables(self.grammar))
         reader, running = _Reader(model, input_ids, **model_kwargs), answers
+        about_findings = [row for row, task in enumerate(tasks) if answer_kind(task) is FINDINGS]
+        prompts = None
         num_streamed = 1  # of `_Answer.tokens`: the prompt's last one
         if answer_streamer is not None:
             answer_streamer.put(input_ids.cpu())
@@ -133,6 +149,8 @@ class ConstrainedGreedy:
             probabilities = scores.softmax(dim=-1)
             if with_probabilities:
                 self._add_label_probabilities(running, scores, logits, reader)
+                if self.insertion is not None and about_findings and prompts is None:
+                    prompts = reader.prompts(about_findings)
             considered = list(zip(candidates, probabilities, strict=True))
             choice = zip(running, blocks, chosen.tolist(), probabilities.amax(-1).tolist(), considered, strict=True)
             num_right = [answer.take(*row) for answer, *row in choice]
@@ -151,6 +169,12 @@ class ConstrainedGreedy:
         sequences = torch.cat([input_ids, pad_sequence(new_tokens, batch_first=True, padding_value=pad)], dim=1)
         if not with_probabilities:
             return sequences
+        inserted: list[list[InsertedFinding]] = [[] for _ in answers]
+        if prompts is not None:
+            named = [self._findings(answers[row].tokens[1:]) for row in about_findings]
+            found = inserted_findings(reader.model, self.grammar, prompts, named, self.insertion)
+            for row, of_row in zip(about_findings, found, strict=True):
+                inserted[row] = of_row
         token_probabilities = [torch.tensor(answer.probabilities, device=device) for answer in answers]
         return ConstrainedGreedyOutput(
             sequences=sequences,
@@ -158,8 +182,13 @@ class ConstrainedGreedy:
             candidates=_stacked(answers, 0, torch.zeros_like(candidates[0, 0])),
             candidate_probabilities=_stacked(answers, 1, torch.zeros_like(probabilities[0, 0])),
             label_probabilities=[answer.label_probabilities for answer in answers],
+            inserted_findings=None if self.insertion is None else inserted,
             num_forward_passes=reader.num_passes,
         )
+
+    def _findings(self, tokens: list[int]) -> list[Finding]:
+        text = self.grammar.tokenizer.decode(tokens, skip_special_tokens=True)
+        return text_to_findings(text.removeprefix(" "), self.grammar.finding_labels)
 
     def _add_label_probabilities(
         self, answers: list["_Answer"], scores: torch.Tensor, logits: torch.Tensor, reader: "_Reader"

@@ -4,8 +4,7 @@
     P(answer) = product over its tokens of the softmax over the tokens that the grammar allows there
 
 The answers share their beginnings: they form a trie of tokens. Its tokens are fed in one forward pass after the
-prompt, each of them seeing the prompt and what stands before it in its own answers (the mask of SpecInfer, Miao et
-al., arXiv 2305.09781, section 4.2).
+prompt, each of them seeing the prompt and what stands before it in its own answers (`token_tree.py`).
 """
 
 import copy
@@ -15,16 +14,14 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
-from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from .answer_automaton import State
 from .answer_grammar import AnswerGrammar
 from .answers import text_to_diagnoses
 from .tasks import DIAGNOSES
+from .token_tree import read_tree
 
 MAX_TOKENS = 1024  # fed for one prompt
-# What the library calls the cache: `past_key_values` before transformers 5.24.
-CACHE = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
 
 
 @torch.no_grad()
@@ -42,8 +39,6 @@ def diagnosis_probabilities(
     16,385 answers: three). A label that comes later in an answer is then not counted, so a probability is too small by
     at most the probability that an answer names more labels than that. No finding is always exact.
 
-    A language model that uses flash attention, which takes no mask of this kind, makes this pass with SDPA.
-
     Args:
         cache: keys and values of the prompts. It is not changed.
         attention_mask: (rows, prompt tokens), 0 where a prompt is padded.
@@ -53,30 +48,19 @@ def diagnosis_probabilities(
         (rows, labels) float32, the labels in the order of `grammar.diagnosis_labels`.
     """
     trie, device = _trie(grammar), next_logits.device
-    rows, tokens = len(attention_mask), len(trie.tokens)
-    sees_prompt = attention_mask.to(device, torch.bool)[:, None, None].expand(-1, -1, tokens, -1)
-    sees = torch.cat([sees_prompt, trie.sees.to(device).expand(rows, 1, -1, -1)], dim=-1)
-    dtype = cache.layers[0].keys.dtype
-    mask = torch.zeros(sees.shape, dtype=dtype, device=device).masked_fill_(~sees, torch.finfo(dtype).min)
+    rows = len(attention_mask)
     continued = copy.copy(cache)  # a dynamic layer replaces its tensors when it grows, those of `cache` stay
     continued.layers = [copy.copy(layer) for layer in cache.layers]
-    text_config = model.config.get_text_config()
-    attention = text_config._attn_implementation
-    try:
-        if "flash" in attention:
-            text_config._attn_implementation = "sdpa"
-        output = model(
-            input_ids=trie.tokens.to(device).expand(rows, -1),
-            attention_mask=mask,
-            position_ids=attention_mask.to(device).sum(dim=-1, keepdim=True) + trie.depths.to(device),
-            logits_to_keep=trie.branching.to(device),
-            use_cache=True,
-            **{CACHE: continued},
-        )
-    finally:
-        text_config._attn_implementation = attention
-
-    logits = torch.cat([next_logits[:, None].float(), output.logits.to(device).float()], dim=1)
+    read = read_tree(
+        model,
+        continued,
+        attention_mask.to(device),
+        trie.tokens.expand(rows, -1),
+        trie.depths.expand(rows, -1),
+        trie.sees.expand(rows, -1, -1),
+        trie.branching.to(device),
+    )
+    logits = torch.cat([next_logits[:, None].float(), read.to(device).float()], dim=1)
     choices = trie.choices.to(device).expand(rows, -1, -1)
     logits = logits.gather(2, choices.clamp(min=0)).masked_fill(choices < 0, -torch.inf)
     # After the choices of all branchings, one that is certain fills up the paths of shorter answers.

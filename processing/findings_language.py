@@ -32,6 +32,7 @@ class FindingsLanguage:
 
     Attributes:
         start: the node before the first token.
+        after_label, done: the nodes behind a label, and behind a box where the answer goes on.
         least_room: the least `max_new_tokens` with which every answer ends, whatever it says.
         longest_finding: tokens that a further finding may take, the end of the answer included.
 
@@ -59,6 +60,8 @@ class FindingsLanguage:
             nodes["last y2", low] = automaton.node(last)
             nodes["y2", low] = automaton.node([(units["y2", v], Leaf(self, "y2", None)) for v in above] + last)
         self._nodes, self.start = nodes, nodes["first"]
+        self._units, self._eos = units, eos
+        self.after_label, self.done = nodes["x1"], nodes["next"]
 
         longest: dict[str, int] = {}
         for (slot, value), unit in units.items():
@@ -68,6 +71,25 @@ class FindingsLanguage:
         self.longest_finding = longest["next"] + box
         self._room_for_more = longest["y2"] + self.longest_finding
         self.least_room = len(start) + max(len(nothing[0]), longest["first"] + box)
+
+    def box_start(self, box: Sequence[float]) -> tuple[int, ...]:
+        """The tokens of a box up to its last coordinate."""
+        values = zip(("x1", "y1", "x2"), on_grid(box), strict=False)
+        return sum((self._units[slot, value] for slot, value in values), ())
+
+    def continuations(self, box: Sequence[float] | None) -> dict[str | None, tuple[int, ...]]:
+        """By the label that comes next the tokens up to its box; None: those with which the answer ends.
+
+        Args:
+            box: of the finding before, whose last coordinate the tokens begin with; None: there is none before.
+        """
+        if box is None:
+            start = self._units["open", None]
+            following = {label: start + self._units["first", label] for label in self.labels}
+            return {**following, None: start + self._units["first ends", NO_FINDING] + self._eos}
+        y2 = on_grid(box)[3]
+        following = {label: self._units["y2", y2] + self._units["next", label] for label in self.labels}
+        return {**following, None: self._units["last y2", y2] + self._eos}
 
     def state_after(self, leaf: Leaf, state: State, room: int) -> State:
         """The state after the last token of a part; `room`: tokens that may still follow it."""
@@ -86,6 +108,11 @@ class FindingsLanguage:
         if max_new_tokens is None:
             return findings_ebnf(self.labels)
         return findings_ebnf(self.labels, 1 + (max_new_tokens - self.least_room) // self.longest_finding)
+
+
+def on_grid(box: Sequence[float]) -> tuple[int, ...]:
+    """The integers that an answer writes for a box that was read from one."""
+    return tuple(round(GRID * value) for value in box)
 
 
 def _samples(labels: Sequence[str]) -> list[list[Piece]]:

@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from types import GeneratorType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import IterableDataset
+from torch.utils.data import Dataset, IterableDataset
 from transformers import (
     AutoModelForImageTextToText,
     LogitsProcessor,
@@ -23,15 +24,27 @@ from transformers.processing_utils import ProcessorMixin
 
 from .answer_maps import DEFAULT_METHOD, METHODS, PIXELS, text_maps
 from .answers import AnswerError, text_to_findings
-from .box_fusion import DETECTOR, FUSED, detected_findings, fused_findings
+from .box_fusion import (
+    ANSWER,
+    CANDIDATE,
+    DETECTOR,
+    FUSED,
+    VIEW,
+    detected_findings,
+    fused_findings,
+    fused_views,
+)
 from .box_scores import Answer, calibrated, written_text
+from .candidates import candidate_findings
+from .moved_views import MovedView, moved_views
 from .radiograph import box_as_given, box_in_pixels, grid_as_given, holds_images
-from .tasks import ANSWER_KINDS, DEFAULT_TASKS, DIAGNOSES, AnswerKind, answer_kind
+from .tasks import ANSWER_KINDS, DEFAULT_TASKS, DIAGNOSES, FINDINGS, AnswerKind, answer_kind
 
 TASK = "chest-xray-findings"
 UNTRAINED_DETECTOR = "the checkpoint's detector was never trained: detected_findings and fused_findings mean nothing"
-KEPT = ("is_last", "task", "size", "turn", "warnings")  # of the inputs, for the answer
-CANDIDATES = 128  # that are kept of each step without the constraint
+KEPT = ("is_last", "task", "view", "size", "turn", "warnings")  # of the inputs, for the answer
+LEAST_CANDIDATE = 0.01  # probability from which on a finding that the answer leaves out is looked for
+CANDIDATES = 128  # tokens that are kept of each step without the constraint
 
 
 class ChestXrayFindingsPipeline(ChunkPipeline):
@@ -51,7 +64,8 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
     One radiograph (whatever the processor reads) gives one dictionary, a list or a dataset one each; `batch_size`
     batches. A checkpoint with a detector (`modeling_detector.py`) also gives "detected_findings", what its dense heads
     see without a word, and "fused_findings", what they and the answer say together, each with its "source":
-    ["answer"], ["detector"] or both.
+    ["answer"], ["detector"] or both. With `candidates` there are also "candidates", findings that the answer leaves
+    out, and with `views` "view_findings", what the answers to several views of the radiograph say together.
 
     Boxes are in pixels of the radiograph as given, also where it is turned for the model because its file says that
     it is stored mirrored or rotated. `warnings` say what is doubtful about the radiograph: a window that
@@ -73,12 +87,20 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         threshold: leave out findings with a smaller score; "operating_point" takes the checkpoint's own threshold for
             each label (`score_thresholds`, of calibrate.py). By default all findings are given.
         relative_boxes: boxes in fractions of the radiograph's width and height, in place of pixels.
+        written_boxes: boxes as the answer writes them, on a grid of 100, in place of those of most expected IoU, which
+            the same probabilities tell (`expected_box`). The answer's text is the same.
+        candidates: look for findings that the answer leaves out. True: of at least 1 % probability of standing in it;
+            or that least probability. They have scores like the answer's; at the operating point those that reach it
+            stand among the findings, each of which then has its "source", "answer" or "candidate".
+        views: in how many other views, slightly moved, never mirrored, each radiograph is shown beside itself. With
+            `candidates` each view has its own.
         explain: give each finding a "map", (g, g) float32, over the whole radiograph as given: what in it speaks for
             the finding's label, `answer_maps`. True for integrated gradients, or a name of `METHODS`. The answer is
             explained as the tokenizer writes it.
 
     Raises:
-        ValueError: "operating_point" is asked of a checkpoint without thresholds; there is no such method.
+        ValueError: "operating_point" is asked of a checkpoint without thresholds; there is no such method; candidates
+            of answers that are not constrained.
     """
 
     _load_processor = True
@@ -88,13 +110,19 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
     _pipeline_calls_generate = True
 
     def __init__(self, *args, **kwargs):
+        self._given = {"views": kwargs.get("views", 0), "batch_size": kwargs.get("batch_size")}
         super().__init__(*args, **kwargs)
         self.tokenizer = self.processor.tokenizer  # batches are padded with it
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+        views, batch_size = (kwargs.get(name, given) for name, given in self._given.items())
+        if views:  # those of one radiograph are answered together
+            kwargs["batch_size"] = max(views + 1, batch_size or 1)
         if holds_images(inputs) and not isinstance(inputs, (list, GeneratorType, IterableDataset)):
             # A tuple, a batch of arrays, a column of a data set, whose radiographs are read one by one.
             return list(super().__call__((image for image in inputs), **kwargs))
+        if views and not holds_images(inputs) and not isinstance(inputs, Dataset):
+            return super().__call__([inputs], **kwargs)[0]
         return [] if isinstance(inputs, list) and not inputs else super().__call__(inputs, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -109,10 +137,18 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         threshold: float | str | None = None,
         explain: bool | str | None = None,
         relative_boxes: bool | None = None,
+        written_boxes: bool | None = None,
+        candidates: bool | float | None = None,
+        views: int | None = None,
     ):
         preprocess = {} if tasks is None else {"tasks": tuple(tasks)}
+        if views is not None:
+            preprocess["views"] = views
         forward = {"max_new_tokens": max_new_tokens, "constrained": constrained}
         forward = {name: value for name, value in forward.items() if value is not None}
+        if candidates is not None:
+            least = LEAST_CANDIDATE if candidates else None
+            forward["candidates"] = least if isinstance(candidates, bool) else candidates
         if explain is not None:
             forward["explain"] = {True: DEFAULT_METHOD, False: None}.get(explain, explain)
             if forward["explain"] not in (None, *METHODS):
@@ -123,23 +159,29 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
             needed = ["score_thresholds"]
             if self._has_detector:
                 needed += ["detector_thresholds", "fused_thresholds"]
+            needed += ["candidate_thresholds"] if candidates else []
+            needed += ["view_thresholds"] if views else []
             missing = [name for name in needed if not getattr(self.processor, name, None)]
             if missing:
                 raise ValueError(
                     f"This checkpoint has no operating points ({', '.join(missing)}); evaluation_scripts/calibrate.py "
                     "chooses them."
                 )
-        postprocess = {"threshold": threshold, "relative_boxes": relative_boxes}
+        postprocess = {"threshold": threshold, "relative_boxes": relative_boxes, "written_boxes": written_boxes}
         return preprocess, forward, {name: value for name, value in postprocess.items() if value is not None}
 
-    def preprocess(self, image: Any, tasks: tuple[str, ...] = DEFAULT_TASKS) -> Iterator[dict[str, Any]]:
+    def preprocess(
+        self, image: Any, tasks: tuple[str, ...] = DEFAULT_TASKS, views: int = 0
+    ) -> Iterator[dict[str, Any]]:
         radiograph = self.processor.squash(image)
         about = {"size": radiograph.size, "turn": radiograph.turn, "warnings": radiograph.warnings}
-        for index, task in enumerate(tasks):
+        shown = [radiograph, *(view.radiograph(radiograph) for view in moved_views(views))]
+        asked = [(task, view) for task in tasks for view in range(len(shown) if _has_boxes(task) else 1)]
+        for index, (task, view) in enumerate(asked):
             inputs = self.processor(
-                images=radiograph, text=self.processor.prompt(task), add_special_tokens=False, return_tensors="pt"
+                images=shown[view], text=self.processor.prompt(task), add_special_tokens=False, return_tensors="pt"
             )
-            yield {"is_last": index == len(tasks) - 1, "task": task, **about, **inputs}
+            yield {"is_last": index == len(asked) - 1, "task": task, "view": view, **about, **inputs}
 
     def _forward(
         self,
@@ -147,68 +189,75 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         max_new_tokens: int = 512,
         constrained: bool = True,
         explain: str | None = None,
+        candidates: float | None = None,
     ) -> dict[str, Any]:
+        if candidates is not None and not constrained:
+            raise ValueError("candidates are what a constrained answer leaves out: constrained=False has none.")
         kept = {name: inputs.pop(name) for name in KEPT if name in inputs}
         pixels = {name: inputs[name] for name in PIXELS if name in inputs}
-        detected = self._detected(inputs, kept["task"])
+        # In a batch each row has its own task, alone the one row has.
+        tasks = [kept["task"]] if isinstance(kept["task"], str) else kept["task"]
+        detected = self._detected(inputs, tasks)
+        inserted: list[tuple] = [()] * len(tasks)
         greedy = {"max_new_tokens": max_new_tokens, "do_sample": False, "num_beams": 1}
         if constrained:
             output = self.model.generate(
                 **inputs,
                 **greedy,
-                custom_generate=self.processor.constrained_greedy(),
+                custom_generate=self.processor.constrained_greedy(least_insertion=candidates),
                 return_dict_in_generate=True,
             )
             sequences, token_probabilities = output.sequences, output.token_probabilities
-            candidates = output.candidates, output.candidate_probabilities
+            considered = output.candidates, output.candidate_probabilities
             label_probabilities = output.label_probabilities
+            if candidates is not None:
+                both = zip(output.inserted_findings, tasks, strict=True)
+                inserted = [(tuple(found),) if _has_boxes(task) else () for found, task in both]
         else:
             recorded = GreedyTokenProbabilities()
             sequences = self.model.generate(**inputs, **greedy, logits_processor=LogitsProcessorList([recorded]))
             candidate_probabilities = torch.stack(recorded.steps, dim=1)
             token_probabilities = candidate_probabilities.amax(dim=-1)
-            candidates = torch.stack(recorded.candidates, dim=1), candidate_probabilities
+            considered = torch.stack(recorded.candidates, dim=1), candidate_probabilities
             label_probabilities = [{}] * len(sequences)
         new_tokens = sequences[:, inputs["input_ids"].shape[1] :]
         return {
             **kept,
             "new_tokens": new_tokens,
             "token_probabilities": token_probabilities,
-            "candidates": candidates[0],
-            "candidate_probabilities": candidates[1],
+            "candidates": considered[0],
+            "candidate_probabilities": considered[1],
             "label_probabilities": label_probabilities,
-            "maps": self._maps(new_tokens, kept["task"], pixels, explain),
+            "maps": self._maps(new_tokens, tasks, pixels, explain),
             "detected": detected,
+            "inserted": inserted,
         }
 
     @property
     def _has_detector(self) -> bool:
         return getattr(self.model.config, "num_detector_labels", 0) > 0
 
-    def _detected(self, inputs: dict[str, Any], tasks: str | list[str]) -> list[tuple[np.ndarray, ...]]:
+    def _detected(self, inputs: dict[str, Any], tasks: Sequence[str]) -> list[tuple[np.ndarray, ...]]:
         """For each row the candidates of the model's detector; none without one, or where no boxes are asked for.
 
         The towers' output takes the place of the pixels in `inputs`: they look once.
         """
-        tasks = [tasks] * len(inputs["input_ids"]) if isinstance(tasks, str) else tasks
-        kinds = [answer_kind(task) for task in tasks]
-        if not self._has_detector or not any(kind and kind.has_boxes for kind in kinds):
-            return [()] * len(kinds)
+        if not self._has_detector or not any(map(_has_boxes, tasks)):
+            return [()] * len(tasks)
         with torch.no_grad():
             features = self.model.get_patch_features(**{name: inputs.pop(name) for name in PIXELS if name in inputs})
             candidates = self.model.detect(features).float().cpu().numpy()
         inputs["patch_features"] = features
-        return [(found,) if kind and kind.has_boxes else () for found, kind in zip(candidates, kinds, strict=True)]
+        return [(found,) if _has_boxes(task) else () for found, task in zip(candidates, tasks, strict=True)]
 
     def _maps(
-        self, new_tokens: torch.Tensor, tasks: str | list[str], pixels: dict[str, torch.Tensor], method: str | None
+        self, new_tokens: torch.Tensor, tasks: Sequence[str], pixels: dict[str, torch.Tensor], method: str | None
     ) -> list[tuple[np.ndarray, ...]]:
         """For each row a map (g, g) of each finding that its answer names; none where nothing is to be explained."""
-        tasks = [tasks] * len(new_tokens) if isinstance(tasks, str) else tasks
         maps: list[tuple[np.ndarray, ...]] = [()] * len(new_tokens)
         for task in sorted(set(tasks)) if method is not None else ():
-            kind, rows, answers, words = answer_kind(task), [], [], []
-            if kind is None or not kind.has_boxes:
+            rows, answers, words = [], [], []
+            if not _has_boxes(task):
                 continue
             for row in (number for number, asked in enumerate(tasks) if asked == task):
                 answer, _ = _decode(self.tokenizer, new_tokens[row].tolist())
@@ -227,14 +276,24 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         return maps
 
     def postprocess(
-        self, outputs: list[dict[str, Any]], threshold: float | str | None = None, relative_boxes: bool = False
+        self,
+        outputs: list[dict[str, Any]],
+        threshold: float | str | None = None,
+        relative_boxes: bool = False,
+        written_boxes: bool = False,
     ) -> dict[str, Any]:
-        answers, size = self.scored_answers(outputs), None if relative_boxes else _single(outputs[0]["size"])
-        has_detected = any(answer.detected is not None for answer in answers.values())
-        turn, warnings = _single(outputs[0].get("turn")), _single(outputs[0].get("warnings", ()))
-        if has_detected and not was_trained(self.model.config, DETECTOR):
+        by_view: dict[int, list[dict[str, Any]]] = {}
+        for output in outputs:
+            by_view.setdefault(_single(output["view"]), []).append(output)
+        answers, *moved = (self.scored_answers(of_view) for of_view in by_view.values())
+        warnings = _single(outputs[0].get("warnings", ()))
+        if any(answer.detected is not None for answer in answers.values()) and not was_trained(
+            self.model.config, DETECTOR
+        ):
             warnings = [*warnings, UNTRAINED_DETECTOR]
-        return structured_answers(answers, size, self.processor, threshold, turn, warnings)
+        size = None if relative_boxes else _single(outputs[0]["size"])
+        shown = Shown(size, _single(outputs[0].get("turn")), warnings)
+        return structured_answers(answers, shown, self.processor, threshold, written_boxes, moved)
 
     def scored_answers(self, outputs: list[dict[str, Any]]) -> dict[str, "Answer"]:
         """What the model wrote about one radiograph, by task."""
@@ -250,7 +309,8 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
                 _single(output["label_probabilities"]),
                 considered,
                 _single(output.get("maps", ())),
-                *_single(output.get("detected", ())),
+                *(_single(output.get("detected", ())) or (None,)),
+                *_single(output.get("inserted", ())),
             )
         return answers
 
@@ -274,6 +334,11 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         return considered
 
 
+def _has_boxes(task: str) -> bool:
+    kind = answer_kind(task)
+    return kind is not None and kind.has_boxes
+
+
 def was_trained(config: PreTrainedConfig, part: str) -> bool:
     """Whether a checkpoint's record of its trainings names a part, such as "detector"."""
     record = config.to_dict().get("training_record") or []
@@ -290,26 +355,38 @@ def save_model_and_processor(
     processor.save_pretrained(folder, **kwargs)
 
 
+class Shown(NamedTuple):
+    """How a radiograph was given, and shown to the model.
+
+    Attributes:
+        size: its width and height in pixels; None: boxes are given as fractions of them.
+        turn: what it was shown with, which boxes are freed of.
+        warnings: what is doubtful about it.
+    """
+
+    size: tuple[int, int] | None
+    turn: Image.Transpose | None = None
+    warnings: Sequence[str] = ()
+
+
 def structured_answers(
     answers: dict[str, Answer],
-    size: tuple[int, int] | None,
+    shown: Shown,
     processor: ProcessorMixin,
     threshold: float | str | None = None,
-    turn: Image.Transpose | None = None,
-    warnings: Sequence[str] = (),
+    written_boxes: bool = False,
+    moved: Sequence[dict[str, Answer]] = (),
 ) -> dict[str, Any]:
     """What the pipeline returns for one radiograph.
 
     Args:
         answers: by task; without `starts` (a server that gives no probabilities) every score is None.
-        size: width and height of the radiograph as it was given, in pixels; None: boxes are fractions of them.
         processor: of the checkpoint, for its labels, temperatures and thresholds.
-        threshold: of the findings' scores, see the pipeline.
-        turn: that the model was shown the radiograph with, which boxes are freed of.
-        warnings: what is doubtful about the radiograph.
+        threshold, written_boxes: of the findings, see the pipeline.
+        moved: the answers to the same radiograph in each of `moved_views`, where it was shown in them.
     """
     result: dict[str, Any] = {kind.output: [] for kind in ANSWER_KINDS}
-    result |= {"probabilities": {}, "answers": {}, "malformed": {}, "warnings": list(warnings)}
+    result |= {"probabilities": {}, "answers": {}, "malformed": {}, "warnings": list(shown.warnings)}
     for task, answer in answers.items():
         kind = answer_kind(task)
         probabilities = dict(answer.label_probabilities)
@@ -321,29 +398,67 @@ def structured_answers(
         if kind is not None:
             named = []
             try:
-                named = _named(answer, kind, processor)
+                named = _named(answer, kind, processor, written_boxes)
             except AnswerError as error:
                 result["malformed"][task] = str(error)
             found = {kind.output: _kept(named, threshold, processor.score_thresholds) if kind.has_boxes else named}
+            if answer.inserted is not None:
+                found |= _with_candidates(answer, named, processor, threshold, written_boxes)
             if answer.detected is not None:
                 found |= _seen(answer, named, processor, threshold)
+            if moved and kind.has_boxes:
+                views = [answer, *(of_view[task] for of_view in moved)]
+                found["view_findings"] = _of_views(views, processor, threshold, written_boxes)
             for name, items in found.items():
-                result.setdefault(name, []).extend(_as_given(item, size, turn) for item in items)
+                result.setdefault(name, []).extend(_as_given(item, shown.size, shown.turn) for item in items)
     return result
+
+
+def _with_candidates(
+    answer: Answer,
+    named: Sequence[dict[str, Any]],
+    processor: ProcessorMixin,
+    threshold: float | str | None,
+    written_boxes: bool,
+) -> dict[str, list[dict[str, Any]]]:
+    """What the answer leaves out; at the operating point those that reach it are among its findings."""
+    temperature = processor.score_temperatures.get(CANDIDATE, 1.0)
+    left_out = _scaled(candidate_findings(answer.inserted, named, written_boxes), temperature)
+    if threshold != "operating_point":
+        return {"candidates": _kept(left_out, threshold, {})}
+    both = [{**item, "source": [ANSWER]} for item in named] + [{**item, "source": [CANDIDATE]} for item in left_out]
+    kept = _kept(both, threshold, processor.candidate_thresholds)
+    return {"findings": kept, "candidates": [item for item in left_out if {**item, "source": [CANDIDATE]} not in kept]}
+
+
+def _of_views(
+    answers: Sequence[Answer], processor: ProcessorMixin, threshold: float | str | None, written_boxes: bool
+) -> list[dict[str, Any]]:
+    """What the answers to the radiograph and to its moved views say together; a malformed answer says nothing."""
+    seen = []
+    for view, answer in zip((MovedView(), *moved_views(len(answers) - 1)), answers, strict=True):
+        found: list[dict[str, Any]] = []
+        with suppress(AnswerError):  # of the radiograph itself `structured_answers` says so
+            named = FINDINGS.scored(answer, processor.finding_labels, 1.0, written_boxes)
+            found = [{"label": item.label, "score": score, "box": item.box} for item, score in named]
+        found += candidate_findings(answer.inserted or (), found, written_boxes)
+        seen.append([{**item, "box": view.box_back(item["box"])} for item in found])
+    fused = _scaled(fused_views(seen), processor.score_temperatures.get(VIEW, 1.0))
+    return _kept(fused, threshold, processor.view_thresholds)
+
+
+def _scaled(items: Sequence[dict[str, Any]], temperature: float) -> list[dict[str, Any]]:
+    return [{**item, "score": calibrated(item["score"], temperature)} for item in items]
 
 
 def _seen(
     answer: Answer, named: Sequence[dict[str, Any]], processor: ProcessorMixin, threshold: float | str | None
 ) -> dict[str, list[dict[str, Any]]]:
     """What the detector finds, and what it and all that the answer named say together, with scores and boxes."""
-
-    def scored(items: Sequence[dict[str, Any]], kind_of_score: str) -> list[dict[str, Any]]:
-        temperature = processor.score_temperatures.get(kind_of_score, 1.0)
-        return [{**item, "score": calibrated(item["score"], temperature)} for item in items]
-
-    detected = scored(detected_findings(answer.detected, processor.finding_labels), DETECTOR)
+    temperatures = {kind: processor.score_temperatures.get(kind, 1.0) for kind in (DETECTOR, FUSED)}
+    detected = _scaled(detected_findings(answer.detected, processor.finding_labels), temperatures[DETECTOR])
     answered = [{name: item[name] for name in ("label", "score", "box")} for item in named]
-    fused = scored(fused_findings(answered, detected), FUSED)
+    fused = _scaled(fused_findings(answered, detected), temperatures[FUSED])
     return {
         "detected_findings": _kept(detected, threshold, processor.detector_thresholds),
         "fused_findings": _kept(fused, threshold, processor.fused_thresholds),
@@ -373,11 +488,11 @@ def _as_given(item: dict[str, Any], size: tuple[int, int] | None, turn: Image.Tr
     return item
 
 
-def _named(answer: Answer, kind: AnswerKind, processor: ProcessorMixin) -> list[dict[str, Any]]:
+def _named(answer: Answer, kind: AnswerKind, processor: ProcessorMixin, written_boxes: bool) -> list[dict[str, Any]]:
     """What the answer names, with scores, and boxes and maps as it has them."""
     labels, temperature = getattr(processor, f"{kind.name}_labels"), processor.score_temperatures[kind.name]
-    named = []
-    for number, (item, score) in enumerate(kind.scored(answer, labels, temperature)):
+    named, options = [], {"written_boxes": written_boxes} if kind.has_boxes else {}
+    for number, (item, score) in enumerate(kind.scored(answer, labels, temperature, **options)):
         one = {"label": item.label, "score": score}
         if kind.has_boxes:
             one |= {"box": item.box} | ({"map": answer.maps[number]} if answer.maps else {})

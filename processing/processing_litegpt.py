@@ -16,6 +16,7 @@ from .answer_grammar import AnswerGrammar
 from .chat_pipeline_litegpt import RadiographTextPipeline  # noqa: F401 (its file must travel wherever this one does)
 from .constrained_decoding import AnswerLogitsProcessor, ConstrainedGreedy
 from .image_sources import as_source, flat_images
+from .insertion import Insertion
 from .pipeline_litegpt import ChestXrayFindingsPipeline  # noqa: F401 (its file must travel wherever this one does)
 from .radiograph import SquashedRadiograph, holds_images, in_standard_view, load_radiograph, squash_radiograph
 from .tasks import TASKS
@@ -101,10 +102,14 @@ class LiteGPTProcessor(ProcessorMixin):
         pack_pixel_values: `pixel_values` has the pixels of both towers in its six channels, and there are no
             `aux_pixel_values`: for trainers that hand on `pixel_values` alone, as TRL's GRPOTrainer does.
         score_temperatures: of the scores of "finding" (an answer's boxes) and "diagnosis", and where the model has a
-            detector of "detector" (its boxes) and "fused" (both together); 1 leaves them as the model has them.
+            detector of "detector" (its boxes) and "fused" (both together), of "candidate" (what answers leave out) and
+            "view" (several views together); 1 leaves them as the model has them.
         score_thresholds: finding label -> the score from which on a box is reported at the operating point.
         detector_thresholds, fused_thresholds: the same of what a detector finds, and of what it and the answer say
             together.
+        candidate_thresholds, view_thresholds: the same of findings with the candidates beside them, and of what
+            several views say together.
+        box_order: in which the checkpoint was trained to name findings, "label" or "position".
     """
 
     def __init__(
@@ -125,6 +130,9 @@ class LiteGPTProcessor(ProcessorMixin):
         score_thresholds: dict[str, float] | None = None,
         detector_thresholds: dict[str, float] | None = None,
         fused_thresholds: dict[str, float] | None = None,
+        candidate_thresholds: dict[str, float] | None = None,
+        view_thresholds: dict[str, float] | None = None,
+        box_order: str = "label",
         chat_template: str | None = None,
     ):
         tokenizer.padding_side = "left"  # as generation in batches needs it
@@ -141,6 +149,9 @@ class LiteGPTProcessor(ProcessorMixin):
         self.score_thresholds = dict(score_thresholds or {})
         self.detector_thresholds = dict(detector_thresholds or {})
         self.fused_thresholds = dict(fused_thresholds or {})
+        self.candidate_thresholds = dict(candidate_thresholds or {})
+        self.view_thresholds = dict(view_thresholds or {})
+        self.box_order = box_order
         self.image_token = IMAGE_TOKEN
         self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         self.image_token_ids = [tokenizer.convert_tokens_to_ids(VISUAL_TOKEN)]
@@ -175,13 +186,16 @@ class LiteGPTProcessor(ProcessorMixin):
         """
         return AnswerGrammar(self.tokenizer, self.instructions, self.finding_labels, self.diagnosis_labels)
 
-    def constrained_greedy(self, jump_ahead: bool = True) -> ConstrainedGreedy:
+    def constrained_greedy(self, jump_ahead: bool = True, least_insertion: float | None = None) -> ConstrainedGreedy:
         """For `generate(custom_generate=...)`: greedy answers in the answer language, several tokens a pass.
 
         Args:
             jump_ahead: False reads one token a pass; the answers are the same.
+            least_insertion: looks for findings that an answer leaves out, of at least this probability of standing in
+                it (`insertion.py`); None: it does not.
         """
-        return ConstrainedGreedy(self.answer_grammar, self._identifiers, jump_ahead)
+        insertion = None if least_insertion is None else Insertion(least_insertion, self.box_order)
+        return ConstrainedGreedy(self.answer_grammar, self._identifiers, jump_ahead, insertion)
 
     def answer_logits_processor(self, max_new_tokens: int) -> AnswerLogitsProcessor:
         """For `generate(logits_processor=[...])`: any decoding, beams and sampling too, in the answer language."""

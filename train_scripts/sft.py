@@ -38,6 +38,7 @@ from litegpt.modeling_litegpt.checkpoints import base_of_adapter, load_checkpoin
 from litegpt.modeling_litegpt.model_card import add_training, training_entry
 from litegpt.processing.pipeline_litegpt import was_trained
 from litegpt.processing.processing_litegpt import LITEGPT_TOKENS, LiteGPTProcessor
+from litegpt.processing.tasks import TASKS
 from litegpt.train_scripts.arguments import DataArguments, ExampleArguments, RecipeArguments
 from litegpt.train_scripts.examples import ChatCollator, training_examples
 from litegpt.train_scripts.patch_features import map_patch_features, write_patch_features
@@ -115,6 +116,8 @@ def train(
         check_labels(rows, processor)
         for task in example_args.tasks:
             processor.prompt(task)  # a ValueError where the checkpoint does not know it
+            if TASKS[task].kind.has_boxes:
+                processor.box_order = example_args.box_order  # tells what an answer may still name
         movement = (example_args.view_strength, example_args.max_gamma)
         views = views_of(parts[0], example_args.augmented_views, training_args.seed, *movement)
         num_training_views = len(views)

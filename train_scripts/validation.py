@@ -104,8 +104,8 @@ class ValidationAnswers(TrainerCallback):
                     pipe,
                     self.rows.select(indices),
                     task,
-                    args.per_device_eval_batch_size,
-                    self.max_new_tokens,
+                    batch_size=args.per_device_eval_batch_size,
+                    max_new_tokens=self.max_new_tokens,
                     constrained=False,
                 )
                 own += [(task, index, line) for index, line in zip(indices, lines, strict=True)]

@@ -8,6 +8,7 @@ release = Release(
 prepare(release, "prepared/vindr-cxr", PreparationOptions(shortest_edge=512))
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:  # it imports `datasets`, which those who only want the option
 
 PERSONAL_INFORMATION = (
     "The radiographs are of people. Their publisher removed what identifies them; health data they remain."
+)
+OWN_PERSONAL_INFORMATION = (
+    "The radiographs are of people. Who they are, and what was done to protect them, is for those to say who own the "
+    "data; health data they are."
 )
 
 
@@ -40,6 +45,23 @@ class DataSetFacts:
     licence_link: str
     personal_information: str = PERSONAL_INFORMATION
     citation: str = ""
+
+
+def own_facts(name: str, licence: str | None) -> DataSetFacts:
+    """What cards say of a user's own data, which nobody published.
+
+    Args:
+        name: in prose.
+        licence: None where none is stated.
+    """
+    return DataSetFacts(
+        name=re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "own_data",
+        pretty_name=name,
+        homepage="",
+        licence=licence or "",
+        licence_link="",
+        personal_information=OWN_PERSONAL_INFORMATION,
+    )
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,9 @@ IN_WORDS = {
     "reports_without_image": "{} without a radiograph",
     "lists_missing": "{} missing: val.txt, so there is no split validation",
     "tables_not_read": "{} not read: train.csv, beside annotations/",
+    "images_not_annotated": "{} left out that nobody annotated",
+    "annotations_cancelled": "{} left out, skipped by the annotator",
+    "remarks_not_read": "{} without a place not read (choices, texts, relations)",
 }
 NOUNS = {
     "boxes": "box",
@@ -67,6 +70,8 @@ NOUNS = {
     "second": "file",
     "reports": "report",
     "lists": "list",
+    "annotations": "annotation",
+    "remarks": "remark",
 }
 DUPLICATE_COLUMNS = ("split_a", "image_a", "split_b", "image_b", "kind", "distance")
 

@@ -598,38 +598,57 @@ def _boxes_section(metrics: dict[str, Any], task: Task) -> Section:
     )
 
 
+SOURCES = {  # by their names in metrics.json; what is not measured is left out
+    "answer": "the answers",
+    "candidates": "and what they leave out",
+    "views": "several views together",
+    "detector": "the detector",
+    "fused": "answers and detector",
+}
+
+
 def _source_items(scores: dict[str, Any] | None) -> Iterator[str | Table]:
-    """What answers, detector and both together find; nothing of a checkpoint without a detector."""
+    """What is found beside the answers; nothing where nothing is."""
     if scores is None:
         return
-    names = {
-        "answer": "the answers",
-        "answer_shuffled": "another image's answers",
-        "detector": "the detector",
-        "detector_shuffled": "another image's detections",
-        "fused": "both together",
-        "fused_less_answer": "both less the answers",
-        "fused_less_detector": "both less the detector",
-    }
     figures, intervals = scores["figures"], scores["intervals"]
+    names = {name: title for name, title in SOURCES.items() if name in figures}
     columns = {
         "mAP@0.4": ("map", "0.4"),
         "mAP@0.5": ("map", "0.5"),
         "FROC mean": ("froc", "mean"),
+        "all found": ("sensitivity",),
+        "F1@0.5": ("box_f1", "0.5"),
+        "ECE": ("ece",),
         **{f"Acc@{t} given the label": ("accuracy_given_label", t) for t in figures["answer"]["accuracy_given_label"]},
+        "boxes an image": ("boxes",),
     }
-    yield (
-        "**The detector** names findings without a word, every one with a score. Both together: its boxes and the "
-        "answers', fused. Given the label: of each label that an image has, whether its best-scored box meets a true "
-        "one; an answer that does not name the label has none. 95 % intervals in brackets."
-    )
 
     def cell(name: str, path: tuple[str, ...]) -> str:
         interval = at(intervals, name, *path)
         return number(at(figures, name, *path)) + (f" ({interval_text(interval)})" if interval else "")
 
-    rows = [[title, *(cell(name, path) for path in columns.values())] for name, title in names.items()]
-    yield Table(["", *columns], rows)
+    yield (
+        "**Beside the answers.** What they leave out: findings that they do not name, with the model's own "
+        "probability of standing there. Several views: the answers to slightly moved views, fused. The detector: "
+        "dense heads that name findings without a word. `all found`: the sensitivity of all boxes; F1 from the "
+        "checkpoint's operating points on; given the label: of each label that an image has, whether its best-scored "
+        "box meets a true one. 95 % intervals in brackets."
+    )
+    others = {"answer": "the answers", "candidates": "the answers with those", "detector": "the detector"}
+    rows = dict(names)
+    for one, title in names.items():
+        for other, name in {f"{one}_shuffled": "another image's", **others}.items():
+            if f"{one}_less_{other}" in figures:
+                rows[f"{one}_less_{other}"] = f"{title}, less {name}"
+    table = [[title, *(cell(name, path) for path in columns.values())] for name, title in rows.items()]
+    yield Table(["", *columns], table)
+    yield "Their sensitivity at so many false boxes an image (IoU 0.4):"
+    points = list(figures["answer"]["froc"]["sensitivity"])
+    yield Table(
+        ["", *(f"at {_fraction(point)}" for point in points)],
+        [[title, *(cell(name, ("froc", "sensitivity", point)) for point in points)] for name, title in names.items()],
+    )
 
 
 def _labels_section(metrics: dict[str, Any], task: Task) -> Section:

@@ -329,10 +329,17 @@ def test_a_detectors_boxes_and_both_together_are_calibrated():
         rows.append({"findings": found, "diagnoses": [] if is_there else [1]})
         logit = rng.normal(1.0 if is_there else -1.0, 1.4)
         scored = [{"label": "ILD", "box": BOX, "score": sigmoid(3 * logit)}]
-        lines.append({"findings": scored if number % 2 else [], "detected_findings": scored, "malformed": None})
+        lines.append(
+            {
+                "findings": scored if number % 2 else [],
+                "detected_findings": scored,
+                "fused_findings": [],
+                "malformed": None,
+            }
+        )
     labels = {"finding": ["ILD"], "diagnosis": ["COPD", "No finding"]}
     result = {"temperatures": {"finding": 2.0}, "ece": {}}
-    calibrate.calibrate_detector(result, question("identify", rows, labels), lines, ["ILD"])
+    calibrate.calibrate_beside(result, question("identify", rows, labels), lines, ["ILD"])
     assert result["temperatures"]["detector"] == pytest.approx(3 * 1.4**2 / 2, rel=0.3)
     assert result["ece"]["detector"]["after"] < result["ece"]["detector"]["before"]
     assert (
@@ -341,7 +348,7 @@ def test_a_detectors_boxes_and_both_together_are_calibrated():
     assert set(result["fused_thresholds"]) == {"ILD"}
     untouched = {"temperatures": {}, "ece": {}}
     bare = [{"findings": [], "malformed": None} for _ in rows]
-    calibrate.calibrate_detector(untouched, question("identify", rows, labels), bare, ["ILD"])
+    calibrate.calibrate_beside(untouched, question("identify", rows, labels), bare, ["ILD"])
     assert untouched == {"temperatures": {}, "ece": {}}
 
 

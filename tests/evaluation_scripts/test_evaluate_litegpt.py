@@ -25,29 +25,33 @@ from litegpt.processing.answer_maps import DEFAULT_METHOD, METHODS, text_maps
 from litegpt.processing.answers import Finding, diagnoses_to_text, findings_to_text, text_to_findings
 
 
-def test_a_prediction_line_has_the_boxes_that_the_answer_states():
+def test_a_prediction_line_has_the_pipelines_boxes_as_lists_and_what_stands_beside_them():
     text = findings_to_text([Finding("ILD", (0.1, 0.5, 0.38, 1))])
     output = {
-        "findings": [{"label": "ILD", "score": 0.5, "box": {"xmin": 32, "ymin": 50, "xmax": 122, "ymax": 100}}],
+        "findings": [{"label": "ILD", "score": 0.5, "box": {"xmin": 0.1, "ymin": 0.5, "xmax": 0.3812345, "ymax": 1}}],
+        "candidates": [{"label": "Edema", "score": 0.0123456, "box": {"xmin": 0, "ymin": 0, "xmax": 0.5, "ymax": 1}}],
         "diagnoses": [],
         "probabilities": {"identify": {"No finding": 0.1}, "vqa": {}},
         "answers": {"identify": text, "vqa": diagnoses_to_text([])[:-1]},
         "malformed": {"identify": None, "vqa": "it does not end with a full stop"},
     }
-    identify = prediction_line("an_id", "identify", output, ["ILD"])
+    identify = prediction_line("an_id", "identify", output)
     assert identify == {
         "image_id": "an_id",
         "task": "identify",
         "answer": text,
-        "findings": [{"label": "ILD", "box": [0.1, 0.5, 0.38, 1.0], "score": 0.5}],
+        "findings": [{"label": "ILD", "box": [0.1, 0.5, 0.38123, 1.0], "score": 0.5}],
+        "candidates": [{"label": "Edema", "box": [0, 0, 0.5, 1], "score": 0.012346}],
         "probabilities": {"No finding": 0.1},
         "malformed": None,
     }
-    doubtful = prediction_line("an_id", "identify", {**output, "warnings": ["it is black"]}, ["ILD"])
+    doubtful = prediction_line("an_id", "identify", {**output, "warnings": ["it is black"]})
     assert doubtful == {**identify, "warnings": ["it is black"]}
-    assert prediction_line("an_id", "identify", {**output, "warnings": []}, ["ILD"]) == identify
-    vqa = prediction_line("an_id", "vqa", output, ["ILD"])
-    assert vqa["diagnoses"] == [] and vqa["malformed"] == "it does not end with a full stop"
+    assert prediction_line("an_id", "identify", {**output, "warnings": []}) == identify
+    vqa = prediction_line("an_id", "vqa", output)
+    assert (
+        vqa["diagnoses"] == [] and "candidates" not in vqa and vqa["malformed"] == "it does not end with a full stop"
+    )
 
 
 def test_the_control_images_are_one_black_and_eight_of_noise_the_same_in_every_run(processor):
@@ -247,7 +251,7 @@ def test_a_folder_that_is_no_checkpoint_is_refused_before_anything_is_written(ph
 def test_a_run_that_failed_before_its_first_answer_does_not_stand_in_the_way(
     tiny_checkpoint, phantom_release, cache_dir, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(predictions, "answer_lines", lambda *args: (_ for _ in ()).throw(MemoryError))
+    monkeypatch.setattr(predictions, "answer_lines", lambda *args, **options: (_ for _ in ()).throw(MemoryError))
     with pytest.raises(MemoryError):
         main(arguments(tiny_checkpoint, phantom_release, cache_dir, tmp_path, max_new_tokens=41))
     monkeypatch.undo()

@@ -27,7 +27,7 @@ from litegpt.modeling_towers.configuration_classifier import MAPS
 from litegpt.processing.answer_maps import DEFAULT_METHOD, METHODS, label_maps, text_maps
 from litegpt.processing.answers import text_to_findings
 from litegpt.processing.box_scores import Answer
-from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline, structured_answers
+from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline, Shown, structured_answers
 from tests.modeling_towers.test_modeling_cxr_clip import PIXELS, SIDE, new_model, new_processor
 from tests.small_classifier import small_classifier
 from tests.small_dicom import small_dicom
@@ -313,7 +313,7 @@ class Reciting(ChestXrayFindingsPipeline):
 
     def __call__(self, radiograph):
         turn = radiograph.info.get("turn")
-        return structured_answers({"identify": Answer(ANSWER, [], [])}, radiograph.size, self.processor, turn=turn)
+        return structured_answers({"identify": Answer(ANSWER, [], [])}, Shown(radiograph.size, turn), self.processor)
 
 
 @pytest.fixture

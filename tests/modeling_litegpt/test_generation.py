@@ -16,8 +16,8 @@ from transformers import (
 from transformers.cache_utils import DynamicCache
 
 from litegpt.modeling_litegpt import LiteGPTForConditionalGeneration
-from litegpt.processing.diagnosis_probabilities import CACHE
 from litegpt.processing.processing_litegpt import LiteGPTProcessor
+from litegpt.processing.token_tree import CACHE
 
 NEW_TOKENS = 8
 encodes_images_first = pytest.mark.skipif(

@@ -1,9 +1,9 @@
-"""What an answer and a detector say together."""
+"""What an answer and a detector say together, and what several views of a radiograph do."""
 
 import numpy as np
 import pytest
 
-from litegpt.processing.box_fusion import ANSWER_WEIGHT, detected_findings, fused_findings
+from litegpt.processing.box_fusion import ANSWER_WEIGHT, detected_findings, fused_findings, fused_views
 
 HEART = {"label": "Cardiomegaly", "box": (0.4, 0.5, 0.8, 0.7), "score": 0.6}
 
@@ -51,3 +51,25 @@ def test_a_detection_goes_to_one_answer_alone():
     again = {**HEART, "box": (0.41, 0.5, 0.8, 0.7), "score": 0.5}
     fused = fused_findings([HEART, again], [HEART])
     assert [item["source"] for item in fused] == [["answer", "detector"], ["answer"]]
+
+
+def test_views_agree_on_a_box_by_their_scores():
+    moved = {**HEART, "box": (0.44, 0.5, 0.84, 0.7), "score": 0.2}
+    other = {"label": "ILD", "box": HEART["box"], "score": 0.3}
+    heart, alone = fused_views([[HEART], [moved], [other], []])
+    assert heart["label"] == "Cardiomegaly" and heart["views"] == 2
+    assert heart["score"] == pytest.approx((0.6 + 0.2) / 4)
+    assert heart["box"] == pytest.approx((0.41, 0.5, 0.81, 0.7))
+    assert alone == {"label": "ILD", "box": pytest.approx(HEART["box"]), "score": pytest.approx(0.3 / 4), "views": 1}
+
+
+def test_one_view_is_as_it_is_and_two_boxes_of_a_view_do_not_count_twice():
+    elsewhere = {**HEART, "box": (0.0, 0.0, 0.2, 0.2), "score": 0.1}
+    assert fused_views([[elsewhere, HEART]]) == [
+        {**item, "box": pytest.approx(item["box"]), "score": pytest.approx(item["score"]), "views": 1}
+        for item in (HEART, elsewhere)
+    ]
+    again = {**HEART, "box": (0.4, 0.5, 0.8, 0.71), "score": 0.5}
+    (both,) = fused_views([[HEART, again], []])
+    assert both["score"] == pytest.approx(0.6 / 2) and both["views"] == 1
+    assert fused_views([[], []]) == []

@@ -11,7 +11,8 @@ from litegpt.modeling_litegpt.checkpoints import load_checkpoint
 from litegpt.processing import diagnosis_probabilities as module
 from litegpt.processing.answer_grammar import AnswerGrammar
 from litegpt.processing.answers import NO_FINDING, text_to_diagnoses
-from litegpt.processing.diagnosis_probabilities import CACHE, diagnosis_probabilities
+from litegpt.processing.diagnosis_probabilities import diagnosis_probabilities
+from litegpt.processing.token_tree import CACHE
 
 LABELS = ["Lung tumor", "Pneumonia", "Tuberculosis", "Other diseases", "COPD", NO_FINDING]
 

@@ -12,17 +12,21 @@ from datasets import Image as ImageFeature
 from peft import LoraConfig, get_peft_model
 from PIL import Image
 from transformers import BitsAndBytesConfig, pipeline
+from transformers.pipelines.pt_utils import KeyDataset
 
 from litegpt.modeling_litegpt.adapters import LORA_TARGET_MODULES
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint
+from litegpt.processing import pipeline_litegpt
 from litegpt.processing.answer_maps import text_maps
 from litegpt.processing.answers import text_to_findings
 from litegpt.processing.box_scores import Answer, BoxProbabilities, box_probabilities, box_score, calibrated
 from litegpt.processing.constrained_decoding import ConstrainedGreedyOutput
+from litegpt.processing.moved_views import MovedView
 from litegpt.processing.pipeline_litegpt import (
     KEPT,
     ChestXrayFindingsPipeline,
     GreedyTokenProbabilities,
+    Shown,
     _decode,
     structured_answers,
 )
@@ -116,6 +120,74 @@ def test_the_real_pipeline_gives_doubts_in_batches_too(loaded):
         assert [len(result["warnings"]) for result in results] == [1, 0, 1]
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_candidates_and_views_stand_beside_the_same_answers(loaded, radiographs, batch_size):
+    pipe = ChestXrayFindingsPipeline(model=loaded[0], processor=loaded[1])
+    options = {"max_new_tokens": 64, "candidates": 0.02, "views": 2}
+    plain = [pipe(picture, max_new_tokens=64) for picture in radiographs]
+    alone = [pipe(picture, **options) for picture in radiographs]
+    together = pipe(radiographs, **options, batch_size=batch_size)
+    rows = Dataset.from_dict({"image": radiographs}, features=Features({"image": ImageFeature()}))
+    of_rows = list(pipe(KeyDataset(rows, "image"), **options, batch_size=batch_size))
+    assert [one["view_findings"] for one in of_rows] == [one["view_findings"] for one in together]
+    for before, one, other in zip(plain, alone, together, strict=True):
+        assert "candidates" not in before and "view_findings" not in before
+        assert one["answers"] == before["answers"]
+        assert one["candidates"] and one["view_findings"]
+        for name in ("findings", "candidates", "view_findings"):
+            assert [(item["label"], item["box"]) for item in one[name]] == [
+                (item["label"], item["box"]) for item in other[name]
+            ]
+            for item, same in zip(one[name], other[name], strict=True):
+                assert item["score"] == pytest.approx(same["score"], abs=1e-5)
+        named = {item["label"] for item in one["findings"]}
+        assert {item["views"] for item in one["view_findings"]} <= {1, 2, 3}
+        assert {item["label"] for item in one["candidates"]} - named  # labels that the answer does not name
+
+
+def test_views_that_are_moved_by_nothing_change_nothing(loaded, radiographs, monkeypatch):
+    monkeypatch.setattr(pipeline_litegpt, "moved_views", lambda number: [MovedView()] * number)
+    pipe = ChestXrayFindingsPipeline(model=loaded[0], processor=loaded[1])
+    result = pipe(radiographs[0], max_new_tokens=64, candidates=0.02, views=3, relative_boxes=True)
+    expected = sorted([*result["findings"], *result["candidates"]], key=lambda item: -item["score"])
+    # Boxes of a label that overlap a little (IoU .4 to .5) stay two in an answer, and are one in views.
+    found = {(item["label"], round(item["score"], 4)) for item in result["view_findings"]}
+    assert found <= {(item["label"], round(item["score"], 4)) for item in expected}
+    assert {item["label"] for item in result["view_findings"]} == {item["label"] for item in expected}
+    assert {item["views"] for item in result["view_findings"]} == {4}
+
+
+def test_at_the_operating_point_candidates_that_reach_it_are_findings(loaded, radiographs):
+    model, processor = loaded
+    found = ChestXrayFindingsPipeline(model=model, processor=processor)(
+        radiographs[0], max_new_tokens=64, candidates=0.02
+    )
+    best = found["candidates"][0]
+    at_point = copy.copy(processor)
+    at_point.score_thresholds = dict.fromkeys(processor.finding_labels, 0.0)
+    pipe = ChestXrayFindingsPipeline(model=model, processor=at_point)
+    with pytest.raises(ValueError, match="no operating points .candidate_thresholds."):
+        pipe(radiographs[0], candidates=True, threshold="operating_point")
+    at_point.candidate_thresholds = dict.fromkeys(processor.finding_labels, best["score"] - 1e-6)
+    result = pipe(radiographs[0], max_new_tokens=64, candidates=0.02, threshold="operating_point")
+    taken = [item for item in result["findings"] if item["source"] == ["candidate"]]
+    assert {**best, "source": ["candidate"]} in taken
+    assert [item for item in found["candidates"] if {**item, "source": ["candidate"]} not in taken] == result[
+        "candidates"
+    ]
+
+
+def test_candidates_of_answers_that_are_not_constrained_are_refused(loaded, radiographs):
+    pipe = ChestXrayFindingsPipeline(model=loaded[0], processor=loaded[1])
+    with pytest.raises(ValueError, match="constrained=False has none"):
+        pipe(radiographs[0], constrained=False, candidates=True)
+
+
+def test_boxes_are_as_written_where_they_are_wanted_so(recited):
+    box = recited(Image.new("L", (100, 100)), written_boxes=True)["findings"][0]["box"]
+    assert box == {"xmin": 38, "ymin": 52, "xmax": 81, "ymax": 74}
+
+
 def test_a_box_has_the_probabilities_of_its_entry_its_label_and_every_value_of_its_coordinates():
     tokens = ["Local diseases of this chest radiograph are ", "<p>", "Cardio", "megaly", "</p> {<"]
     values = [1.0, 0.9, 0.8, 0.7, 1.0]
@@ -178,7 +250,7 @@ def test_without_marginals_a_diagnosis_has_the_probability_of_its_tokens(recited
 
 def test_answers_of_a_server_without_probabilities_have_no_scores(loaded):
     result = structured_answers(
-        {"identify": Answer(FINDINGS, [], []), "vqa": Answer(DIAGNOSES, [], [])}, (9, 9), loaded[1]
+        {"identify": Answer(FINDINGS, [], []), "vqa": Answer(DIAGNOSES, [], [])}, Shown((9, 9)), loaded[1]
     )
     assert [item["score"] for item in result["findings"] + result["diagnoses"]] == [None] * 4
 
@@ -311,7 +383,7 @@ def test_recorded_probabilities_are_those_of_the_greedy_tokens(loaded, radiograp
 
 
 def test_a_task_that_is_about_neither_findings_nor_diagnoses_gets_its_text_alone(loaded):
-    result = structured_answers({"describe": Answer("A heart.", [], [])}, (100, 100), loaded[1])
+    result = structured_answers({"describe": Answer("A heart.", [], [])}, Shown((100, 100)), loaded[1])
     assert result["answers"] == {"describe": "A heart."} and result["malformed"] == {"describe": None}
     assert result["findings"] == result["diagnoses"] == []
 

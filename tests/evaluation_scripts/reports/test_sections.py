@@ -335,17 +335,23 @@ def test_a_path_that_ends_early_has_no_figure():
     assert at({"a": None}, "a", "b") is None and at({}, "a", "b") is None and at({"a": 1.0}, "a", "b") is None
 
 
-def test_what_answers_detector_and_both_find_stands_side_by_side():
+def test_what_is_found_beside_the_answers_stands_side_by_side():
     metrics = made_up_metrics()
-    assert "another image's detections" not in report(metrics)
-    sources = ("answer", "detector", "fused", "answer_shuffled", "detector_shuffled", "fused_shuffled")
-    sources += ("fused_less_answer", "fused_less_detector")
-    values = {"map": {"0.4": 0.5, "0.5": 0.25}, "froc": {"mean": 0.75}, "accuracy_given_label": {"0.3": 0.625}}
+    assert "Beside the answers" not in report(metrics)
+    sources = ("answer", "candidates", "detector", "fused", "answer_shuffled", "candidates_shuffled")
+    sources += ("detector_shuffled", "fused_shuffled", "candidates_less_answer", "fused_less_detector")
+    froc = {"mean": 0.75, "sensitivity": {"0.125": 0.375, "2": 0.875}}
+    values = {"map": {"0.4": 0.5, "0.5": 0.25}, "froc": froc, "accuracy_given_label": {"0.3": 0.625}}
+    values |= {"sensitivity": 0.9, "box_f1": {"0.5": 0.7}, "ece": 0.05, "boxes": 2.5}
     intervals = {"map": {"0.4": [0.25, 0.75], "0.5": None}, "froc": {"mean": [0.5, 1.0]}}
     metrics["identify"]["box_sources"] = {
         "figures": dict.fromkeys(sources, values),
         "intervals": dict.fromkeys(sources, {**intervals, "accuracy_given_label": {"0.3": None}}),
     }
     shown = report(metrics)
-    assert "| both together | 0.500 (0.250 to 0.750) | 0.250 | 0.750 (0.500 to 1.000) | 0.625 |" in shown
-    assert "| both less the detector | 0.500" in shown
+    row = "0.500 (0.250 to 0.750) | 0.250 | 0.750 (0.500 to 1.000) | 0.900 | 0.700 | 0.050 | 0.625 | 2.500 |"
+    assert f"| answers and detector | {row}" in shown
+    assert "| answers and detector, less the detector | 0.500" in shown
+    assert "| and what they leave out, less the answers | 0.500" in shown
+    assert "several views" not in shown.split("Beside the answers.**")[1].partition("|")[2]  # not measured
+    assert "|  | at 1/8 | at 2 |" in shown and "| and what they leave out | 0.375 | 0.875 |" in shown

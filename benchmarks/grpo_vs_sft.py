@@ -109,12 +109,12 @@ def steps_of_sft(options: argparse.Namespace, seconds: float) -> int:
 
 
 def answers(checkpoint: Path, rows: Dataset, path: Path) -> list[dict[str, Any]]:
-    """The greedy answers to the rows, as lines of a predictions file."""
+    """The greedy answers to the rows with boxes as they are written, as lines of a predictions file."""
     if not path.is_file():
         model, processor = load_checkpoint(checkpoint)
         pipe = ChestXrayFindingsPipeline(model=model.eval(), processor=processor, device="cpu")
         with doubts_unsaid():
-            lines = list(answer_lines(pipe, rows, TASK, batch_size=16, max_new_tokens=512))
+            lines = list(answer_lines(pipe, rows, TASK, batch_size=16, max_new_tokens=512, written_boxes=True))
         write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
     return list(complete_lines(path))
 

@@ -155,12 +155,10 @@ class Rollouts:
         ]
 
     def _scored(self, answer: Answer) -> list[dict[str, Any]]:
+        labels, temperature = self.processor.finding_labels, self.processor.score_temperatures[FINDINGS.name]
         try:
-            scored = list(
-                scored_findings(
-                    answer, self.processor.finding_labels, self.processor.score_temperatures[FINDINGS.name]
-                )
-            )
+            # Of the boxes as they are written: those are what was sampled.
+            scored = list(scored_findings(answer, labels, temperature, written_boxes=True))
         except AnswerError:  # its rewards say so
             return []
         return [{"label": finding.label, "box": list(finding.box), "score": score} for finding, score in scored]

@@ -127,6 +127,16 @@ def test_the_reference_is_the_model_as_it_was_given(tiny_checkpoint, phantom_rel
         assert torch.equal(reference[name], tensor)
 
 
+def test_validation_shows_rewards_and_scores_of_rows_that_are_not_trained_on(
+    tiny_checkpoint, phantom_release, cache_dir, tmp_path, trainer
+):
+    options = {"validation_split": "test[:4]", "eval_strategy": "steps", "eval_steps": 2, "num_generations_eval": 2}
+    reinforce(tmp_path / "out", tiny_checkpoint, phantom_release, cache_dir, **options)
+    logged = {name for line in trainer[-1].state.log_history for name in line}
+    assert {"eval_rewards/box_f1/mean", "eval_identify_micro_f1"} <= logged
+    assert (tmp_path / "out" / "validation" / "step-2.png").is_file()
+
+
 def test_frozen_towers_see_each_radiograph_once_and_the_features_are_the_same(tiny_checkpoint, monkeypatch):
     model = load_checkpoint(tiny_checkpoint)[0].model.eval()
     pixels = torch.randn(2, 6, 64, 64)[[0, 1, 0, 0, 1]]

@@ -167,6 +167,12 @@ COMMANDS = {
         "fine-tune a checkpoint on questions and answers",
         trains=True,
     ),
+    "grpo": Command(
+        "train_scripts/grpo.py",
+        ("DataArguments", "RolloutArguments"),
+        "reinforce a trained checkpoint by rewards that can be verified",
+        trains=True,
+    ),
     "memory": Command("train_scripts/memory_per_gpu.py", ("MemoryArguments",), "what training takes on each GPU"),
     "calibrate": Command(
         "evaluation_scripts/calibrate.py", ("CalibrationArguments",), "scores and thresholds that can be relied on"

@@ -84,6 +84,25 @@ class RecipeArguments:
 
 
 @dataclass
+class RolloutArguments:
+    """Which radiographs `grpo.py` asks about, and what an answer is worth."""
+
+    tasks: list[str] = argument("What to ask, of the questions whose answers have boxes.", default=["identify"])
+    reward_functions: list[str] = argument(
+        "What an answer is worth, files of train_scripts/rewards/: box_f1, answer_format, candidate_scores. "
+        "reward_weights says how much each counts.",
+        default=["box_f1"],
+    )
+    abnormal_share: Share | None = argument(
+        "The share of radiographs with findings in what is asked about; by default as it comes.", default=None
+    )
+    moved_share: Share = argument("How often a radiograph is shown moved at random, with its boxes.", default=0.0)
+    rollouts_drawn: WholeNumber = argument(
+        "Radiographs whose true and answered boxes are drawn into TensorBoard with each line of the log.", default=4
+    )
+
+
+@dataclass
 class TowerArguments(DetectorArguments):
     model_name_or_path: str = argument("The LiteGPT checkpoint whose towers are trained.")
     data_dir: str = argument(DATA_DIR)

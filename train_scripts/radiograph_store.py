@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from litegpt.common.programs import Refusal
 from litegpt.datasets_scripts.rows import row_picture
+from litegpt.processing.radiograph import SquashedRadiograph
 from litegpt.train_scripts.views import Movement
 
 
@@ -60,6 +61,15 @@ class RadiographStore:
                 grey = torch.from_numpy(_equalised(pictures[np.asarray(rows)], movements)).float()
                 tensors[key] = _normalise(_move(grey, movements), processor)
         return [tensors[key] for key in self._inputs]
+
+    def squashed(self, row: int, movement: Movement) -> SquashedRadiograph:
+        """One radiograph, moved, in 8 bit: `LiteGPTProcessor` takes it as an image."""
+        shown = {}
+        for pictures in self.pictures:
+            height, width = pictures.shape[1:]
+            grey = torch.from_numpy(np.array(_equalised(pictures[row : row + 1], [movement]))).float()
+            shown[width, height] = Image.fromarray(_move(grey, [movement])[0].round().byte().numpy())
+        return SquashedRadiograph(next(iter(shown)), shown)
 
 
 def _write_missing(rows: Dataset, paths: dict[tuple[int, int, int], Path]) -> None:

@@ -1,9 +1,13 @@
-"""`SFTTrainer` with the paper's recipe: its schedule, epochs of a number of steps, runs that end well."""
+"""TRL's trainers, of LiteGPT models: runs that end well, and `SFTTrainer` with the paper's schedule and epochs.
+
+trainer = LiteGPTTrainer(recipe=recipe_args, model=model, args=training_args, train_dataset=examples, ...)
+trainer.train()   # a full disk, a loss that is no number, ...: a Refusal, one sentence
+"""
 
 import math
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,7 +19,7 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 from trl import SFTConfig, SFTTrainer
@@ -72,11 +76,100 @@ class LogBeforeSave(TrainerCallback):
         control.should_log |= control.should_save
 
 
-class LiteGPTTrainer(ResumableTrainer, SFTTrainer):
-    """`SFTTrainer` of a LiteGPT model.
+class SteadyTrainer(ResumableTrainer):
+    """A trainer of TRL whose run ends well: with a `Refusal`, one sentence that names the last complete checkpoint.
 
-    The model computes the loss of the answers without the logits of all positions. A run that cannot continue ends
-    with a `Refusal`, one sentence that names the last complete checkpoint.
+    Args:
+        kwargs: those of TRL's trainer, which stands behind this class in a subclass's bases.
+    """
+
+    def __init__(self, **kwargs: Any):
+        model, arguments = kwargs["model"], kwargs["args"]
+        arguments.logging_nan_inf_filter = False  # it would show the mean of earlier losses in place of a NaN
+        if arguments.ddp_find_unused_parameters is None:
+            # A tower's last norm can be unused; after frozen towers every trained weight is used in every step.
+            towers = (model.get_base_model() if isinstance(model, PeftModel) else model).model.towers
+            arguments.ddp_find_unused_parameters = any(p.requires_grad for t in towers for p in t.parameters())
+        trained = [(weight, weight.data) for weight in model.parameters() if weight.requires_grad]
+        super().__init__(**kwargs)
+        # TRL rounds what is trained on a quantized base to bfloat16, in which most steps of 1e-5 are lost.
+        for weight, data in trained:
+            if weight.dtype != data.dtype:
+                weight.data = data.to(weight.device)
+        self.add_callback(LogBeforeSave())
+
+    def training_step(self, *args, **kwargs) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss.item()}: try a lower learning_rate, more warmup_steps or bf16 in place of fp16"
+            )
+        return loss
+
+    def train(self, *args, **kwargs) -> TrainOutput:
+        with self.ending_in_one_sentence():
+            return super().train(*args, **kwargs)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        model = self.model if model is None else model
+        if isinstance(model, LiteGPTForConditionalGeneration) and not self.is_fsdp_enabled:
+            # Files name some towers' weights in another way than the networks; the library would leave those out.
+            weights = LiteGPTForConditionalGeneration.from_pretrained(resume_from_checkpoint).state_dict()
+            model.load_state_dict(weights)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    @contextmanager
+    def ending_in_one_sentence(self) -> Iterator[None]:
+        """Raises a `Refusal`, one sentence, where the run in this block cannot continue for reasons that are no bugs.
+
+        A full disk, a loss that is no number, a full GPU, a process that died; other errors pass as they are.
+        """
+        try:
+            yield
+        except (OSError, RuntimeError, FloatingPointError, SafetensorError) as error:
+            reason = why_a_run_ended(error)
+            if reason is None:
+                raise
+            print(file=sys.stderr)  # the progress bar stands in this line
+            last = last_complete_checkpoint(self.args.output_dir)
+            going_on = "no checkpoint was saved before" if last is None else f"the same command resumes from {last}"
+            raise Refusal(f"Ended at step {self.state.global_step}: {reason}; {going_on}.") from error
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Writes none, where TRL's would stand beside ours."""
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """The library's, without TRL's README.md. A checkpoint is complete when `trainer_state.json` stands."""
+        self._refuse_broken_weights()
+        folder = Path(self._get_output_dir(trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+        if self.args.should_save:
+            (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)  # of an earlier run: it stands for other files
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if self.args.should_save:
+                shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, RuntimeError) and why_a_run_ended(error) is not None:
+                raise  # torch reports a data process that died wherever the main process is at that moment
+            raise OSError(f"{folder} could not be written ({first_line(error)})") from error
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # The main process writes `trainer_state.json` and deletes older checkpoints next.
+        self.accelerator.wait_for_everyone()
+
+    def _refuse_broken_weights(self) -> None:
+        """A step with infinite gradients shows in the next loss only, which a checkpoint must not come before."""
+        for name, weight in self.model.named_parameters():
+            if weight.requires_grad:
+                values = weight.to_local() if isinstance(weight, DTensor) else weight
+                if not torch.isfinite(values).all():
+                    raise FloatingPointError(f"{name} is not finite: try a lower learning_rate")
+
+
+class LiteGPTTrainer(SteadyTrainer, SFTTrainer):
+    """`SFTTrainer` of a LiteGPT model, which computes the loss of the answers without the logits of all positions.
 
     Args:
         recipe: schedule and sampling.
@@ -85,24 +178,13 @@ class LiteGPTTrainer(ResumableTrainer, SFTTrainer):
 
     def __init__(self, recipe: RecipeArguments, **kwargs):
         self.recipe = recipe
-        model, arguments = kwargs["model"], kwargs["args"]
+        arguments = kwargs["args"]
         refuse_options_without_effect(arguments, recipe)
-        arguments.logging_nan_inf_filter = False  # it would show the mean of earlier losses in place of a NaN
-        if arguments.ddp_find_unused_parameters is None:
-            # A tower's last norm can be unused; after frozen towers every trained weight is used in every step.
-            towers = (model.get_base_model() if isinstance(model, PeftModel) else model).model.towers
-            arguments.ddp_find_unused_parameters = any(p.requires_grad for t in towers for p in t.parameters())
         # The collator does what SFTTrainer would do with a vision data set, but never cuts: that would cut images.
         arguments.dataset_kwargs = {"skip_prepare_dataset": True}
         arguments.remove_unused_columns = False
         arguments.max_length = None
-        trained = [(weight, weight.data) for weight in model.parameters() if weight.requires_grad]
         super().__init__(**kwargs)
-        # SFTTrainer rounds what is trained on a quantized base to bfloat16, in which most steps of 1e-5 are lost.
-        for weight, data in trained:
-            if weight.dtype != data.dtype:
-                weight.data = data.to(weight.device)
-        self.add_callback(LogBeforeSave())
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         if self.recipe.linear_warmup_cosine_lr and self.lr_scheduler is None:
@@ -154,86 +236,25 @@ class LiteGPTTrainer(ResumableTrainer, SFTTrainer):
             loss = loss + self.recipe.detector_loss_weight * of_detector / self.current_gradient_accumulation_steps
         return (loss, outputs) if return_outputs else loss
 
-    def training_step(self, *args, **kwargs) -> torch.Tensor:
-        loss = super().training_step(*args, **kwargs)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss.item()}: try a lower learning_rate, more warmup_steps or bf16 in place of fp16"
-            )
-        return loss
-
-    def train(self, *args, **kwargs) -> TrainOutput:
-        with self.ending_in_one_sentence():
-            return super().train(*args, **kwargs)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        model = self.model if model is None else model
-        if isinstance(model, LiteGPTForConditionalGeneration) and not self.is_fsdp_enabled:
-            # Files name some towers' weights in another way than the networks; the library would leave those out.
-            weights = LiteGPTForConditionalGeneration.from_pretrained(resume_from_checkpoint).state_dict()
-            model.load_state_dict(weights)
-        else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    @contextmanager
-    def ending_in_one_sentence(self) -> Iterator[None]:
-        """Raises a `Refusal`, one sentence, where the run in this block cannot continue for reasons that are no bugs.
-
-        A full disk, a loss that is no number, a full GPU, a process that died; other errors pass as they are.
-        """
-        try:
-            yield
-        except (OSError, RuntimeError, FloatingPointError, SafetensorError) as error:
-            reason = why_a_run_ended(error)
-            if reason is None:
-                raise
-            print(file=sys.stderr)  # the progress bar stands in this line
-            last = last_complete_checkpoint(self.args.output_dir)
-            going_on = "no checkpoint was saved before" if last is None else f"the same command resumes from {last}"
-            raise Refusal(f"Ended at step {self.state.global_step}: {reason}; {going_on}.") from error
-
-    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """The library's, without SFTTrainer's README.md. A checkpoint is complete when `trainer_state.json` stands."""
-        self._refuse_broken_weights()
-        folder = Path(self._get_output_dir(trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
-        if self.args.should_save:
-            (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)  # of an earlier run: it stands for other files
-        try:
-            super(SFTTrainer, self)._save_checkpoint(model, trial)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            if self.args.should_save:
-                shutil.rmtree(folder, ignore_errors=True)
-            if isinstance(error, RuntimeError) and why_a_run_ended(error) is not None:
-                raise  # torch reports a data process that died wherever the main process is at that moment
-            raise OSError(f"{folder} could not be written ({first_line(error)})") from error
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        super()._save_rng_state(output_dir)
-        # The main process writes `trainer_state.json` and deletes older checkpoints next.
-        self.accelerator.wait_for_everyone()
-
-    def _refuse_broken_weights(self) -> None:
-        """A step with infinite gradients shows in the next loss only, which a checkpoint must not come before."""
-        for name, weight in self.model.named_parameters():
-            if weight.requires_grad:
-                values = weight.to_local() if isinstance(weight, DTensor) else weight
-                if not torch.isfinite(values).all():
-                    raise FloatingPointError(f"{name} is not finite: try a lower learning_rate")
-
 
 def refuse_options_without_effect(arguments: SFTConfig, recipe: RecipeArguments) -> None:
     """Ends the program where an option is set that the trainer would not heed."""
-    # A fresh one rather than the fields' defaults, which some releases of TRL fill in when one is made. On the same
-    # device: whoever makes one chooses it for the whole process, and a trainer made after that takes it.
-    same_device = {name: getattr(arguments, name) for name in ("use_cpu", "bf16", "fp16")}
-    defaults = SFTConfig(arguments.output_dir, **same_device, report_to="none")
-    for name in UNUSED_OPTIONS:
-        if getattr(arguments, name) != getattr(defaults, name):
-            raise Refusal(f"{name}: this option of TRL has no effect here; leave it out.")
+    refuse_options(arguments, UNUSED_OPTIONS, SFTConfig)
     if arguments.train_sampling_strategy not in ("random", "group_by_length"):
         raise Refusal("train_sampling_strategy: random or group_by_length.")
     if recipe.linear_warmup_cosine_lr and arguments.lr_scheduler_kwargs:
         raise Refusal("lr_scheduler_kwargs: linear_warmup_cosine_lr has warmup_lr and min_lr instead.")
+
+
+def refuse_options(arguments: TrainingArguments, names: Sequence[str], kind: type[TrainingArguments]) -> None:
+    """Ends the program where one of the options `names`, of TRL's class `kind`, is not as it is by default."""
+    # Fresh ones rather than the fields' defaults, which some releases of TRL fill in when one is made. On the same
+    # device: whoever makes one chooses it for the whole process, and a trainer made after that takes it.
+    same_device = {name: getattr(arguments, name) for name in ("use_cpu", "bf16", "fp16")}
+    defaults = kind(arguments.output_dir, **same_device, report_to="none")
+    for name in names:
+        if getattr(arguments, name) != getattr(defaults, name):
+            raise Refusal(f"{name}: this option of TRL has no effect here; leave it out.")
 
 
 def why_a_run_ended(error: Exception) -> str | None:

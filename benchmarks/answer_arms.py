@@ -7,9 +7,10 @@
     python benchmarks/answer_arms.py --arms --grid outputs/fresh:test path/to/nih_320:train ...    # the grid alone
 
 In: a checkpoint with trained towers, the radiographs that they learned from and others to test on. Out, in Markdown
-and `arms.md`: for each seed a table of all test radiographs and one of those with `CROWDED` true boxes or more, with
-95 % intervals and differences to the first arm on the same resamples; what its greedy boxes lose on a grid; `--grid`:
-what true boxes lose on it.
+and `arms.md`: for each seed and their mean a table of all test radiographs and one of those with `CROWDED` true boxes
+or more, with 95 % intervals and differences to the first arm on the same resamples, and what the first arm's boxes
+lose on the answers' grid; with `--views` what another view of each radiograph adds, with `--grid` what true boxes
+lose on it.
 
 An arm has the same trained towers, frozen, and a fresh projector and language model; `ARMS` says how many patch tokens
 are joined into one and how many times as wide the towers' input is, their positions interpolated. All have the same
@@ -48,6 +49,7 @@ from litegpt.metrics.intervals import Figures
 from litegpt.modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint, load_processor, new_processor, save_checkpoint
 from litegpt.processing.box_scores import calibrated
+from litegpt.processing.findings_language import GRID
 from litegpt.processing.moved_views import MovedView
 from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
 
@@ -63,7 +65,7 @@ ARMS = {
 VIEWS = {"one moved view": None, "one zoomed view": MovedView(scale=(1.25, 1.25))}  # beside the plain one
 CROWDED = 4  # true boxes
 PILOT_STEPS = 100
-GRIDS = (50, 100, 200, 1000)
+GRIDS = (GRID // 2, GRID, 2 * GRID, 10 * GRID)
 COLUMNS = {
     "mAP@.4": ("map", "0.4"),
     "mAP@.5": ("map", "0.5"),
@@ -74,6 +76,7 @@ COLUMNS = {
     "boxes": ("boxes",),
 }
 Boxes = list[list[dict[str, Any]]]
+Found = Mapping[str, tuple[Boxes, Mapping[str, float]]]  # by name, with the operating points of labels
 
 
 # --- Arms ------------------------------------------------------------------------------------------------------------
@@ -173,14 +176,17 @@ def sources(lines: Sequence[Mapping], chosen_on: Sequence[Mapping], true: Boxes,
     return found
 
 
-def table(found: Mapping[str, tuple[Boxes, dict[str, float]]], true: Boxes, patients: np.ndarray | None) -> list[str]:
-    """Lines of Markdown; each name is "ARM; ANSWERS", held against the same answers of the first arm."""
-    of_name = {name: SourceBoxes(boxes, true, points) for name, (boxes, points) in found.items()}
-    first = next(iter(found)).split("; ")[0]
-    against = {name: f"{first}; {name.split('; ')[1]}" for name in found}
+def table(seeds: Sequence[Found], true: Boxes, patients: np.ndarray | None) -> list[str]:
+    """Lines of Markdown, the mean of seeds; "ARM; ANSWERS" is held against the same answers of the first arm."""
+    of_name = {name: [SourceBoxes(of_seed[name][0], true, of_seed[name][1]) for of_seed in seeds] for name in seeds[0]}
+    first = next(iter(of_name)).split("; ")[0]
+    against = {name: f"{first}; {name.split('; ')[1]}" for name in of_name}
 
     def statistic(weights: np.ndarray) -> Figures:
-        values = {name: boxes.figures(weights) for name, boxes in of_name.items()}
+        values = {}
+        for name, of_seeds in of_name.items():
+            figures_of = [boxes.figures(weights) for boxes in of_seeds]
+            values[name] = {key: np.mean([figures[key] for figures in figures_of], axis=0) for key in figures_of[0]}
         figures = {(name, *key): value for name, own in values.items() for key, value in own.items()}
         for name, own in values.items():
             figures |= {("less", name, *key): own[key] - values[against[name]][key] for key in own}
@@ -193,8 +199,8 @@ def table(found: Mapping[str, tuple[Boxes, dict[str, float]]], true: Boxes, pati
         return ("-" if points[name] is None else f"{points[name]:{sign}.3f}") + ends
 
     lines = [f"| | {' | '.join(COLUMNS)} |", f"|---|{'---|' * len(COLUMNS)}"]
-    lines += [f"| {name} | {' | '.join(cell(name, *path) for path in COLUMNS.values())} |" for name in found]
-    for name in found:
+    lines += [f"| {name} | {' | '.join(cell(name, *path) for path in COLUMNS.values())} |" for name in of_name]
+    for name in of_name:
         if name != against[name]:
             cells = [cell("less", name, *path, sign="+") for path in COLUMNS.values()]
             lines.append(f"| {name}, less {first} | {' | '.join(cells)} |")
@@ -260,7 +266,7 @@ def crowded(true: Boxes) -> np.ndarray:
 
 def measured(
     options: argparse.Namespace, seed: int, rows: Dataset, chosen_on: Dataset
-) -> tuple[list[str], list[dict]]:
+) -> tuple[list[str], list[Found]]:
     """What each arm cost, and what was found, of each table: by arm, in other views of the first, on a grid."""
     labels, folder = label_names(rows)["finding"], options.output_dir
     costs, arms = [], {}
@@ -278,8 +284,8 @@ def measured(
         lines = answers(first / "checkpoint", rows, first / f"{name.replace(' ', '_')}.json", view, views=1)
         views[f"{name}; all boxes"] = [line["view_findings"] for line in lines], {}
     greedy, points = arms[f"{options.arms[0]}; greedy"]
-    grids = {f"0..{grid}; greedy": (rounded_to(greedy, grid), points) for grid in GRIDS[1:]}
-    return costs, [arms, views if options.views else {}, {"no grid; greedy": (greedy, points), **grids}]
+    written = {"between the grid; greedy": (greedy, points), "on the grid; greedy": (rounded_to(greedy, GRID), points)}
+    return costs, [arms, views if options.views else {}, written]
 
 
 def main(options: argparse.Namespace) -> None:
@@ -288,22 +294,37 @@ def main(options: argparse.Namespace) -> None:
     for where in options.grid:
         data_dir, split = where.rsplit(":", 1)
         text += [*grid_table(f"{Path(data_dir).name}, {split}", boxes_of(load_rows(data_dir, split, None, 1))), ""]
-    for seed in options.seeds if options.arms else ():
+    if options.arms:
         cache = str(options.output_dir / "cache")
         rows = load_rows(str(options.test_dir), "test", cache, 1)
         chosen_on = load_rows(str(options.data_dir), options.calibration_split, cache, 1)
         true, patients = boxes_of(rows), row_patients(rows.remove_columns("image"))
-        costs, parts = measured(options, seed, rows, chosen_on)
-        text += [f"## Seed {seed}", "", *costs, ""]
-        for name, chosen in (("all", np.arange(len(true))), (f"with {CROWDED} boxes or more", crowded(true))):
-            some = [true[i] for i in chosen]
-            numbers = None if patients is None else np.unique(patients[chosen], return_inverse=True)[1]
-            text += [f"Seed {seed}, {len(chosen)} radiographs ({name}), {sum(map(len, some))} true boxes", ""]
-            for part in filter(None, parts):
-                of_chosen = {n: ([boxes[i] for i in chosen], points) for n, (boxes, points) in part.items()}
-                text += [*table(of_chosen, some, numbers), ""]
+        sets = {"all": np.arange(len(true)), f"with {CROWDED} boxes or more": crowded(true)}
+        of_seeds = []
+        for seed in options.seeds:
+            costs, parts = measured(options, seed, rows, chosen_on)
+            of_seeds.append(parts)
+            text += [f"## Seed {seed}", "", *costs, "", *tables([parts], sets, true, patients)]
+        if len(of_seeds) > 1:
+            text += ["## Mean of the seeds", "", *tables(of_seeds, sets, true, patients)]
     print("\n".join(text))
     write_text(options.output_dir / "arms.md", "\n".join(text))
+
+
+def tables(
+    of_seeds: Sequence[Sequence[Found]], sets: Mapping[str, np.ndarray], true: Boxes, patients: np.ndarray | None
+) -> list[str]:
+    """For each set of radiographs a heading and a table of each part of what the seeds found."""
+    text = []
+    for name, chosen in sets.items():
+        some = [true[i] for i in chosen]
+        numbers = None if patients is None else np.unique(patients[chosen], return_inverse=True)[1]
+        text += [f"{len(chosen)} radiographs ({name}), {sum(map(len, some))} true boxes", ""]
+        for parts in zip(*of_seeds, strict=True):
+            if parts[0]:
+                kept = [{n: ([b[i] for i in chosen], points) for n, (b, points) in part.items()} for part in parts]
+                text += [*table(kept, some, numbers), ""]
+    return text
 
 
 if __name__ == "__main__":

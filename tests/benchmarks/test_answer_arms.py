@@ -46,7 +46,7 @@ def test_the_grid_of_100_is_that_of_the_answers():
     boxes = np.concatenate([corners, thin])
     text = findings_to_text([Finding("ILD", tuple(box)) for box in boxes.tolist()])
     written = [finding.box for finding in text_to_findings(text, ["ILD"])]
-    np.testing.assert_allclose(arms.on_grid(boxes, 100), written, atol=1e-12)
+    np.testing.assert_allclose(arms.on_grid(boxes, arms.GRID), written, atol=1e-12)
     assert arms.rounded_to([[{"label": "ILD", "box": [0.104, 0.1, 0.5, 0.5]}], []], 100) == [
         [{"label": "ILD", "box": BOX}],
         [],
@@ -71,12 +71,14 @@ def test_a_table_holds_each_arm_against_the_same_answers_of_the_first():
         "two; greedy": (right, {}),
         "two; insertion": (right, {}),
     }
-    lines = arms.table(found, true, None)
+    lines = arms.table([found], true, None)
     assert lines[2].startswith("| one; greedy | 0.000") and lines[4].startswith("| two; greedy | 1.000")
     assert lines[6].startswith("| two; greedy, less one | +1.000") and lines[7].startswith(
         "| two; insertion, less one | +0.000"
     )
     assert len(lines) == 8
+    mean = arms.table([found, found | {"two; greedy": (wrong, {})}], true, None)
+    assert mean[4].startswith("| two; greedy | 0.500") and mean[6].startswith("| two; greedy, less one | +0.500")
     assert arms.crowded([[], true[1] * 4, true[1]]).tolist() == [1]
 
 

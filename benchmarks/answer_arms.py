@@ -1,4 +1,4 @@
-"""What finds more boxes on crowded radiographs: shorter groups of patches, more pixels, a zoomed view, a finer grid.
+"""What finds more boxes on crowded radiographs: other groups of patches, more pixels, a zoomed view, a finer grid.
 
     make demo
     litegpt prepare phantom --output_dir outputs/fresh --num_train 2 --num_test 1000 --size 256 --seed 7

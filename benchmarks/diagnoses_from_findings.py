@@ -56,8 +56,9 @@ def main(checkpoints: list[str], data_dir: str, fit_split: str, test_dir: str, c
         scores = {"image": parts[1].probabilities}
         scores["told"] = told(pipe, test, answers)
         scores["shuffled"] = told(pipe, test, [answers[other] for other in order])
-        scores["findings"] = regressed(*(part.features[:, : -len(names)] for part in parts), parts[0].truths)
-        scores["both"] = regressed(*(part.features for part in parts), parts[0].truths)
+        nothing = np.zeros_like(scores["image"])
+        scores["findings"] = regressed(*(part.features[:, : -len(names)] for part in parts), parts[0].truths, nothing)
+        scores["both"] = regressed(*(part.features for part in parts), parts[0].truths, scores["image"])
         print(table(checkpoint, scores, parts[1], names))
 
 
@@ -130,10 +131,10 @@ def asked(processor: Any, task: str) -> str:
     return f"[{task}] {processor.instructions[task]}"
 
 
-def regressed(fit: np.ndarray, test: np.ndarray, truths: np.ndarray) -> np.ndarray:
-    """(test rows, diagnoses); a diagnosis with fewer than 5 radiographs to fit on gets no opinion."""
+def regressed(fit: np.ndarray, test: np.ndarray, truths: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """(test rows, diagnoses); one with fewer than 5 radiographs to fit on gets the scores `otherwise`."""
     scaler = StandardScaler().fit(fit)
-    scores = np.zeros((len(test), truths.shape[1]))
+    scores = otherwise.copy()
     for column in np.flatnonzero(truths.sum(0) >= 5):
         model = LogisticRegressionCV(Cs=np.logspace(-4, 1, 6), cv=5, scoring="neg_log_loss", max_iter=1000)
         with warnings.catch_warnings():

@@ -65,7 +65,8 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
     batches. A checkpoint with a detector (`modeling_detector.py`) also gives "detected_findings", what its dense heads
     see without a word, and "fused_findings", what they and the answer say together, each with its "source":
     ["answer"], ["detector"] or both. With `candidates` there are also "candidates", findings that the answer leaves
-    out, and with `views` "view_findings", what the answers to several views of the radiograph say together.
+    out, and with `views` "view_findings", what the answers to several views of the radiograph say together, which then
+    stand in the answer's place beside the detector, as "view".
 
     Boxes are in pixels of the radiograph as given, also where it is turned for the model because its file says that
     it is stored mirrored or rotated. `warnings` say what is doubtful about the radiograph: a window that
@@ -404,11 +405,13 @@ def structured_answers(
             found = {kind.output: _kept(named, threshold, processor.score_thresholds) if kind.has_boxes else named}
             if answer.inserted is not None:
                 found |= _with_candidates(answer, named, processor, threshold, written_boxes)
-            if answer.detected is not None:
-                found |= _seen(answer, named, processor, threshold)
+            said, who = named, ANSWER
             if moved and kind.has_boxes:
                 views = [answer, *(of_view[task] for of_view in moved)]
-                found["view_findings"] = _of_views(views, processor, threshold, written_boxes)
+                said, who = _of_views(views, processor, written_boxes), VIEW
+                found["view_findings"] = _kept(said, threshold, processor.view_thresholds)
+            if answer.detected is not None:
+                found |= _seen(answer.detected, said, who, processor, threshold)
             for name, items in found.items():
                 result.setdefault(name, []).extend(_as_given(item, shown.size, shown.turn) for item in items)
     return result
@@ -431,9 +434,7 @@ def _with_candidates(
     return {"findings": kept, "candidates": [item for item in left_out if {**item, "source": [CANDIDATE]} not in kept]}
 
 
-def _of_views(
-    answers: Sequence[Answer], processor: ProcessorMixin, threshold: float | str | None, written_boxes: bool
-) -> list[dict[str, Any]]:
+def _of_views(answers: Sequence[Answer], processor: ProcessorMixin, written_boxes: bool) -> list[dict[str, Any]]:
     """What the answers to the radiograph and to its moved views say together; a malformed answer says nothing."""
     seen = []
     for view, answer in zip((MovedView(), *moved_views(len(answers) - 1)), answers, strict=True):
@@ -443,8 +444,7 @@ def _of_views(
             found = [{"label": item.label, "score": score, "box": item.box} for item, score in named]
         found += candidate_findings(answer.inserted or (), found, written_boxes)
         seen.append([{**item, "box": view.box_back(item["box"])} for item in found])
-    fused = _scaled(fused_views(seen), processor.score_temperatures.get(VIEW, 1.0))
-    return _kept(fused, threshold, processor.view_thresholds)
+    return _scaled(fused_views(seen), processor.score_temperatures.get(VIEW, 1.0))
 
 
 def _scaled(items: Sequence[dict[str, Any]], temperature: float) -> list[dict[str, Any]]:
@@ -452,13 +452,16 @@ def _scaled(items: Sequence[dict[str, Any]], temperature: float) -> list[dict[st
 
 
 def _seen(
-    answer: Answer, named: Sequence[dict[str, Any]], processor: ProcessorMixin, threshold: float | str | None
+    candidates: np.ndarray,
+    said: Sequence[dict[str, Any]],
+    who: str,
+    processor: ProcessorMixin,
+    threshold: float | str | None,
 ) -> dict[str, list[dict[str, Any]]]:
-    """What the detector finds, and what it and all that the answer named say together, with scores and boxes."""
+    """What the detector finds, and what it and all that the answer, or several views, said say together."""
     temperatures = {kind: processor.score_temperatures.get(kind, 1.0) for kind in (DETECTOR, FUSED)}
-    detected = _scaled(detected_findings(answer.detected, processor.finding_labels), temperatures[DETECTOR])
-    answered = [{name: item[name] for name in ("label", "score", "box")} for item in named]
-    fused = _scaled(fused_findings(answered, detected), temperatures[FUSED])
+    detected = _scaled(detected_findings(candidates, processor.finding_labels), temperatures[DETECTOR])
+    fused = _scaled(fused_findings(said, detected, who), temperatures[FUSED])
     return {
         "detected_findings": _kept(detected, threshold, processor.detector_thresholds),
         "fused_findings": _kept(fused, threshold, processor.fused_thresholds),

@@ -196,9 +196,11 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
             raise ValueError("candidates are what a constrained answer leaves out: constrained=False has none.")
         kept = {name: inputs.pop(name) for name in KEPT if name in inputs}
         pixels = {name: inputs[name] for name in PIXELS if name in inputs}
-        # In a batch each row has its own task, alone the one row has.
-        tasks = [kept["task"]] if isinstance(kept["task"], str) else kept["task"]
-        detected = self._detected(inputs, tasks)
+        # In a batch each row has its own task and view, alone the one row has.
+        tasks, views = ([of] if isinstance(of, (str, int)) else of for of in (kept["task"], kept["view"]))
+        # A moved view is asked for its answer alone.
+        of_plain = ["" if view else task for task, view in zip(tasks, views, strict=True)]
+        detected = self._detected(inputs, of_plain)
         inserted: list[tuple] = [()] * len(tasks)
         greedy = {"max_new_tokens": max_new_tokens, "do_sample": False, "num_beams": 1}
         if constrained:
@@ -229,7 +231,7 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
             "candidates": considered[0],
             "candidate_probabilities": considered[1],
             "label_probabilities": label_probabilities,
-            "maps": self._maps(new_tokens, tasks, pixels, explain),
+            "maps": self._maps(new_tokens, of_plain, pixels, explain),
             "detected": detected,
             "inserted": inserted,
         }

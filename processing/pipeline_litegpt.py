@@ -111,14 +111,16 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
     _pipeline_calls_generate = True
 
     def __init__(self, *args, **kwargs):
-        self._given = {"views": kwargs.get("views", 0), "batch_size": kwargs.get("batch_size")}
+        # What a call is made with unless it says otherwise, as far as it matters before the library has it.
+        self._given = {name: kwargs.get(name) for name in ("candidates", "views", "batch_size")}
         super().__init__(*args, **kwargs)
         self.tokenizer = self.processor.tokenizer  # batches are padded with it
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
-        views, batch_size = (kwargs.get(name, given) for name, given in self._given.items())
+        given = self._given | kwargs
+        views = given["views"] or 0
         if views:  # those of one radiograph are answered together
-            kwargs["batch_size"] = max(views + 1, batch_size or 1)
+            kwargs["batch_size"] = max(views + 1, given["batch_size"] or 1)
         if holds_images(inputs) and not isinstance(inputs, (list, GeneratorType, IterableDataset)):
             # A tuple, a batch of arrays, a column of a data set, whose radiographs are read one by one.
             return list(super().__call__((image for image in inputs), **kwargs))
@@ -160,8 +162,8 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
             needed = ["score_thresholds"]
             if self._has_detector:
                 needed += ["detector_thresholds", "fused_thresholds"]
-            needed += ["candidate_thresholds"] if candidates else []
-            needed += ["view_thresholds"] if views else []
+            needed += ["candidate_thresholds"] if candidates or self._given["candidates"] else []
+            needed += ["view_thresholds"] if views or self._given["views"] else []
             missing = [name for name in needed if not getattr(self.processor, name, None)]
             if missing:
                 raise ValueError(

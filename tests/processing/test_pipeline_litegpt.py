@@ -183,6 +183,10 @@ def test_at_the_operating_point_candidates_that_reach_it_are_findings(loaded, ra
     pipe = ChestXrayFindingsPipeline(model=model, processor=at_point)
     with pytest.raises(ValueError, match="no operating points .candidate_thresholds."):
         pipe(radiographs[0], candidates=True, threshold="operating_point")
+    with pytest.raises(ValueError, match="no operating points .view_thresholds."):
+        ChestXrayFindingsPipeline(model=model, processor=at_point, views=1)(
+            radiographs[0], threshold="operating_point"
+        )
     at_point.candidate_thresholds = dict.fromkeys(processor.finding_labels, best["score"] - 1e-6)
     result = pipe(radiographs[0], max_new_tokens=64, candidates=0.02, threshold="operating_point")
     taken = [item for item in result["findings"] if item["source"] == ["candidate"]]

@@ -54,7 +54,7 @@ conformance: .venv/installed
 	$(PYTHON) tests/conformance/fetch_transformers_tests.py
 	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest -q -m "" tests/conformance
 
-# Every program of benchmarks/ in its quick form; two of them measure the demo's checkpoint, one needs open_clip.
+# Every program of benchmarks/ in its quick form; three of them measure the demo's checkpoint, one needs open_clip.
 bench: .venv/installed .venv-convert/installed $(DEMO)/checkpoint/config.json
 	$(PYTHON) -m pip install -qq --disable-pip-version-check --no-deps -r requirements/bench.txt
 	$(PYTHON) benchmarks/run_all.py --quick --output outputs/bench.json

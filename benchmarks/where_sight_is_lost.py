@@ -621,7 +621,10 @@ def free_answers(
     pipe = ChestXrayFindingsPipeline(model=model, processor=processor, device="cpu")
     found = []
     with doubts_unsaid():
-        for line in answer_lines(pipe, folds.rows.select(rows), TASK, batch_size=16, max_new_tokens=512):
+        lines = answer_lines(
+            pipe, folds.rows.select(rows), TASK, batch_size=16, max_new_tokens=512, written_boxes=True
+        )
+        for line in lines:
             labels: dict[str, list] = {}
             for one in line["findings"]:
                 labels.setdefault(one["label"], []).append((one["score"], one["box"]))

@@ -50,12 +50,12 @@ from litegpt.evaluation_scripts.predictions import load_pipeline, predict
 from litegpt.evaluation_scripts.questions import Question, by_task, label_names, question, true_boxes
 from litegpt.metrics.boxes import Matches, box_counts, match, precision_recall_curve
 from litegpt.metrics.probabilities import expected_calibration_error
-from litegpt.processing.box_fusion import CANDIDATE, DETECTOR, FUSED, VIEW, fused_findings
+from litegpt.processing.box_fusion import ANSWER, CANDIDATE, DETECTOR, FUSED, VIEW, fused_findings
 from litegpt.processing.box_scores import calibrated
 from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
 from litegpt.processing.tasks import TASKS
 
-# What stands beside the answers, and the field of a line that has it; the detector before what it is fused to.
+# What stands beside the answers, and the field of a line that has it; views and detector before what is made of them.
 BESIDE = {
     CANDIDATE: "candidates",
     VIEW: "view_findings",
@@ -148,19 +148,19 @@ def calibrate_beside(
 ) -> None:
     """Puts temperatures and thresholds of the boxes beside the answers into `result`, of all that the lines have.
 
-    Thresholds of candidates are those of the findings and the candidates together, temperatures of what answers and
-    detector say together are fitted to both, each calibrated by itself.
+    Thresholds of candidates are those of the findings and the candidates together, temperatures of what answers, or
+    views where there are any, and the detector say together are fitted to both, each calibrated by itself.
     """
     known = [answers[index] for index in asked.images]
     true = true_boxes(asked.rows, finding_labels)
     findings = [_scaled(line["findings"], result["temperatures"].get("finding", 1.0)) for line in known]
-    detected: list[list[dict[str, Any]]] = []
+    said, who, detected = findings, ANSWER, []
     for kind, field in BESIDE.items():
         if not all(field in line for line in known):
             continue
         boxes = [line[field] for line in known]
         if kind == FUSED:
-            boxes = [fused_findings(*both) for both in zip(findings, detected, strict=True)]
+            boxes = [fused_findings(*both, who) for both in zip(said, detected, strict=True)]
         matches = match(boxes, true, float(RIGHT))
         temperature = fit_temperature(matches.score, matches.is_true)
         if temperature is None:
@@ -169,6 +169,8 @@ def calibrate_beside(
         boxes = [_scaled(of_image, temperature or 1.0) for of_image in boxes]
         if kind == DETECTOR:
             detected = boxes
+        if kind == VIEW:
+            said, who = boxes, VIEW
         after = match(boxes, true, float(RIGHT))
         result["ece"][kind] = {
             "before": calibration_error(matches.score, matches.is_true),

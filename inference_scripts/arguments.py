@@ -65,6 +65,7 @@ class AskArguments:
     concurrency: Count = argument("Radiographs that the server is asked about at once.", default=8)
     max_new_tokens: Count = argument("The longest answer.", default=512)
     constrained: bool = argument("Send the grammar of the answers with each request.", default=True)
+    views: WholeNumber = argument("Moved views of each radiograph that are asked about beside it.", default=0)
 
     def __post_init__(self):
         check_there(self.radiographs)

@@ -14,7 +14,8 @@ unless it exceeds `--max_new_tokens`. Other servers may refuse it (`--constraine
 answers that cannot be parsed are reported as ever. Scores are made of the server's probabilities, which are among what
 the grammar allows if vLLM is started with `--logprobs-mode processed_logprobs`, as `make serve` does. A box's score
 differs from the pipeline's by some hundredths, as a server tells 20 tokens in a coordinate's place; a diagnosis's is
-the probability of its words, not the sum over all answers.
+the probability of its words, not the sum over all answers. `--views 4` asks about moved views of each radiograph, too.
+Findings that the answers leave out would need the probabilities of all continuations, which no server tells.
 
 Writes `predictions.jsonl`, a line for each radiograph as `predict.py` writes it. A file that cannot be used is named
 with the reason, the others are answered; the status is 1. What is no image is skipped and named at the end. The same
@@ -45,10 +46,11 @@ from litegpt.inference_scripts.inbox import Inbox, Received
 from litegpt.modeling_litegpt.checkpoints import load_processor
 from litegpt.modeling_litegpt.provenance import provenance, recorded_config
 from litegpt.processing.box_scores import Answer
+from litegpt.processing.moved_views import moved_views
 from litegpt.processing.pipeline_litegpt import Shown, structured_answers
 from litegpt.processing.processing_litegpt import LiteGPTProcessor
 from litegpt.processing.radiograph import in_standard_view
-from litegpt.processing.tasks import DEFAULT_TASKS
+from litegpt.processing.tasks import DEFAULT_TASKS, TASKS
 
 TIMEOUT = 600  # seconds that a server may take for one answer, waiting in its queue included
 
@@ -58,9 +60,9 @@ def main(args: AskArguments) -> int:
     with refuse_bad_input():
         processor = load_processor(args.model_name_or_path)
         source = provenance(args.model_name_or_path, recorded_config(args.model_name_or_path))
-        client = Client(args.base_url, processor, args.max_new_tokens, args.constrained)
+        client = Client(args.base_url, processor, args.max_new_tokens, args.constrained, args.views)
     source.warn()
-    settings = {"model": args.model_name_or_path, "constrained": args.constrained}
+    settings = {"model": args.model_name_or_path, "constrained": args.constrained, "views": args.views}
     predictions = Path(args.output_dir) / "predictions.jsonl"
     inbox = Inbox(args.radiographs, settings, source.line(), predictions)
     radiographs = inbox.readable(inbox.pending, processor.windowing)
@@ -81,6 +83,7 @@ class Client:
         processor: of the checkpoint that the server has.
         max_new_tokens: the longest answer.
         constrained: send the grammar of the answers with each request.
+        views: moved views of each radiograph that the server is asked about, too.
 
     Raises:
         ConnectionError: no such server answers there.
@@ -89,8 +92,14 @@ class Client:
     """
 
     def __init__(
-        self, base_url: str, processor: LiteGPTProcessor, max_new_tokens: int = 512, constrained: bool = True
+        self,
+        base_url: str,
+        processor: LiteGPTProcessor,
+        max_new_tokens: int = 512,
+        constrained: bool = True,
+        views: int = 0,
     ):
+        self.views = moved_views(views)
         self.base_url, self.processor, self.max_new_tokens = base_url.rstrip("/"), processor, max_new_tokens
         self.grammars = {}
         if constrained:
@@ -110,10 +119,13 @@ class Client:
         Raises:
             ConnectionError: the server does not answer, or refuses to.
         """
-        url = data_url(in_standard_view(radiograph))
+        shown = in_standard_view(radiograph)
+        url = data_url(shown)
         answers = {task: self.ask(url, task) for task in DEFAULT_TASKS}
+        with_boxes = [task for task in DEFAULT_TASKS if TASKS[task].kind.has_boxes]
+        moved = [{task: self.ask(data_url(view.picture(shown)), task) for task in with_boxes} for view in self.views]
         turn, doubts = radiograph.info.get("turn"), radiograph.info.get("warnings", ())
-        return structured_answers(answers, Shown(radiograph.size, turn, doubts), self.processor)
+        return structured_answers(answers, Shown(radiograph.size, turn, doubts), self.processor, moved=moved)
 
     def ask(self, image_url: str, task: str) -> Answer:
         """The greedy answer; without probabilities where the server gives none, or none that spell the text."""

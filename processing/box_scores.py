@@ -82,9 +82,10 @@ def box_score(box: Sequence[float], probabilities: BoxProbabilities) -> float:
     """The score of a box, before calibration: the probability that it is right, as the model sees it.
 
     That a finding follows, that it has this label, and that a box drawn from the coordinates' probabilities, each by
-    itself, has an IoU above 0.4 with the one written. Over three checkpoints trained on phantoms it ranks right above
-    wrong boxes with an AUROC of 0.96, 0.95 and 0.90, the product of the written tokens' probabilities with 0.90, 0.88
-    and 0.86. Its calibration error is 0.10, 0.11 and 0.08 without a temperature (benchmarks/box_score_definitions.py).
+    itself, has an IoU above 0.4 with it. Over three checkpoints trained on phantoms it ranks right above wrong boxes,
+    as they are written, with an AUROC of 0.96, 0.95 and 0.90, the product of the written tokens' probabilities with
+    0.90, 0.88 and 0.86. Its calibration error is 0.10, 0.11 and 0.08 without a temperature
+    (benchmarks/box_score_definitions.py).
     """
     overlaps = _iou(np.array([box], dtype=float), drawn_boxes(probabilities.coordinates))
     return float(probabilities.entry * probabilities.label * (overlaps > RIGHT_IOU).mean())

@@ -88,8 +88,8 @@ def inserted_findings(
     if rows:
         if len(rows) < len(answers):
             reader.keep(rows)
-        _decode(grammar, reader, [trees[row] for row in rows], [openings[row] for row in rows])
-    return [[opening.inserted(grammar) for opening in of_row] for of_row in openings]
+        _decode(reader, [trees[row] for row in rows], [openings[row] for row in rows])
+    return [[opening.inserted() for opening in of_row] for of_row in openings]
 
 
 def labels_between(labels: Sequence[str], findings: Sequence[Finding], place: int, box_order: str) -> set[str]:
@@ -226,16 +226,17 @@ class _Opening:
         self.state = self.grammar.advance(self.state, token, ANY_ROOM)
         self.pending = (*self.pending, token)
 
-    def inserted(self, grammar: AnswerGrammar) -> InsertedFinding:
+    def inserted(self) -> InsertedFinding:
         """The finding, once its box is written."""
         box, coordinates = [], []
         for written in self.coordinates[:4]:
             texts, considered = [], []
             for allowed, probabilities, token in written:
-                texts.append(_text(grammar, token))
+                texts.append(_text(self.grammar, token))
                 others: dict[str, float] = {}
                 for other, probability in zip(allowed, probabilities, strict=True):
-                    others[_text(grammar, other)] = others.get(_text(grammar, other), 0.0) + probability
+                    text = _text(self.grammar, other)
+                    others[text] = others.get(text, 0.0) + probability
                 considered.append(others)
             box.append(int("".join(character for character in "".join(texts) if character.isdigit())) / GRID)
             coordinates.append(coordinate_values(texts, considered))
@@ -243,9 +244,7 @@ class _Opening:
         return InsertedFinding(self.label, self.place, tuple(box), probabilities)
 
 
-def _decode(
-    grammar: AnswerGrammar, reader: TreeReader, trees: Sequence[TokenTree], openings: Sequence[Sequence[_Opening]]
-) -> None:
+def _decode(reader: TreeReader, trees: Sequence[TokenTree], openings: Sequence[Sequence[_Opening]]) -> None:
     """Writes the greedy boxes behind all openings, a token of each a pass."""
     while any(not opening.is_written for of_row in openings for opening in of_row):
         starts = [len(tree.tokens) for tree in trees]

@@ -33,10 +33,13 @@ class MovedView(NamedTuple):
         """The radiograph in this view; what is moved in from outside repeats its edge."""
         if self == MovedView():
             return squashed
-        pictures = {size: self._picture(picture) for size, picture in squashed.pictures.items()}
+        pictures = {size: self.picture(picture) for size, picture in squashed.pictures.items()}
         return replace(squashed, pictures=pictures)
 
-    def _picture(self, picture: Image.Image) -> Image.Image:
+    def picture(self, picture: Image.Image) -> Image.Image:
+        """An 8-bit grey picture in this view, of the same size."""
+        if self == MovedView():
+            return picture
         size = np.array(picture.size)
         step = 1 / np.array(self.scale)
         start = (0.5 - (0.5 + np.array(self.shift)) * step) * size  # what lies at the corner of the moved picture

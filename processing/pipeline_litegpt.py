@@ -65,7 +65,8 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
     batches. A checkpoint with a detector (`modeling_detector.py`) also gives "detected_findings", what its dense heads
     see without a word, and "fused_findings", what they and the answer say together, each with its "source":
     ["answer"], ["detector"] or both. With `candidates` there are also "candidates", findings that the answer leaves
-    out, and with `views` "view_findings", what the answers to several views of the radiograph say together.
+    out, and with `views` "view_findings", what the answers to several views of the radiograph say together, which then
+    stand in the answer's place beside the detector, as "view".
 
     Boxes are in pixels of the radiograph as given, also where it is turned for the model because its file says that
     it is stored mirrored or rotated. `warnings` say what is doubtful about the radiograph: a window that
@@ -110,14 +111,16 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
     _pipeline_calls_generate = True
 
     def __init__(self, *args, **kwargs):
-        self._given = {"views": kwargs.get("views", 0), "batch_size": kwargs.get("batch_size")}
+        # What a call is made with unless it says otherwise, as far as it matters before the library has it.
+        self._given = {name: kwargs.get(name) for name in ("candidates", "views", "batch_size")}
         super().__init__(*args, **kwargs)
         self.tokenizer = self.processor.tokenizer  # batches are padded with it
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
-        views, batch_size = (kwargs.get(name, given) for name, given in self._given.items())
+        given = self._given | kwargs
+        views = given["views"] or 0
         if views:  # those of one radiograph are answered together
-            kwargs["batch_size"] = max(views + 1, batch_size or 1)
+            kwargs["batch_size"] = max(views + 1, given["batch_size"] or 1)
         if holds_images(inputs) and not isinstance(inputs, (list, GeneratorType, IterableDataset)):
             # A tuple, a batch of arrays, a column of a data set, whose radiographs are read one by one.
             return list(super().__call__((image for image in inputs), **kwargs))
@@ -159,8 +162,8 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
             needed = ["score_thresholds"]
             if self._has_detector:
                 needed += ["detector_thresholds", "fused_thresholds"]
-            needed += ["candidate_thresholds"] if candidates else []
-            needed += ["view_thresholds"] if views else []
+            needed += ["candidate_thresholds"] if candidates or self._given["candidates"] else []
+            needed += ["view_thresholds"] if views or self._given["views"] else []
             missing = [name for name in needed if not getattr(self.processor, name, None)]
             if missing:
                 raise ValueError(
@@ -195,9 +198,11 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
             raise ValueError("candidates are what a constrained answer leaves out: constrained=False has none.")
         kept = {name: inputs.pop(name) for name in KEPT if name in inputs}
         pixels = {name: inputs[name] for name in PIXELS if name in inputs}
-        # In a batch each row has its own task, alone the one row has.
-        tasks = [kept["task"]] if isinstance(kept["task"], str) else kept["task"]
-        detected = self._detected(inputs, tasks)
+        # In a batch each row has its own task and view, alone the one row has.
+        tasks, views = ([of] if isinstance(of, (str, int)) else of for of in (kept["task"], kept["view"]))
+        # A moved view is asked for its answer alone.
+        of_plain = ["" if view else task for task, view in zip(tasks, views, strict=True)]
+        detected = self._detected(inputs, of_plain)
         inserted: list[tuple] = [()] * len(tasks)
         greedy = {"max_new_tokens": max_new_tokens, "do_sample": False, "num_beams": 1}
         if constrained:
@@ -228,7 +233,7 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
             "candidates": considered[0],
             "candidate_probabilities": considered[1],
             "label_probabilities": label_probabilities,
-            "maps": self._maps(new_tokens, tasks, pixels, explain),
+            "maps": self._maps(new_tokens, of_plain, pixels, explain),
             "detected": detected,
             "inserted": inserted,
         }
@@ -404,11 +409,13 @@ def structured_answers(
             found = {kind.output: _kept(named, threshold, processor.score_thresholds) if kind.has_boxes else named}
             if answer.inserted is not None:
                 found |= _with_candidates(answer, named, processor, threshold, written_boxes)
-            if answer.detected is not None:
-                found |= _seen(answer, named, processor, threshold)
+            said, who = named, ANSWER
             if moved and kind.has_boxes:
                 views = [answer, *(of_view[task] for of_view in moved)]
-                found["view_findings"] = _of_views(views, processor, threshold, written_boxes)
+                said, who = _of_views(views, processor, written_boxes), VIEW
+                found["view_findings"] = _kept(said, threshold, processor.view_thresholds)
+            if answer.detected is not None:
+                found |= _seen(answer.detected, said, who, processor, threshold)
             for name, items in found.items():
                 result.setdefault(name, []).extend(_as_given(item, shown.size, shown.turn) for item in items)
     return result
@@ -431,9 +438,7 @@ def _with_candidates(
     return {"findings": kept, "candidates": [item for item in left_out if {**item, "source": [CANDIDATE]} not in kept]}
 
 
-def _of_views(
-    answers: Sequence[Answer], processor: ProcessorMixin, threshold: float | str | None, written_boxes: bool
-) -> list[dict[str, Any]]:
+def _of_views(answers: Sequence[Answer], processor: ProcessorMixin, written_boxes: bool) -> list[dict[str, Any]]:
     """What the answers to the radiograph and to its moved views say together; a malformed answer says nothing."""
     seen = []
     for view, answer in zip((MovedView(), *moved_views(len(answers) - 1)), answers, strict=True):
@@ -443,8 +448,7 @@ def _of_views(
             found = [{"label": item.label, "score": score, "box": item.box} for item, score in named]
         found += candidate_findings(answer.inserted or (), found, written_boxes)
         seen.append([{**item, "box": view.box_back(item["box"])} for item in found])
-    fused = _scaled(fused_views(seen), processor.score_temperatures.get(VIEW, 1.0))
-    return _kept(fused, threshold, processor.view_thresholds)
+    return _scaled(fused_views(seen), processor.score_temperatures.get(VIEW, 1.0))
 
 
 def _scaled(items: Sequence[dict[str, Any]], temperature: float) -> list[dict[str, Any]]:
@@ -452,13 +456,16 @@ def _scaled(items: Sequence[dict[str, Any]], temperature: float) -> list[dict[st
 
 
 def _seen(
-    answer: Answer, named: Sequence[dict[str, Any]], processor: ProcessorMixin, threshold: float | str | None
+    candidates: np.ndarray,
+    said: Sequence[dict[str, Any]],
+    who: str,
+    processor: ProcessorMixin,
+    threshold: float | str | None,
 ) -> dict[str, list[dict[str, Any]]]:
-    """What the detector finds, and what it and all that the answer named say together, with scores and boxes."""
+    """What the detector finds, and what it and all that the answer, or several views, said say together."""
     temperatures = {kind: processor.score_temperatures.get(kind, 1.0) for kind in (DETECTOR, FUSED)}
-    detected = _scaled(detected_findings(answer.detected, processor.finding_labels), temperatures[DETECTOR])
-    answered = [{name: item[name] for name in ("label", "score", "box")} for item in named]
-    fused = _scaled(fused_findings(answered, detected), temperatures[FUSED])
+    detected = _scaled(detected_findings(candidates, processor.finding_labels), temperatures[DETECTOR])
+    fused = _scaled(fused_findings(said, detected, who), temperatures[FUSED])
     return {
         "detected_findings": _kept(detected, threshold, processor.detector_thresholds),
         "fused_findings": _kept(fused, threshold, processor.fused_thresholds),

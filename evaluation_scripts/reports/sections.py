@@ -600,7 +600,7 @@ def _boxes_section(metrics: dict[str, Any], task: Task) -> Section:
 
 SOURCES = {  # by their names in metrics.json; what is not measured is left out
     "answer": "the answers",
-    "candidates": "and what they leave out",
+    "candidates": "with what they leave out",
     "views": "several views together",
     "detector": "the detector",
     "fused": "answers and detector",
@@ -625,6 +625,8 @@ def _source_items(scores: dict[str, Any] | None) -> Iterator[str | Table]:
     }
 
     def cell(name: str, path: tuple[str, ...]) -> str:
+        if "_less_" in name and path in (("ece",), ("boxes",)):
+            return ""  # more or fewer of them is neither better nor worse
         interval = at(intervals, name, *path)
         return number(at(figures, name, *path)) + (f" ({interval_text(interval)})" if interval else "")
 
@@ -635,7 +637,7 @@ def _source_items(scores: dict[str, Any] | None) -> Iterator[str | Table]:
         "checkpoint's operating points on; given the label: of each label that an image has, whether its best-scored "
         "box meets a true one. 95 % intervals in brackets."
     )
-    others = {"answer": "the answers", "candidates": "the answers with those", "detector": "the detector"}
+    others = {"answer": "the answers", "candidates": "the answers with that", "detector": "the detector"}
     rows = dict(names)
     for one, title in names.items():
         for other, name in {f"{one}_shuffled": "another image's", **others}.items():

@@ -148,6 +148,7 @@ def test_boxes_are_in_pixels_of_the_radiograph_and_scores_from_the_servers_proba
         "laterality": None,
         "model": lines[0]["model"],
         "constrained": True,
+        "views": 0,
         "checkpoint": lines[0]["checkpoint"],
         "checkpoint_sha256": lines[0]["checkpoint_sha256"],
         "trained_on": [],
@@ -326,3 +327,19 @@ def test_no_server_is_one_sentence(server, ask, pictures):
         ask(url, pictures)
     with pytest.raises(SystemExit, match=r"no answer from a server \(unknown url type"):
         ask("not a url", pictures)
+
+
+def test_views_are_asked_about_boxes_and_fused(server, ask, pictures):
+    """The server names the same box in every view: brought back, they lie near one another and are one."""
+    status, lines = ask(server.url, pictures / "3.png", views=3)
+    assert status == 0 and lines[0]["views"] == 3
+    asked = [request["messages"][0]["content"][1]["text"] for request in server.requests]
+    assert sum(text.startswith("[identify]") for text in asked) == 4
+    assert sum(text.startswith("[vqa]") for text in asked) == 1
+    sent = {request["messages"][0]["content"][0]["image_url"]["url"] for request in server.requests}
+    assert len(sent) == 4  # one picture plain, three moved
+    (fused,) = lines[0]["view_findings"]
+    assert fused["label"] == "ILD" and fused["views"] == 4
+    assert fused["score"] == pytest.approx(lines[0]["findings"][0]["score"])
+    _, again = ask(server.url, pictures / "3.png")
+    assert len(again) == 2 and "view_findings" not in again[1]

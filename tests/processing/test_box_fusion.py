@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from litegpt.processing.box_fusion import ANSWER_WEIGHT, detected_findings, fused_findings, fused_views
+from litegpt.processing.box_fusion import ANSWER_WEIGHT, VIEW_WEIGHT, detected_findings, fused_findings, fused_views
 
 HEART = {"label": "Cardiomegaly", "box": (0.4, 0.5, 0.8, 0.7), "score": 0.6}
 
@@ -51,6 +51,14 @@ def test_a_detection_goes_to_one_answer_alone():
     again = {**HEART, "box": (0.41, 0.5, 0.8, 0.7), "score": 0.5}
     fused = fused_findings([HEART, again], [HEART])
     assert [item["source"] for item in fused] == [["answer", "detector"], ["answer"]]
+
+
+def test_several_views_count_more_beside_a_detector_than_one_answer():
+    near = {"label": "Cardiomegaly", "box": HEART["box"], "score": 0.3}
+    (answer,), (views,) = (fused_findings([{**HEART, "views": 3}], [near], who) for who in ("answer", "view"))
+    assert views["source"] == ["view", "detector"] and "views" not in views
+    assert views["score"] == pytest.approx(1 - (1 - VIEW_WEIGHT * 0.6) * 0.7)
+    assert views["score"] > answer["score"]
 
 
 def test_views_agree_on_a_box_by_their_scores():

@@ -1,17 +1,21 @@
 """Findings that an answer leaves out have the probabilities of whole sequences, scored one by one without a cache."""
 
 import copy
+import re
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint
+from litegpt.processing.answer_grammar import AnswerGrammar
 from litegpt.processing.answers import Finding, text_to_findings
 from litegpt.processing.findings_language import GRID
 from litegpt.processing.insertion import Insertion, inserted_findings, standing
 from litegpt.processing.token_tree import CACHE
+from tests.tokenizer_kinds import TOKENIZERS
 
 LABELS = ["Cardiomegaly", "Odd shadow", "Odd shade", "ILD"]  # two of several tokens, with the same beginning
 ANSWERS = [
@@ -196,3 +200,77 @@ def test_generate_gives_them_beside_the_same_answers(loaded, prompts):
     key = [[(finding.label, finding.place, finding.box) for finding in of_row] for of_row in expected]
     assert [[(f.label, f.place, f.box) for f in of_row] for of_row in output.inserted_findings] == key
     assert any(key)
+
+
+# Tokenizers that write coordinates in several tokens
+
+
+@pytest.fixture(scope="module", params=["Llama", "byte level"])
+def several_tokens(request):
+    """A language model and a grammar over a tokenizer that writes labels and coordinates in several tokens."""
+    labels = ["Cardiomegaly", "Nodule/Mass"]
+    tokenizer = TOKENIZERS[request.param](labels, ["COPD"])
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        initializer_range=0.4,
+    )
+    return LlamaForCausalLM(config).eval(), AnswerGrammar(tokenizer, ["identify"], labels, [])
+
+
+def test_labels_and_coordinates_of_several_tokens_have_exact_probabilities_and_greedy_boxes(several_tokens):
+    model, grammar = several_tokens
+    language = grammar.languages["finding"]
+    named = [Finding("Cardiomegaly", (0.07, 0.1, 0.3, 0.74))]
+    prompt = grammar.tokenizer("Look at the chest. [/INST]", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        cache = model(prompt, use_cache=True)[CACHE]
+    mask = torch.ones_like(prompt)
+    (found,) = inserted_findings(model, grammar, (cache, mask), [named], Insertion(0.0, "position"))
+    assert {(finding.place, finding.label) for finding in found} == {
+        (0, "Nodule/Mass"),
+        (1, "Cardiomegaly"),
+        (1, "Nodule/Mass"),
+    }
+
+    def steps(tokens):
+        """For each token after the prompt what the grammar allows in its place; with one more place behind them."""
+        with torch.no_grad():
+            logits = model(torch.cat([prompt, torch.tensor([tokens], dtype=torch.long)], 1)).logits[0].double()
+        state = grammar.start("identify")
+        for place, token in enumerate([*tokens, None]):
+            allowed = grammar.allowed[state.node]
+            values = logits[prompt.shape[1] - 1 + place, allowed].softmax(-1).tolist()
+            yield dict(zip(allowed, values, strict=True)), state
+            state = state if token is None else grammar.advance(state, token, 512)
+
+    for finding in found:
+        before = named[: finding.place]
+        start = written(language, before)
+        paths = language.continuations(before[-1].box if before else None)
+        likelihood = {
+            label: np.prod(
+                [of[token] for (of, _), token in zip(list(steps([*start, *path]))[len(start) :], path, strict=False)]
+            )
+            for label, path in paths.items()
+        }
+        expected = likelihood[finding.label] / sum(likelihood.values())
+        assert finding.probabilities.entry == pytest.approx(expected, rel=1e-3)
+        tokens = [*start, *paths[finding.label]]
+        text_before = len(tokens)
+        while True:
+            *_, (following, state) = steps(tokens)
+            if state == grammar.END or state.node == language.done:
+                break
+            tokens.append(max(following, key=following.get))
+            if grammar.advance(state, tokens[-1], 512) == grammar.END:
+                break
+        digits = re.findall(r"\d+", grammar.tokenizer.decode(tokens[: len(tokens)])[-40:])
+        assert len(tokens) - text_before > 4  # several tokens a coordinate
+        assert [round(GRID * value) for value in finding.box] == [int(number) for number in digits[-4:]]
+        assert finding.probabilities.coordinates.sum(axis=1) == pytest.approx(np.ones(4))

@@ -157,6 +157,21 @@ def test_views_that_are_moved_by_nothing_change_nothing(loaded, radiographs, mon
     assert {item["views"] for item in result["view_findings"]} == {4}
 
 
+def test_beside_a_detector_views_stand_in_the_answer_s_place_and_maps_are_of_the_radiograph(
+    detector_checkpoint, radiographs
+):
+    model, processor = load_checkpoint(detector_checkpoint)
+    pipe = ChestXrayFindingsPipeline(model=model, processor=processor)
+    plain = pipe(radiographs[0], max_new_tokens=64)
+    result = pipe(radiographs[0], max_new_tokens=64, candidates=0.02, views=2, explain="gradient_attention")
+    assert result["answers"] == plain["answers"]
+    both = ([(item["label"], item["box"]) for item in one["detected_findings"]] for one in (plain, result))
+    assert next(both) == next(both)
+    said = {who for finding in result["fused_findings"] for who in finding["source"]}
+    assert said == {"view", "detector"}
+    assert all(finding["map"].ndim == 2 for finding in result["findings"])
+
+
 def test_at_the_operating_point_candidates_that_reach_it_are_findings(loaded, radiographs):
     model, processor = loaded
     found = ChestXrayFindingsPipeline(model=model, processor=processor)(
@@ -168,6 +183,10 @@ def test_at_the_operating_point_candidates_that_reach_it_are_findings(loaded, ra
     pipe = ChestXrayFindingsPipeline(model=model, processor=at_point)
     with pytest.raises(ValueError, match="no operating points .candidate_thresholds."):
         pipe(radiographs[0], candidates=True, threshold="operating_point")
+    with pytest.raises(ValueError, match="no operating points .view_thresholds."):
+        ChestXrayFindingsPipeline(model=model, processor=at_point, views=1)(
+            radiographs[0], threshold="operating_point"
+        )
     at_point.candidate_thresholds = dict.fromkeys(processor.finding_labels, best["score"] - 1e-6)
     result = pipe(radiographs[0], max_new_tokens=64, candidates=0.02, threshold="operating_point")
     taken = [item for item in result["findings"] if item["source"] == ["candidate"]]

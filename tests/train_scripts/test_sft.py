@@ -15,6 +15,7 @@ from litegpt.common.programs import Refusal
 from litegpt.datasets_scripts.rows import load_rows
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint
 from litegpt.modeling_litegpt.new_checkpoint import main as new_checkpoint
+from litegpt.processing.insertion import Insertion
 from litegpt.train_scripts import sft
 from litegpt.train_scripts.arguments import ExampleArguments, RecipeArguments
 from tests.small_training import train
@@ -198,3 +199,11 @@ def test_the_help_opens_with_commands_and_explains_every_option_of_ours():
         for option in fields(arguments):
             assert option.metadata["help"].endswith("."), option.name
             assert " ".join(option.metadata["help"].split()[:3]) in " ".join(text.split()), option.name
+
+
+def test_a_checkpoint_knows_in_which_order_it_names_findings(tiny_checkpoint, phantom_release, cache_dir, tmp_path):
+    train(tmp_path, tiny_checkpoint, phantom_release, cache_dir, max_steps=1, box_order="position", tasks=["identify"])
+    assert json.loads((tmp_path / "checkpoint" / "processor_config.json").read_text())["box_order"] == "position"
+    assert load_checkpoint(tmp_path / "checkpoint")[1].constrained_greedy(least_insertion=0.1).insertion == Insertion(
+        0.1, "position"
+    )

@@ -352,6 +352,6 @@ def test_what_is_found_beside_the_answers_stands_side_by_side():
     row = "0.500 (0.250 to 0.750) | 0.250 | 0.750 (0.500 to 1.000) | 0.900 | 0.700 | 0.050 | 0.625 | 2.500 |"
     assert f"| answers and detector | {row}" in shown
     assert "| answers and detector, less the detector | 0.500" in shown
-    assert "| and what they leave out, less the answers | 0.500" in shown
+    assert "| with what they leave out, less the answers | 0.500" in shown
     assert "several views" not in shown.split("Beside the answers.**")[1].partition("|")[2]  # not measured
-    assert "|  | at 1/8 | at 2 |" in shown and "| and what they leave out | 0.375 | 0.875 |" in shown
+    assert "|  | at 1/8 | at 2 |" in shown and "| with what they leave out | 0.375 | 0.875 |" in shown

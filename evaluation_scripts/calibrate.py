@@ -127,16 +127,11 @@ def calibration(
             print(
                 f"{kind}: no temperature from {TEMPERATURES[0]} to {TEMPERATURES[1]} makes these scores probabilities."
             )
-        result["temperatures"][kind] = temperature or 1.0
-        after = calibrated(scores, result["temperatures"][kind])
-        result["ece"]["findings" if kind == "finding" else "diagnoses"] = {
-            "before": calibration_error(scores, is_right),
-            "after": calibration_error(after, is_right),
-            "num_scores": len(scores),
-            "num_right": int(is_right.sum()),
-        }
+        result["temperatures"][kind] = temperature = temperature or 1.0
+        name = "findings" if kind == "finding" else "diagnoses"
+        result["ece"][name] = calibration_errors(scores, is_right, temperature)
         if kind == "finding":
-            matches = of_kind.matches[RIGHT]._replace(score=after)
+            matches = of_kind.matches[RIGHT]._replace(score=calibrated(scores, temperature))
             result["pooled"], result["thresholds"] = choose_thresholds(matches, finding_labels)
             if result["pooled"] is None:
                 print("No box is right, so no thresholds are chosen.")
@@ -165,23 +160,17 @@ def calibrate_beside(
         temperature = fit_temperature(matches.score, matches.is_true)
         if temperature is None:
             print(f"{kind}: {matches.is_true.sum()} of {len(matches.score)} boxes are right: no temperature.")
-        result["temperatures"][kind] = temperature or 1.0
-        boxes = [_scaled(of_image, temperature or 1.0) for of_image in boxes]
+        result["temperatures"][kind] = temperature = temperature or 1.0
+        result["ece"][kind] = calibration_errors(matches.score, matches.is_true, temperature)
+        boxes = [_scaled(of_image, temperature) for of_image in boxes]
         if kind == DETECTOR:
             detected = boxes
         if kind == VIEW:
             said, who = boxes, VIEW
-        after = match(boxes, true, float(RIGHT))
-        result["ece"][kind] = {
-            "before": calibration_error(matches.score, matches.is_true),
-            "after": calibration_error(after.score, after.is_true),
-            "num_scores": len(after.score),
-            "num_right": int(after.is_true.sum()),
-        }
+        reported = boxes
         if kind == CANDIDATE:
-            both = [[*named, *left_out] for named, left_out in zip(findings, boxes, strict=True)]
-            after = match(both, true, float(RIGHT))
-        result[f"{kind}_thresholds"] = choose_thresholds(after, finding_labels)[1]
+            reported = [[*named, *left_out] for named, left_out in zip(findings, boxes, strict=True)]
+        result[f"{kind}_thresholds"] = choose_thresholds(match(reported, true, float(RIGHT)), finding_labels)[1]
 
 
 def _scaled(items: Sequence[dict[str, Any]], temperature: float) -> list[dict[str, Any]]:
@@ -217,8 +206,11 @@ def fit_temperature(scores: np.ndarray, is_right: np.ndarray) -> float | None:
     return round(float(np.exp(found.x)), 4)
 
 
-def calibration_error(scores: np.ndarray, is_right: np.ndarray) -> float | None:
-    return expected_calibration_error(scores, is_right, NUM_BINS) if len(scores) else None
+def calibration_errors(scores: np.ndarray, is_right: np.ndarray, temperature: float) -> dict[str, Any]:
+    """The calibration error of scores before and after the temperature, None without any, and how many there are."""
+    both = {"before": scores, "after": calibrated(scores, temperature)}
+    errors = {when: expected_calibration_error(p, is_right, NUM_BINS) if len(p) else None for when, p in both.items()}
+    return {**errors, "num_scores": len(scores), "num_right": int(is_right.sum())}
 
 
 # --- Thresholds ------------------------------------------------------------------------------------------------------

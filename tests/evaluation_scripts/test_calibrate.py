@@ -12,7 +12,7 @@ from litegpt.evaluation_scripts import calibrate, predictions
 from litegpt.evaluation_scripts.arguments import CalibrationArguments
 from litegpt.evaluation_scripts.calibrate import (
     best_threshold,
-    calibration_error,
+    calibration_errors,
     choose_thresholds,
     fit_temperature,
     main,
@@ -43,10 +43,9 @@ def test_a_known_temperature_is_found_and_calibrates(temperature):
     scores = sigmoid(logits * temperature)
     found = fit_temperature(scores, is_right)
     assert found == pytest.approx(temperature, rel=0.05)
-    after = calibrated(scores, found)
-    assert calibration_error(after, is_right) < 0.01
-    if temperature != 1:
-        assert calibration_error(scores, is_right) > 0.05
+    errors = calibration_errors(scores, is_right, found)
+    assert errors["after"] < 0.01 and (errors["num_scores"], errors["num_right"]) == (20_000, is_right.sum())
+    assert temperature == 1 or errors["before"] > 0.05
 
 
 def test_the_temperature_is_that_of_a_logistic_regression():

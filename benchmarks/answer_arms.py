@@ -35,23 +35,22 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, set_seed
 
+from litegpt.benchmarks import detection_figures
 from litegpt.benchmarks.commands import command, cpu_seconds
+from litegpt.benchmarks.detection_figures import ArmFigures
+from litegpt.benchmarks.small_findings import lines_of
 from litegpt.common.files import write_text
 from litegpt.datasets_scripts.rows import load_rows
 from litegpt.evaluation_scripts.box_sources import SourceBoxes
 from litegpt.evaluation_scripts.calibrate import choose_thresholds, fit_temperature
 from litegpt.evaluation_scripts.figures import RIGHT, row_patients
-from litegpt.evaluation_scripts.predictions import answer_lines, doubts_unsaid
 from litegpt.evaluation_scripts.questions import label_names, true_boxes
-from litegpt.evaluation_scripts.ranking import figures_and_intervals
 from litegpt.metrics.boxes import iou_of_pairs, match
-from litegpt.metrics.intervals import Figures
 from litegpt.modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint, load_processor, new_processor, save_checkpoint
-from litegpt.processing.box_scores import calibrated
+from litegpt.processing.box_scores import calibrated_findings
 from litegpt.processing.findings_language import GRID
 from litegpt.processing.moved_views import MovedView
-from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
 
 # Patch tokens in a group, and the side of the towers' input as a multiple of what they learned. The paper's 245 patch
 # tokens, 5 x 7 x 7, have no groups of 2.
@@ -66,15 +65,7 @@ VIEWS = {"one moved view": None, "one zoomed view": MovedView(scale=(1.25, 1.25)
 CROWDED = 4  # true boxes
 PILOT_STEPS = 100
 GRIDS = (GRID // 2, GRID, 2 * GRID, 10 * GRID)
-COLUMNS = {
-    "mAP@.4": ("map", "0.4"),
-    "mAP@.5": ("map", "0.5"),
-    "FROC": ("froc", "mean"),
-    "most": ("sensitivity",),
-    "F1@.5": ("box_f1", "0.5"),
-    "Acc@.5": ("accuracy_at_iou", "0.5"),
-    "boxes": ("boxes",),
-}
+COLUMNS = {name: path for name, path in detection_figures.COLUMNS.items() if name != "ECE"}
 Boxes = list[list[dict[str, Any]]]
 Found = Mapping[str, tuple[Boxes, Mapping[str, float]]]  # by name, with the operating points of labels
 
@@ -144,12 +135,9 @@ def trained(options: argparse.Namespace, arm: str, seed: int) -> tuple[Path, int
 def answers(checkpoint: Path, rows: Dataset, path: Path, view: MovedView | None = None, **asked: Any) -> list[dict]:
     """Lines of the predictions file, kept at `path`; with `view` it is the one beside the plain radiograph."""
     if not path.exists():
-        model, processor = load_checkpoint(checkpoint)
-        pipe = ChestXrayFindingsPipeline(model=model.eval(), processor=processor, device="cpu")
         shown = patch("litegpt.processing.pipeline_litegpt.moved_views", lambda _: [view]) if view else nullcontext()
-        with doubts_unsaid(), shown:
-            lines = list(answer_lines(pipe, rows, "identify", batch_size=16, max_new_tokens=512, **asked))
-        write_text(path, json.dumps(lines))
+        with shown:
+            write_text(path, json.dumps(lines_of(checkpoint, rows, **asked)))
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -164,10 +152,7 @@ def sources(lines: Sequence[Mapping], chosen_on: Sequence[Mapping], true: Boxes,
         temperatures[field] = fit_temperature(matches.score, matches.is_true) or 1.0
 
     def boxes(of: Sequence[Mapping], fields: Sequence[str]) -> Boxes:
-        return [
-            [{**box, "score": calibrated(box["score"], temperatures[f])} for f in fields for box in line[f]]
-            for line in of
-        ]
+        return [[box for f in fields for box in calibrated_findings(line[f], temperatures[f])] for line in of]
 
     found = {}
     for name, fields in (("greedy", ["findings"]), ("insertion", ["findings", "candidates"])):
@@ -178,32 +163,18 @@ def sources(lines: Sequence[Mapping], chosen_on: Sequence[Mapping], true: Boxes,
 
 def table(seeds: Sequence[Found], true: Boxes, patients: np.ndarray | None) -> list[str]:
     """Lines of Markdown, the mean of seeds; "ARM; ANSWERS" is held against the same answers of the first arm."""
-    of_name = {name: [SourceBoxes(of_seed[name][0], true, of_seed[name][1]) for of_seed in seeds] for name in seeds[0]}
+    of_name = {
+        name: [SourceBoxes(boxes, true, points) for boxes, points in (s[name] for s in seeds)] for name in seeds[0]
+    }
     first = next(iter(of_name)).split("; ")[0]
     against = {name: f"{first}; {name.split('; ')[1]}" for name in of_name}
 
-    def statistic(weights: np.ndarray) -> Figures:
-        values = {}
-        for name, of_seeds in of_name.items():
-            figures_of = [boxes.figures(weights) for boxes in of_seeds]
-            values[name] = {key: np.mean([figures[key] for figures in figures_of], axis=0) for key in figures_of[0]}
-        figures = {(name, *key): value for name, own in values.items() for key, value in own.items()}
-        for name, own in values.items():
-            figures |= {("less", name, *key): own[key] - values[against[name]][key] for key in own}
-        return figures
-
-    points, intervals = figures_and_intervals(statistic, len(true), patients)
-
-    def cell(*name: str, sign: str = "") -> str:
-        ends = "" if intervals[name] is None else " [" + ", ".join(f"{e:{sign}.3f}" for e in intervals[name]) + "]"
-        return ("-" if points[name] is None else f"{points[name]:{sign}.3f}") + ends
-
+    figures = ArmFigures(of_name, against, patients)
     lines = [f"| | {' | '.join(COLUMNS)} |", f"|---|{'---|' * len(COLUMNS)}"]
-    lines += [f"| {name} | {' | '.join(cell(name, *path) for path in COLUMNS.values())} |" for name in of_name]
+    lines += [f"| {name} | {figures.cells(name, COLUMNS.values())} |" for name in of_name]
     for name in of_name:
         if name != against[name]:
-            cells = [cell("less", name, *path, sign="+") for path in COLUMNS.values()]
-            lines.append(f"| {name}, less {first} | {' | '.join(cells)} |")
+            lines.append(f"| {name}, less {first} | {figures.differences(name, COLUMNS.values())} |")
     return lines
 
 

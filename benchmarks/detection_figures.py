@@ -25,6 +25,7 @@ import litegpt.common.startup  # noqa: F401
 import argparse
 import json
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from litegpt.evaluation_scripts.figures import label_precisions, row_patients
 from litegpt.evaluation_scripts.predictions import answer_lines, doubts_unsaid
 from litegpt.evaluation_scripts.questions import label_names, question, true_boxes
 from litegpt.evaluation_scripts.ranking import figures_and_intervals
+from litegpt.metrics.boxes import FALSE_POSITIVES
 from litegpt.metrics.intervals import Figures
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint
 from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
@@ -102,37 +104,62 @@ def measured(checkpoint: str, rows: Any, options: dict[str, Any]) -> dict[str, A
     return {"lines": lines, "cost": cost}
 
 
+class ArmFigures:
+    """Figures of arms with their 95 % intervals, and differences on the same resamples.
+
+    Args:
+        arms: by name the boxes of one seed or several, whose figures are averaged.
+        against: by name what each arm is held against.
+        patients: number of each image's patient; None: each is another one's.
+    """
+
+    def __init__(
+        self, arms: Mapping[str, Sequence[SourceBoxes]], against: Mapping[str, str], patients: np.ndarray | None
+    ):
+        self.arms, self.against = arms, against
+        num_images = next(iter(arms.values()))[0].num_images
+        self.points, self.intervals = figures_and_intervals(self._figures, num_images, patients)
+
+    def _figures(self, weights: np.ndarray) -> Figures:
+        figures: Figures = {}
+        for arm, seeds in self.arms.items():
+            of_seeds = [boxes.figures(weights) for boxes in seeds]
+            figures |= {(arm, *key): np.mean([figures[key] for figures in of_seeds], axis=0) for key in of_seeds[0]}
+        for (arm, *key), values in list(figures.items()):
+            figures[("less", arm, *key)] = values - figures[(self.against[arm], *key)]
+        return figures
+
+    def cell(self, *name: str, sign: str = "") -> str:
+        """A figure with its interval; of a difference the name begins with "less"."""
+        point, interval = self.points[name], self.intervals[name]
+        ends = "" if interval is None else " [" + ", ".join(f"{end:{sign}.3f}" for end in interval) + "]"
+        return ("-" if point is None else f"{point:{sign}.3f}") + ends
+
+    def cells(self, arm: str, columns: Iterable[tuple[str, ...]]) -> str:
+        """Cells of a row of Markdown, the figures of an arm."""
+        return " | ".join(self.cell(arm, *path) for path in columns)
+
+    def differences(self, arm: str, columns: Iterable[tuple[str, ...]]) -> str:
+        """The same of its differences to what it is held against."""
+        return " | ".join(self.cell("less", arm, *path, sign="+") for path in columns)
+
+
 def tables(
     sources: dict[str, SourceBoxes], costs: dict[str, dict[str, float]], num_images: int, patients: np.ndarray | None
 ) -> list[str]:
     """Lines of Markdown."""
-
-    def statistic(weights: np.ndarray) -> Figures:
-        values = {arm: boxes.figures(weights) for arm, boxes in sources.items()}
-        figures = {(arm, *key): value for arm, of_arm in values.items() for key, value in of_arm.items()}
-        for arm in values:
-            figures |= {("less", arm, *key): values[arm][key] - values[REFERENCE][key] for key in values[arm]}
-        return figures
-
-    points, intervals = figures_and_intervals(statistic, num_images, patients)
-
-    def cell(*name: str, sign: str = "") -> str:
-        interval = intervals[name]
-        ends = "" if interval is None else " [" + ", ".join(f"{end:{sign}.3f}" for end in interval) + "]"
-        return ("-" if points[name] is None else f"{points[name]:{sign}.3f}") + ends
-
+    arms = {arm: [boxes] for arm, boxes in sources.items()}
+    found = ArmFigures(arms, dict.fromkeys(arms, REFERENCE), patients)
     lines = [f"| | {' | '.join(COLUMNS)} | passes | tokens | ms |", f"|---|{'---|' * (len(COLUMNS) + 3)}"]
     for arm, cost in costs.items():
-        cells = [cell(arm, *path) for path in COLUMNS.values()]
-        cells += [f"{cost['passes']:.2f}", f"{cost['tokens']:.0f}", f"{cost['ms']:.1f}"]
-        lines.append(f"| {arm} | {' | '.join(cells)} |")
+        spent = f"{cost['passes']:.2f} | {cost['tokens']:.0f} | {cost['ms']:.1f}"
+        lines.append(f"| {arm} | {found.cells(arm, COLUMNS.values())} | {spent} |")
     for arm in list(costs)[1:]:
-        cells = [cell("less", arm, *path, sign="+") for path in COLUMNS.values()]
-        lines.append(f"| {arm}, less {REFERENCE} | {' | '.join(cells)} | | | |")
-    false_alarms = [key for name, *key in points if name == REFERENCE and key[:2] == ["froc", "sensitivity"]]
+        lines.append(f"| {arm}, less {REFERENCE} | {found.differences(arm, COLUMNS.values())} | | | |")
+    false_alarms = [("froc", "sensitivity", f"{number:g}") for number in FALSE_POSITIVES]
     lines += ["", f"| sensitivity at | {' | '.join(key[-1] for key in false_alarms)} |"]
     lines.append(f"|---|{'---|' * len(false_alarms)}")
-    lines += [f"| {arm} | {' | '.join(cell(arm, *key) for key in false_alarms)} |" for arm in costs]
+    lines += [f"| {arm} | {found.cells(arm, false_alarms)} |" for arm in costs]
     once = np.ones((1, num_images))
     precisions = {arm: label_precisions(boxes.matches["0.4"], once)[0] for arm, boxes in sources.items()}
     counts = dict(zip(*np.unique(sources[REFERENCE].matches["0.4"].true_label, return_counts=True), strict=True))

@@ -29,17 +29,15 @@ import numpy as np
 from datasets import Dataset
 
 from litegpt.benchmarks.commands import command, cpu_seconds
+from litegpt.benchmarks.small_findings import lines_of
 from litegpt.common.files import complete_lines, write_text
 from litegpt.datasets_scripts.rows import load_rows
 from litegpt.evaluation_scripts.calibrate import best_threshold, operating_point
 from litegpt.evaluation_scripts.figures import headline_figures, task_statistics
-from litegpt.evaluation_scripts.predictions import answer_lines, doubts_unsaid
 from litegpt.evaluation_scripts.questions import label_names, question, true_boxes
 from litegpt.metrics.boxes import Images, Matches, box_counts, match
 from litegpt.metrics.intervals import Comparison, Figures, Name, paired_comparison
 from litegpt.metrics.ratios import ratio
-from litegpt.modeling_litegpt.checkpoints import load_checkpoint
-from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
 
 TASK, IOU = "identify", 0.5
 TRAINED, CALIBRATED = "train[:-300]", "train[-300:]"
@@ -111,10 +109,7 @@ def steps_of_sft(options: argparse.Namespace, seconds: float) -> int:
 def answers(checkpoint: Path, rows: Dataset, path: Path) -> list[dict[str, Any]]:
     """The greedy answers to the rows with boxes as they are written, as lines of a predictions file."""
     if not path.is_file():
-        model, processor = load_checkpoint(checkpoint)
-        pipe = ChestXrayFindingsPipeline(model=model.eval(), processor=processor, device="cpu")
-        with doubts_unsaid():
-            lines = list(answer_lines(pipe, rows, TASK, batch_size=16, max_new_tokens=512, written_boxes=True))
+        lines = lines_of(checkpoint, rows, written_boxes=True)
         write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
     return list(complete_lines(path))
 

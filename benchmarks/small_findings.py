@@ -61,12 +61,12 @@ def trained(folder: Path, data: Path, side: int, seed: int) -> tuple[Path, dict[
     return folder / "answers" / "checkpoint", cpu_seconds(folder)
 
 
-def lines_of(checkpoint: Path, rows: Any) -> list[dict[str, Any]]:
-    """What the pipeline says of rows, as lines of a predictions file."""
+def lines_of(checkpoint: Path, rows: Any, **options: Any) -> list[dict[str, Any]]:
+    """What the pipeline says of the findings in rows, as lines of a predictions file; `options` are its own."""
     model, processor = load_checkpoint(checkpoint)
     pipe = ChestXrayFindingsPipeline(model=model.eval(), processor=processor, device="cpu")
     with doubts_unsaid():
-        return list(answer_lines(pipe, rows, "identify", batch_size=16, max_new_tokens=512))
+        return list(answer_lines(pipe, rows, "identify", batch_size=16, max_new_tokens=512, **options))
 
 
 def precisions(lines: Sequence[Mapping[str, Any]], true: Sequence[Any], field: str) -> dict[str, float]:

@@ -121,8 +121,12 @@ class SourceBoxes:
         self.matches = {str(threshold): match(boxes, true, threshold) for threshold in DETECTION_THRESHOLDS}
         self.pair_image, self.pair_iou = pair_overlaps(best_scored(boxes), true)
         kept = [[box for box in of_image if box["score"] >= thresholds.get(box["label"], 0.0)] for of_image in boxes]
-        self.kept = {key: match(kept, true, float(key)) for key in self.matches}
         self.overlaps = best_overlaps(kept, true)
+        # By falling score the matches above a label's threshold are those that they would be without the rest.
+        self.is_kept = {
+            key: matches.score >= np.array([thresholds.get(label, 0.0) for label in matches.label])
+            for key, matches in self.matches.items()
+        }
 
     def figures(self, weights: np.ndarray) -> Figures:
         """Of each row of weights a number; mAP as (rows, labels), for `litegpt.metrics.intervals`."""
@@ -137,14 +141,13 @@ class SourceBoxes:
             ("ece",): expected_calibration_error(right.score, right.is_true, NUM_BINS, weights, right.image),
         }
         for key, matches in self.matches.items():
-            kept = self.kept[key]
-            of_kept = weights[:, kept.image]
+            is_kept = self.is_kept[key]
+            kept_weights = weights[:, matches.image[is_kept]]
             figures["map", key] = label_precisions(matches, weights)
-            figures["box_f1", key] = ratio(2 * (of_kept @ kept.is_true), of_kept.sum(-1) + true)
-        for threshold in ACCURACY_THRESHOLDS:
-            figures["accuracy_at_iou", str(threshold)] = accuracy_at_iou(self.overlaps, threshold, weights)
+            figures["box_f1", key] = ratio(2 * (kept_weights @ matches.is_true[is_kept]), kept_weights.sum(-1) + true)
         of_pairs = weights[:, self.pair_image]
         for threshold in ACCURACY_THRESHOLDS:
+            figures["accuracy_at_iou", str(threshold)] = accuracy_at_iou(self.overlaps, threshold, weights)
             met = self.pair_iou > threshold + ROUNDING
             figures["accuracy_given_label", str(threshold)] = ratio(of_pairs @ met, of_pairs.sum(-1))
         return figures

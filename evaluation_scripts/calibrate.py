@@ -51,7 +51,7 @@ from litegpt.evaluation_scripts.questions import Question, by_task, label_names,
 from litegpt.metrics.boxes import Matches, box_counts, match, precision_recall_curve
 from litegpt.metrics.probabilities import expected_calibration_error
 from litegpt.processing.box_fusion import ANSWER, CANDIDATE, DETECTOR, FUSED, VIEW, fused_findings
-from litegpt.processing.box_scores import calibrated
+from litegpt.processing.box_scores import calibrated, calibrated_findings
 from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
 from litegpt.processing.tasks import TASKS
 
@@ -148,7 +148,7 @@ def calibrate_beside(
     """
     known = [answers[index] for index in asked.images]
     true = true_boxes(asked.rows, finding_labels)
-    findings = [_scaled(line["findings"], result["temperatures"].get("finding", 1.0)) for line in known]
+    findings = [calibrated_findings(line["findings"], result["temperatures"].get("finding", 1.0)) for line in known]
     said, who, detected = findings, ANSWER, []
     for kind, field in BESIDE.items():
         if not all(field in line for line in known):
@@ -162,7 +162,7 @@ def calibrate_beside(
             print(f"{kind}: {matches.is_true.sum()} of {len(matches.score)} boxes are right: no temperature.")
         result["temperatures"][kind] = temperature = temperature or 1.0
         result["ece"][kind] = calibration_errors(matches.score, matches.is_true, temperature)
-        boxes = [_scaled(of_image, temperature) for of_image in boxes]
+        boxes = [calibrated_findings(of_image, temperature) for of_image in boxes]
         if kind == DETECTOR:
             detected = boxes
         if kind == VIEW:
@@ -171,10 +171,6 @@ def calibrate_beside(
         if kind == CANDIDATE:
             reported = [[*named, *left_out] for named, left_out in zip(findings, boxes, strict=True)]
         result[f"{kind}_thresholds"] = choose_thresholds(match(reported, true, float(RIGHT)), finding_labels)[1]
-
-
-def _scaled(items: Sequence[dict[str, Any]], temperature: float) -> list[dict[str, Any]]:
-    return [{**item, "score": calibrated(item["score"], temperature)} for item in items]
 
 
 # --- Temperatures ----------------------------------------------------------------------------------------------------

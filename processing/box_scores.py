@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,11 @@ class BoxProbabilities(NamedTuple):
     entry: float  # that a finding follows at all, in place of the answer's end
     label: float
     coordinates: np.ndarray  # (4, GRID + 1): of each value of x1, y1, x2 and y2, given what was written before it
+
+
+def calibrated_findings(items: Sequence[Mapping[str, Any]], temperature: float) -> list[dict[str, Any]]:
+    """The same findings with calibrated scores."""
+    return [{**item, "score": calibrated(item["score"], temperature)} for item in items]
 
 
 @dataclass(frozen=True)  # no tuple: those of a pipeline's outputs the library takes apart

@@ -77,17 +77,16 @@ class FindingsLanguage:
         values = zip(("x1", "y1", "x2"), on_grid(box), strict=False)
         return sum((self._units[slot, value] for slot, value in values), ())
 
-    def continuations(self, box: Sequence[float] | None) -> dict[str | None, tuple[int, ...]]:
+    def continuations(self, y2: int | None) -> dict[str | None, tuple[int, ...]]:
         """By the label that comes next the tokens up to its box; None: those with which the answer ends.
 
         Args:
-            box: of the finding before, whose last coordinate the tokens begin with; None: there is none before.
+            y2: the last coordinate of the finding before, with which the tokens begin; None: there is none before.
         """
-        if box is None:
+        if y2 is None:
             start = self._units["open", None]
             following = {label: start + self._units["first", label] for label in self.labels}
             return {**following, None: start + self._units["first ends", NO_FINDING] + self._eos}
-        y2 = on_grid(box)[3]
         following = {label: self._units["y2", y2] + self._units["next", label] for label in self.labels}
         return {**following, None: self._units["last y2", y2] + self._eos}
 

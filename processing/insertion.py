@@ -75,8 +75,7 @@ def inserted_findings(
     openings: list[list[_Opening]] = []
     for row, (findings, of_row) in enumerate(zip(answers, places, strict=True)):
         openings.append([])
-        for place, (after, nodes) in enumerate(of_row):
-            continuations = _continuations(language, on_grid(findings[place - 1].box) if place else None)
+        for place, (continuations, after, nodes) in enumerate(of_row):
             following = continuations.probabilities(logits[row, nodes].float())
             probabilities = standing(following, insertion.box_order)
             may_stand = labels_between(language.labels, findings, place, insertion.box_order)
@@ -142,8 +141,8 @@ class _Continuations(NamedTuple):
 
 
 @lru_cache(maxsize=512)
-def _continuations(language: FindingsLanguage, box: tuple[int, ...] | None) -> _Continuations:
-    tokens = language.continuations(None if box is None else [value / GRID for value in box])
+def _continuations(language: FindingsLanguage, y2: int | None) -> _Continuations:
+    tokens = language.continuations(y2)
     following: dict[tuple[int, ...], list[int]] = {}
     for path in tokens.values():
         for length, token in enumerate(path):
@@ -170,12 +169,14 @@ def _continuations(language: FindingsLanguage, box: tuple[int, ...] | None) -> _
     )
 
 
-def _places(language: FindingsLanguage, tree: TokenTree, findings: Sequence[Finding]) -> list[tuple[int, list[int]]]:
-    """Adds an answer to a tree; for each of its places the token before it and those after which choices are read."""
+def _places(
+    language: FindingsLanguage, tree: TokenTree, findings: Sequence[Finding]
+) -> list[tuple[_Continuations, int, list[int]]]:
+    """Adds an answer to a tree; of each of its places what may come next, the token before it, and where to read."""
     places, after = [], ROOT
     for place in range(len(findings) + 1):
-        continuations = _continuations(language, on_grid(findings[place - 1].box) if place else None)
-        places.append((after, [tree.extend(beginning, after) for beginning in continuations.read]))
+        continuations = _continuations(language, on_grid(findings[place - 1].box)[3] if place else None)
+        places.append((continuations, after, [tree.extend(beginning, after) for beginning in continuations.read]))
         if place < len(findings):
             after = tree.extend(continuations.tokens[findings[place].label], after)
             after = tree.extend(language.box_start(findings[place].box), after)

@@ -34,7 +34,7 @@ from .box_fusion import (
     fused_findings,
     fused_views,
 )
-from .box_scores import Answer, calibrated, written_text
+from .box_scores import Answer, calibrated, calibrated_findings, written_text
 from .candidates import candidate_findings
 from .moved_views import MovedView, moved_views
 from .radiograph import box_as_given, box_in_pixels, grid_as_given, holds_images
@@ -307,15 +307,16 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
             text, starts = _decode(self.tokenizer, output["new_tokens"].reshape(-1).tolist())
             probabilities = output["token_probabilities"].reshape(-1).tolist()[: len(starts)]
             considered = self._considered(output["candidates"][0], output["candidate_probabilities"][0], text, starts)
+            detected, inserted = (next(iter(_single(output.get(of, ()))), None) for of in ("detected", "inserted"))
             answers[_single(output["task"])] = Answer(
                 text,
                 starts,
                 probabilities,
-                _single(output["label_probabilities"]),
-                considered,
-                _single(output.get("maps", ())),
-                *(_single(output.get("detected", ())) or (None,)),
-                *_single(output.get("inserted", ())),
+                label_probabilities=_single(output["label_probabilities"]),
+                considered=considered,
+                maps=_single(output.get("maps", ())),
+                detected=detected,
+                inserted=inserted,
             )
         return answers
 
@@ -430,12 +431,12 @@ def _with_candidates(
 ) -> dict[str, list[dict[str, Any]]]:
     """What the answer leaves out; at the operating point those that reach it are among its findings."""
     temperature = processor.score_temperatures.get(CANDIDATE, 1.0)
-    left_out = _scaled(candidate_findings(answer.inserted, named, written_boxes), temperature)
+    left_out = calibrated_findings(candidate_findings(answer.inserted, named, written_boxes), temperature)
     if threshold != "operating_point":
         return {"candidates": _kept(left_out, threshold, {})}
-    both = [{**item, "source": [ANSWER]} for item in named] + [{**item, "source": [CANDIDATE]} for item in left_out]
-    kept = _kept(both, threshold, processor.candidate_thresholds)
-    return {"findings": kept, "candidates": [item for item in left_out if {**item, "source": [CANDIDATE]} not in kept]}
+    kept, taken = (_kept(items, threshold, processor.candidate_thresholds) for items in (named, left_out))
+    findings = [{**item, "source": [ANSWER]} for item in kept] + [{**item, "source": [CANDIDATE]} for item in taken]
+    return {"findings": findings, "candidates": [item for item in left_out if item not in taken]}
 
 
 def _of_views(answers: Sequence[Answer], processor: ProcessorMixin, written_boxes: bool) -> list[dict[str, Any]]:
@@ -448,11 +449,7 @@ def _of_views(answers: Sequence[Answer], processor: ProcessorMixin, written_boxe
             found = [{"label": item.label, "score": score, "box": item.box} for item, score in named]
         found += candidate_findings(answer.inserted or (), found, written_boxes)
         seen.append([{**item, "box": view.box_back(item["box"])} for item in found])
-    return _scaled(fused_views(seen), processor.score_temperatures.get(VIEW, 1.0))
-
-
-def _scaled(items: Sequence[dict[str, Any]], temperature: float) -> list[dict[str, Any]]:
-    return [{**item, "score": calibrated(item["score"], temperature)} for item in items]
+    return calibrated_findings(fused_views(seen), processor.score_temperatures.get(VIEW, 1.0))
 
 
 def _seen(
@@ -464,8 +461,8 @@ def _seen(
 ) -> dict[str, list[dict[str, Any]]]:
     """What the detector finds, and what it and all that the answer, or several views, said say together."""
     temperatures = {kind: processor.score_temperatures.get(kind, 1.0) for kind in (DETECTOR, FUSED)}
-    detected = _scaled(detected_findings(candidates, processor.finding_labels), temperatures[DETECTOR])
-    fused = _scaled(fused_findings(said, detected, who), temperatures[FUSED])
+    detected = calibrated_findings(detected_findings(candidates, processor.finding_labels), temperatures[DETECTOR])
+    fused = calibrated_findings(fused_findings(said, detected, who), temperatures[FUSED])
     return {
         "detected_findings": _kept(detected, threshold, processor.detector_thresholds),
         "fused_findings": _kept(fused, threshold, processor.fused_thresholds),

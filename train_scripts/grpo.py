@@ -22,7 +22,7 @@ import warnings
 from typing import Any
 
 import torch
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 from peft import PeftModel
 from transformers import set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled, is_fsdp_enabled
@@ -30,8 +30,6 @@ from trl import GRPOConfig, GRPOTrainer, ModelConfig
 from trl.trainer import utils as trl_utils
 
 from litegpt.common.programs import Refusal, program, refuse_bad_input
-from litegpt.datasets_scripts.pseudo_boxes import coverage_text, with_pseudo_boxes
-from litegpt.datasets_scripts.rows import check_labels, load_rows
 from litegpt.modeling_litegpt import LiteGPTModel
 from litegpt.modeling_litegpt.adapters import save_adapter
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint, save_checkpoint
@@ -46,7 +44,7 @@ from litegpt.train_scripts.rewards.answer_format import answer_format
 from litegpt.train_scripts.rewards.box_f1 import box_f1
 from litegpt.train_scripts.rewards.candidate_scores import candidate_scores
 from litegpt.train_scripts.rollouts import RolloutDrawings, Rollouts
-from litegpt.train_scripts.sft import model_to_train, trained_weights
+from litegpt.train_scripts.sft import model_to_train, rows_to_train, trained_weights
 from litegpt.train_scripts.trainer import SteadyTrainer, refuse_options
 from litegpt.train_scripts.training_parser import TrainingParser
 from litegpt.train_scripts.validation import ValidationAnswers
@@ -90,15 +88,8 @@ def train(
     cache_dir = data_args.training_cache_dir or f"{training_args.output_dir}/cache"
     # The main process writes the files, the others find them.
     with refuse_bad_input(), training_args.main_process_first(desc="preparing data"):
-        splits = [split for split in (data_args.train_split, data_args.validation_split) if split is not None]
-        parts = [load_rows(data_args.data_dir, split, data_args.cache_dir, data_args.num_proc) for split in splits]
-        if data_args.pseudo_boxes is not None:
-            parts[0], covered = with_pseudo_boxes(parts[0], data_args.pseudo_boxes)
-            print(f"{data_args.pseudo_boxes}: {coverage_text(covered)}")
-        rows = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
-        check_labels(rows, processor)
+        parts, rows = rows_to_train(data_args, processor, rollout_args.tasks)
         for task in rollout_args.tasks:
-            processor.prompt(task)  # a ValueError where the checkpoint does not know it
             least = processor.answer_grammar.least_room(task)
             if training_args.max_completion_length < least:
                 raise Refusal(f"max_completion_length: an answer to [{task}] may take {least} tokens.")

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 
 import torch
 from accelerate.utils import broadcast_object_list
-from datasets import concatenate_datasets
+from datasets import Dataset, concatenate_datasets
 from peft import LoraConfig, PeftConfig, PeftModel
 from transformers import BitsAndBytesConfig, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled, is_fsdp_enabled, unset_hf_deepspeed_config
@@ -106,18 +106,9 @@ def train(
     cache_dir = data_args.training_cache_dir or f"{training_args.output_dir}/cache"
     # The main process writes the files, the others find them.
     with refuse_bad_input(), training_args.main_process_first(desc="preparing data"):
-        splits = [split for split in (data_args.train_split, data_args.validation_split) if split is not None]
-        parts = [load_rows(data_args.data_dir, split, data_args.cache_dir, data_args.num_proc) for split in splits]
-        if data_args.pseudo_boxes is not None:
-            parts[0], covered = with_pseudo_boxes(parts[0], data_args.pseudo_boxes)
-            print(f"{data_args.pseudo_boxes}: {coverage_text(covered)}")
-        # One store, one file of features. A single part as it is: joining would give the same rows a new fingerprint.
-        rows = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
-        check_labels(rows, processor)
-        for task in example_args.tasks:
-            processor.prompt(task)  # a ValueError where the checkpoint does not know it
-            if TASKS[task].kind.has_boxes:
-                processor.box_order = example_args.box_order  # tells what an answer may still name
+        parts, rows = rows_to_train(data_args, processor, example_args.tasks)
+        if any(TASKS[task].kind.has_boxes for task in example_args.tasks):
+            processor.box_order = example_args.box_order  # tells what an answer may still name
         movement = (example_args.view_strength, example_args.max_gamma)
         views = views_of(parts[0], example_args.augmented_views, training_args.seed, *movement)
         num_training_views = len(views)
@@ -180,6 +171,27 @@ def set_accumulation(total_batch_size: int, training_args: SFTConfig) -> None:
             "processes x a whole number of gradient_accumulation_steps, or not x the number that was given."
         )
     training_args.gradient_accumulation_steps = steps
+
+
+def rows_to_train(
+    data_args: DataArguments, processor: LiteGPTProcessor, tasks: Sequence[str]
+) -> tuple[list[Dataset], Dataset]:
+    """The rows of the training split and, where it is given, the validation split; and both in one.
+
+    Raises:
+        OSError, ValueError: they cannot be read, have other labels than the checkpoint, or it does not know a task.
+    """
+    splits = [split for split in (data_args.train_split, data_args.validation_split) if split is not None]
+    parts = [load_rows(data_args.data_dir, split, data_args.cache_dir, data_args.num_proc) for split in splits]
+    if data_args.pseudo_boxes is not None:
+        parts[0], covered = with_pseudo_boxes(parts[0], data_args.pseudo_boxes)
+        print(f"{data_args.pseudo_boxes}: {coverage_text(covered)}")
+    # One store, one file of features. A single part as it is: joining would give the same rows a new fingerprint.
+    rows = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
+    check_labels(rows, processor)
+    for task in tasks:
+        processor.prompt(task)  # a ValueError where the checkpoint does not know it
+    return parts, rows
 
 
 def model_to_train(

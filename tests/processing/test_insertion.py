@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint
 from litegpt.processing.answer_grammar import AnswerGrammar
 from litegpt.processing.answers import Finding, text_to_findings
-from litegpt.processing.findings_language import GRID
+from litegpt.processing.findings_language import GRID, on_grid
 from litegpt.processing.insertion import Insertion, inserted_findings, standing
 from litegpt.processing.token_tree import CACHE
 from tests.tokenizer_kinds import TOKENIZERS
@@ -68,12 +68,17 @@ def token_probabilities(model, grammar, inputs, row, tokens) -> list[dict[int, f
     return result
 
 
+def last_y2(findings) -> int | None:
+    """The coordinate that an answer with these findings has written last."""
+    return on_grid(findings[-1].box)[3] if findings else None
+
+
 def written(language, findings) -> list[int]:
     """The tokens of an answer up to the last coordinate of its last finding."""
-    tokens, before = [], None
-    for finding in findings:
-        tokens += [*language.continuations(before)[finding.label], *language.box_start(finding.box)]
-        before = finding.box
+    tokens = []
+    for number, finding in enumerate(findings):
+        tokens += language.continuations(last_y2(findings[:number]))[finding.label]
+        tokens += language.box_start(finding.box)
     return tokens
 
 
@@ -82,7 +87,7 @@ def following(model, grammar, inputs, row, findings) -> np.ndarray:
     language = grammar.languages["finding"]
     start = written(language, findings)
     likelihoods = []
-    for path in language.continuations(findings[-1].box if findings else None).values():
+    for path in language.continuations(last_y2(findings)).values():
         steps = token_probabilities(model, grammar, inputs, row, start + list(path))[len(start) :]
         likelihoods.append(np.prod([step[token] for step, token in zip(steps, path, strict=True)]))
     return np.array(likelihoods) / np.sum(likelihoods)
@@ -93,7 +98,7 @@ def test_what_is_written_is_the_tokenizer_s_own_answer(loaded):
     language = processor.answer_grammar.languages["finding"]
     text = "Local diseases of this chest radiograph are <p>Cardiomegaly</p> {<38><52><81><74>},<p>Odd shade</p> {<7>"
     tokens = processor.answer_ids(f"{text}<10><30><41>}}.")
-    ours = [*written(language, ANSWERS[0]), *language.continuations(ANSWERS[0][1].box)[None]]
+    ours = [*written(language, ANSWERS[0]), *language.continuations(last_y2(ANSWERS[0]))[None]]
     assert ours == [*tokens, processor.tokenizer.eos_token_id]
     assert len(language.continuations(None)["Odd shade"]) > len(language.continuations(None)["ILD"])
 
@@ -135,7 +140,7 @@ def test_its_box_and_coordinates_are_those_of_greedy_decoding_behind_that_beginn
     for finding in inserted[0]:
         named = ANSWERS[0][: finding.place]
         tokens = written(language, named)
-        tokens += language.continuations(named[-1].box if named else None)[finding.label]
+        tokens += language.continuations(last_y2(named))[finding.label]
         values = []
         for corner in range(4):  # this tokenizer has a token for each value
             step = token_probabilities(model, grammar, prompts, 0, [*tokens, 0])[
@@ -252,7 +257,7 @@ def test_labels_and_coordinates_of_several_tokens_have_exact_probabilities_and_g
     for finding in found:
         before = named[: finding.place]
         start = written(language, before)
-        paths = language.continuations(before[-1].box if before else None)
+        paths = language.continuations(last_y2(before))
         likelihood = {
             label: np.prod(
                 [of[token] for (of, _), token in zip(list(steps([*start, *path]))[len(start) :], path, strict=False)]

@@ -52,6 +52,7 @@ from litegpt.processing.processing_litegpt import LiteGPTProcessor
 from litegpt.processing.radiograph import in_standard_view
 from litegpt.processing.tasks import DEFAULT_TASKS, TASKS
 
+UNFUSED_VIEWS = "its views are not fused: the server gave an answer without probabilities, which they are weighed by"
 TIMEOUT = 600  # seconds that a server may take for one answer, waiting in its queue included
 
 
@@ -125,6 +126,9 @@ class Client:
         with_boxes = [task for task in DEFAULT_TASKS if TASKS[task].kind.has_boxes]
         moved = [{task: self.ask(data_url(view.picture(shown)), task) for task in with_boxes} for view in self.views]
         turn, doubts = radiograph.info.get("turn"), radiograph.info.get("warnings", ())
+        of_boxes = [view[task] for view in (answers, *moved) for task in with_boxes]
+        if moved and not all(answer.starts for answer in of_boxes):
+            moved, doubts = [], [*doubts, UNFUSED_VIEWS]
         return structured_answers(answers, Shown(radiograph.size, turn, doubts), self.processor, moved=moved)
 
     def ask(self, image_url: str, task: str) -> Answer:

@@ -343,3 +343,11 @@ def test_views_are_asked_about_boxes_and_fused(server, ask, pictures):
     assert fused["score"] == pytest.approx(lines[0]["findings"][0]["score"])
     _, again = ask(server.url, pictures / "3.png")
     assert len(again) == 2 and "view_findings" not in again[1]
+
+
+def test_views_without_probabilities_are_not_fused_and_the_line_says_so(server, ask, pictures):
+    server.with_logprobs = False
+    status, (line,) = ask(server.url, pictures / "3.png", views=2)
+    assert status == 0 and "view_findings" not in line
+    assert line["findings"][0]["score"] is None
+    assert "its views are not fused" in line["warnings"][-1]

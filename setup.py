@@ -6,6 +6,7 @@ from setuptools import find_namespace_packages, setup
 FOLDERS = [
     "common",
     "datasets_scripts",
+    "dicom_output",
     "evaluation_scripts",
     "hub",
     "inference_scripts",
@@ -97,6 +98,9 @@ setup(
         # Decodes JPEG for the paper's code, which benchmarks/ compares with. GPL: nothing of ours imports it.
         "bench": ["pylibjpeg-libjpeg>=2.3"],
         "conformance": ["parameterized>=0.9"],  # of transformers' own tests
+        # Answers as DICOM objects, and `litegpt node`; with that, dicomweb-client reads and stores over HTTP.
+        "dicom": ["highdicom>=0.28.2,<0.29", "pynetdicom>=3.0.4", "dicomweb-client>=0.61"],
+        "app": ["gradio>=6.31,<7"],  # `litegpt app`; it holds Pillow below 13, so `dev` is without it
         # gguf: the format of the real weights that tests/real_tokenizers read.
         "dev": [
             "pytest>=9.0",
@@ -105,6 +109,8 @@ setup(
             "xgrammar>=0.2.8",
             "gguf>=0.17",
             "opencv-python-headless>=4.11",
+            "litegpt[dicom]",
+            "playwright>=1.65",  # drives Debian's Chromium, in tests of pages
         ],
     },
 )

@@ -85,11 +85,12 @@ class Client:
         max_new_tokens: the longest answer.
         constrained: send the grammar of the answers with each request.
         views: moved views of each radiograph that the server is asked about, too.
+        threshold: leave out findings with a smaller score, as the pipeline has it.
 
     Raises:
         ConnectionError: no such server answers there.
-        ValueError: a longest answer may take more than `max_new_tokens`, or there are no labels that a grammar could
-            have.
+        ValueError: the checkpoint has no operating points, and they are asked for; a longest answer may take more
+            than `max_new_tokens`, or there are no labels that a grammar could have.
     """
 
     def __init__(
@@ -99,8 +100,11 @@ class Client:
         max_new_tokens: int = 512,
         constrained: bool = True,
         views: int = 0,
+        threshold: float | str | None = None,
     ):
-        self.views = moved_views(views)
+        if threshold == "operating_point" and not processor.score_thresholds:
+            raise ValueError("This checkpoint has no operating points; evaluation_scripts/calibrate.py chooses them.")
+        self.views, self.threshold = moved_views(views), threshold
         self.base_url, self.processor, self.max_new_tokens = base_url.rstrip("/"), processor, max_new_tokens
         self.grammars = {}
         if constrained:
@@ -129,7 +133,8 @@ class Client:
         of_boxes = [view[task] for view in (answers, *moved) for task in with_boxes]
         if moved and not all(answer.starts for answer in of_boxes):
             moved, doubts = [], [*doubts, UNFUSED_VIEWS]
-        return structured_answers(answers, Shown(radiograph.size, turn, doubts), self.processor, moved=moved)
+        shown_as = Shown(radiograph.size, turn, doubts)
+        return structured_answers(answers, shown_as, self.processor, self.threshold, moved=moved)
 
     def ask(self, image_url: str, task: str) -> Answer:
         """The greedy answer; without probabilities where the server gives none, or none that spell the text."""

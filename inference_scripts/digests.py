@@ -21,11 +21,14 @@ CHECKPOINT_FILES = ("config.json", "adapter_config.json", "processor_config.json
 
 
 class Digests:
-    """Digests by file, which `path` keeps: a JSON line for each; of one file's lines the last holds."""
+    """Digests by file, which `path` keeps: a JSON line for each; of one file's lines the last holds.
 
-    def __init__(self, path: Path):
+    Without a path they are kept in memory alone.
+    """
+
+    def __init__(self, path: Path | None = None):
         self.path = path
-        self.known = {line["file"]: line for line in complete_lines(path)}
+        self.known = {} if path is None else {line["file"]: line for line in complete_lines(path)}
 
     def file(self, file: Path) -> str:
         """The file's digest in hexadecimal.
@@ -67,8 +70,9 @@ class Digests:
         line = {"file": str(file), "sha256": digest, **_times(state)}
         if line != self.known.get(str(file)):
             self.known[str(file)] = line
-            with self.path.open("a", encoding="utf-8") as kept:
-                kept.write(json.dumps(line) + "\n")
+            if self.path is not None:
+                with self.path.open("a", encoding="utf-8") as kept:
+                    kept.write(json.dumps(line) + "\n")
         return digest
 
 

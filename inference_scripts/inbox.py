@@ -96,7 +96,7 @@ class Inbox:
                     continue
                 with warnings.catch_warnings(record=True) as notes:
                     warnings.simplefilter("always")
-                    picture = load_radiograph({"bytes": data, "path": path}, windowing)
+                    received = receive(path, data, digest, windowing)
             except RadiographError as error:
                 kind = other_kind(data, path.name)
                 if kind is not None:
@@ -107,8 +107,7 @@ class Inbox:
                 continue
             for note in notes:
                 tqdm.write(str(note.message), file=sys.stderr)
-            size = {"width": picture.width, "height": picture.height}
-            yield Received(path, picture, {"file": str(path), "sha256": digest, **identity(data), **size})
+            yield received
 
     def answer(self, received: Received, output: dict[str, Any]) -> dict[str, Any]:
         """The line of the predictions for what the pipeline returned; the radiograph counts as answered."""
@@ -172,6 +171,17 @@ class Inbox:
         except OSError as error:
             raise unusable(str(path), f"it cannot be opened ({error.strerror})") from None
         return data, self.digests.bytes_read(path, state, data)
+
+
+def receive(path: Path, data: bytes, sha256: str, windowing: str) -> Received:
+    """A radiograph from its file's bytes and their digest.
+
+    Raises:
+        RadiographError: it cannot be used.
+    """
+    picture = load_radiograph({"bytes": data, "path": path}, windowing)
+    size = {"width": picture.width, "height": picture.height}
+    return Received(path, picture, {"file": str(path), "sha256": sha256, **identity(data), **size})
 
 
 def question(line: dict[str, Any]) -> tuple:

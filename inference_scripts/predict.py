@@ -21,7 +21,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -29,11 +28,9 @@ from litegpt.common.arguments import parse
 from litegpt.common.files import complete_lines
 from litegpt.common.overlay import contact_sheet, overlay, save
 from litegpt.common.programs import program, refuse_bad_input
+from litegpt.inference_scripts.answerers import AnswerSettings, LocalAnswerer
 from litegpt.inference_scripts.arguments import PredictArguments
 from litegpt.inference_scripts.inbox import Inbox
-from litegpt.modeling_litegpt.checkpoints import load_checkpoint
-from litegpt.modeling_litegpt.provenance import provenance, recorded_config
-from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
 
 ON_A_CONTACT_SHEET = 8
 
@@ -41,38 +38,23 @@ ON_A_CONTACT_SHEET = 8
 @program
 def main(args: PredictArguments) -> int:
     output_dir = Path(args.output_dir)
-    settings = {
-        "model": args.model_name_or_path,
-        "constrained": args.constrained,
-        "threshold": args.threshold,
-        "with_candidates": args.candidates,
-        "views": args.views,
-    }
+    settings = AnswerSettings(args.model_name_or_path, args.constrained, args.threshold, args.candidates, args.views)
     with refuse_bad_input():
-        model, processor = load_checkpoint(args.model_name_or_path)
-        pipe = ChestXrayFindingsPipeline(
-            model=model.eval(),
-            processor=processor,
-            device="cuda" if torch.cuda.is_available() else "cpu",
-            constrained=args.constrained,
-            threshold=args.threshold,
-            candidates=args.candidates,
-            views=args.views,
-        )
-        source = provenance(args.model_name_or_path, recorded_config(args.model_name_or_path))
-    source.warn()
+        answerer = LocalAnswerer(settings)
+    answerer.source.warn()
     predictions = output_dir / "predictions.jsonl"
-    inbox = Inbox(args.radiographs, settings, source.line(), predictions)
+    inbox = Inbox(args.radiographs, settings.facts, answerer.source.line(), predictions)
     with predictions.open("a", encoding="utf-8") as file:
         for start in tqdm(range(0, len(inbox.pending), args.batch_size), desc="Radiographs", unit="batch"):
             paths = inbox.pending[start : start + args.batch_size]
-            batch = list(inbox.readable(paths, processor.windowing))
-            outputs = pipe([received.picture for received in batch], batch_size=args.batch_size) if batch else []
+            batch = list(inbox.readable(paths, answerer.processor.windowing))
+            outputs = answerer.outputs([received.picture for received in batch]) if batch else []
             for received, output in zip(batch, outputs, strict=True):
                 line = inbox.answer(received, output)
                 line["overlay"] = f"{inbox.next_number:05d}_{received.path.stem}.png"
                 inbox.next_number += 1
-                save(overlay(received.picture, line, processor.score_thresholds), output_dir / line["overlay"])
+                drawn = overlay(received.picture, line, answerer.processor.score_thresholds)
+                save(drawn, output_dir / line["overlay"])
                 file.write(json.dumps(line) + "\n")
             file.flush()
     if args.contact_sheet is not None:

@@ -47,7 +47,7 @@ grep -E '^(cuda|nvidia)-' "$temporary/torch.txt" >"$temporary/cuda.txt"
 without_cuda=$(sed 's/==.*//; s/^/--no-emit-package=/' "$temporary/cuda.txt" | sort -u)
 
 # shellcheck disable=SC2086 # words
-compile main 3.10 setup.py --extra dev --extra conformance \
+compile main 3.10 setup.py --extra dev --extra app --extra conformance \
     --constraint "$temporary/build.txt" --constraint "$temporary/cuda.txt" $without_cuda <<<"$TORCH"
 
 echo "Resolving bench ..."

@@ -1,0 +1,136 @@
+"""Who answers radiographs: a checkpoint in this process, or one at a server.
+
+    answerer = LocalAnswerer(AnswerSettings("outputs/demo/checkpoint", threshold="operating_point"))
+    received = receive(Path("a.dicom"), data, sha256, answerer.processor.windowing)
+    (line,) = answerer.lines([received])     # as the predictions file has it: boxes in pixels of the file's picture
+
+    ServerAnswerer(AnswerSettings("outputs/demo/checkpoint"), "http://127.0.0.1:8000/v1")   # a vLLM server, likewise
+
+A line carries what `answerer.facts` say: the settings, and of the checkpoint its name, digest, training and caution.
+"""
+
+import functools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from litegpt.inference_scripts.ask_server import Client
+from litegpt.inference_scripts.digests import Digests
+from litegpt.inference_scripts.inbox import Received
+from litegpt.modeling_litegpt.checkpoints import load_checkpoint, load_processor
+from litegpt.modeling_litegpt.provenance import provenance, recorded_config
+from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
+from litegpt.processing.processing_litegpt import LiteGPTProcessor
+
+
+@dataclass(frozen=True)
+class AnswerSettings:
+    """What makes an answer another answer, beside the radiograph.
+
+    Attributes:
+        model: a LiteGPT checkpoint or adapter: folder or Hub repository.
+        constrained, threshold, candidates, views: as the `chest-xray-findings` pipeline has them.
+    """
+
+    model: str
+    constrained: bool = True
+    threshold: float | str | None = None
+    candidates: bool = False
+    views: int = 0
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a line of the predictions says of them."""
+        return {
+            "model": self.model,
+            "constrained": self.constrained,
+            "threshold": self.threshold,
+            "with_candidates": self.candidates,
+            "views": self.views,
+        }
+
+
+class Answerer:
+    """What both have in common.
+
+    Attributes:
+        settings: how it answers.
+        processor: of the checkpoint.
+        source: where its answers are from.
+    """
+
+    processor: LiteGPTProcessor
+
+    def __init__(self, settings: AnswerSettings, digests: Digests | None = None):
+        self.settings, self.digests = settings, digests or Digests()
+        self.source = provenance(settings.model, recorded_config(settings.model))
+
+    @functools.cached_property
+    def facts(self) -> dict[str, Any]:
+        """What each line says of the settings and of the checkpoint, whose files are read for their digest."""
+        digest = self.digests.checkpoint(self.settings.model)
+        return {**self.settings.facts, **self.source.line(), "checkpoint_sha256": digest}
+
+    def outputs(self, pictures: Sequence[Image.Image]) -> list[dict[str, Any]]:
+        """What the `chest-xray-findings` pipeline returns for each of several radiographs."""
+        raise NotImplementedError
+
+    def lines(self, batch: Sequence[Received]) -> list[dict[str, Any]]:
+        """The answers to a batch of radiographs, in its order, as lines of the predictions file."""
+        outputs = self.outputs([received.picture for received in batch]) if batch else []
+        return [{**received.facts, **self.facts, **output} for received, output in zip(batch, outputs, strict=True)]
+
+
+class LocalAnswerer(Answerer):
+    """A checkpoint in this process, on its GPU where it has one.
+
+    Raises:
+        OSError: there is no such checkpoint, or the adapter's base is not found.
+        ValueError: its weights do not fit; it has no operating points, and they are asked for.
+    """
+
+    def __init__(self, settings: AnswerSettings, digests: Digests | None = None):
+        super().__init__(settings, digests)
+        model, self.processor = load_checkpoint(settings.model)
+        self.pipe = ChestXrayFindingsPipeline(
+            model=model.eval(),
+            processor=self.processor,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+            constrained=settings.constrained,
+            threshold=settings.threshold,
+            candidates=settings.candidates,
+            views=settings.views,
+        )
+
+    def outputs(self, pictures: Sequence[Image.Image]) -> list[dict[str, Any]]:
+        return self.pipe(list(pictures), batch_size=len(pictures))
+
+
+class ServerAnswerer(Answerer):
+    """The checkpoint at a server with an API like OpenAI's, as vLLM has it; `candidates` are not to be had there.
+
+    Raises:
+        OSError, ValueError: as `LocalAnswerer`'s.
+        ConnectionError: no such server answers there; `outputs` raises it, too.
+    """
+
+    def __init__(self, settings: AnswerSettings, base_url: str, digests: Digests | None = None):
+        super().__init__(settings, digests)
+        if settings.candidates:
+            raise ValueError(f"candidates are not to be had from a server ({base_url}).")
+        self.processor = load_processor(settings.model)
+        self.client = Client(
+            base_url,
+            self.processor,
+            constrained=settings.constrained,
+            views=settings.views,
+            threshold=settings.threshold,
+        )
+
+    def outputs(self, pictures: Sequence[Image.Image]) -> list[dict[str, Any]]:
+        with ThreadPoolExecutor(len(pictures)) as threads:
+            return list(threads.map(self.client, pictures))

@@ -62,7 +62,24 @@ class BoundedReading:
         self._check_message()
         if self.excess:
             self.refuse(self.excess)
+            self.drop()
             raise ExcessError(self.excess)
+        try:
+            data = self._read(size)
+        except OSError:
+            self.drop()
+            raise
+        if len(data) < size:
+            self.drop()
+        return data
+
+    def drop(self) -> None:
+        """Deletes what has come of an object, at an end of the association; Python might take a while."""
+        message = self.association.dimse.message
+        if message is not None and isinstance(message.data_set, IncomingDataSet):
+            message.data_set.close()
+
+    def _read(self, size: int) -> bytearray:
         socket = self.association.dul.socket.socket
         if socket is None:
             raise OSError("the connection is closed")

@@ -25,7 +25,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("pydicom", "pynetdicom", "highdicom", "dicomweb_client", "urllib3", "PIL")
+LIBRARIES = ("pydicom", "pynetdicom", "highdicom", "dicomweb_client", "retrying", "urllib3", "PIL")
 PREFIX = "litegpt_node"
 COUNTED = {  # name -> what it counts
     "received": "radiographs accepted",

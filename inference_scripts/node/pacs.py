@@ -142,9 +142,11 @@ class WebPacs:
         except requests.HTTPError as error:
             code = error.response.status_code
             # 409: none was stored; 400, 413, 415: the objects are not to its liking. All others are about the PACS.
-            if code in (400, 409, 413, 415):
+            if code not in (400, 409, 413, 415):
+                raise UnreachableError(f"the PACS answers with HTTP status {code}") from None
+            answer = _as_dataset(error.response)
+            if "FailedSOPSequence" not in answer:
                 raise NotStoredError(f"the PACS answers with HTTP status {code}") from None
-            raise UnreachableError(f"the PACS answers with HTTP status {code}") from None
         except requests.RequestException as error:
             raise UnreachableError(f"the PACS does not answer ({type(error).__name__})") from None
         for item in answer.get("FailedSOPSequence", []):
@@ -194,6 +196,14 @@ def dicomweb_client(args: NodeArguments) -> DICOMwebClient:
 
 def _secret(file: str | None, variable: str) -> str | None:
     return Path(file).read_text(encoding="utf-8").strip() if file is not None else os.environ.get(variable)
+
+
+def _as_dataset(response: requests.Response) -> Dataset:
+    """What a PACS says of objects in DICOM's JSON; nothing where it says something else."""
+    try:
+        return Dataset.from_json(response.json())
+    except Exception:  # whatever its text runs into
+        return Dataset()
 
 
 def _plain_type(response: requests.Response, *args: Any, **kwargs: Any) -> requests.Response:

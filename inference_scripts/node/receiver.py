@@ -69,6 +69,8 @@ class Receiver:
             (evt.EVT_CONN_OPEN, self._on_open),
             (evt.EVT_REJECTED, self._on_rejected),
             (evt.EVT_PDU_RECV, self._on_unit),
+            (evt.EVT_ABORTED, self._on_end),
+            (evt.EVT_CONN_CLOSE, self._on_end),
             (evt.EVT_C_STORE, self._on_store),
         ]
         tls = None
@@ -96,6 +98,9 @@ class Receiver:
     def _on_open(self, event: evt.Event) -> None:
         socket = event.assoc.dul.socket
         socket.recv = BoundedReading(event.assoc, self.seconds, self.monitor.refuse)
+
+    def _on_end(self, event: evt.Event) -> None:
+        event.assoc.dul.socket.recv.drop()
 
     def _on_rejected(self, event: evt.Event) -> None:
         requestor = event.assoc.requestor

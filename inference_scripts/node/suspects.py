@@ -54,5 +54,11 @@ class Suspects:
                 self.alone.pop(uid, None)
             self._write()
 
+    def close(self) -> None:
+        """Notes that the node ends as it should: nothing is at work."""
+        with self._lock:
+            self._at_work.clear()
+            self._write()
+
     def _write(self) -> None:
         write_text(self.path, json.dumps({"at_work": sorted(self._at_work), "ended": self.alone}))

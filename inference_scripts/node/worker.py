@@ -92,7 +92,7 @@ class Worker:
                 self._answer(batch, stop)
         self._threads.shutdown(cancel_futures=True)
         self._makers.shutdown()
-        self.suspects.end([*self._making, *(uid for uid, _ in self._reading)])
+        self.suspects.close()
 
     # --- Read ---
 

@@ -12,7 +12,7 @@ import highdicom as hd
 import numpy as np
 import pydicom
 
-from litegpt.dicom_output.result_series import complete, frames_of, rectangle, series_of, with_score
+from litegpt.dicom_output.result_series import frames_of, rectangle, series_of, with_score
 
 LABEL = "LITEGPT"
 LAYER = hd.pr.GraphicLayer(LABEL, order=1, description="Findings of software, verified by nobody")
@@ -41,7 +41,7 @@ def presentation_state(source: pydicom.Dataset, line: Mapping[str, Any]) -> pydi
         presentation_lut_transformation=shape,
         **series_of(source, line, "PR"),
     )
-    return complete(state, source)
+    return state
 
 
 def is_grey(source: pydicom.Dataset) -> bool:

@@ -18,6 +18,7 @@ import pydicom
 from PIL import Image
 
 from litegpt.dicom_output.presentation_state import is_grey, presentation_state
+from litegpt.dicom_output.result_series import complete, without_names
 from litegpt.dicom_output.secondary_capture import secondary_capture
 from litegpt.dicom_output.structured_report import structured_report
 
@@ -50,13 +51,13 @@ def result_objects(
         raise ValueError(f"results are {', '.join(KINDS)}, not {', '.join(unknown)}")
     if "SC" in kinds and picture is None:
         raise ValueError("an SC needs the picture that it shows")
-    made = {}
+    nameless, made = without_names(source), {}
     if "SR" in kinds:
-        made["SR"] = structured_report(source, line)
+        made["SR"] = structured_report(nameless, line)
     if "PR" in kinds and is_grey(source):
-        made["PR"] = presentation_state(source, line)
+        made["PR"] = presentation_state(nameless, line)
     if "SC" in kinds:
-        made["SC"] = secondary_capture(source, line, picture)
+        made["SC"] = secondary_capture(nameless, line, picture)
     if "PR" in kinds and "PR" not in made:
         warnings.warn(f"{source.SOPInstanceUID}: it is in colour, and gets no presentation state", stacklevel=2)
-    return made
+    return {kind: complete(dataset, source) for kind, dataset in made.items()}

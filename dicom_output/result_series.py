@@ -1,7 +1,7 @@
 """What every result has in common: its UIDs, its series, the software that made it, and what it says about itself.
 
     series = series_of(source, line, "SR")      # keyword arguments of highdicom's classes
-    complete(made, source)                      # what highdicom leaves out
+    complete(made, source)                      # the names, and what highdicom leaves out
     points = rectangle(finding["box"], source)  # a finding's box as the corners of a closed line, inside the picture
 
 In: the radiograph's tags and a line of the predictions. Nothing here is of one kind alone.
@@ -22,6 +22,7 @@ from litegpt.dicom_output.result_uids import asked_of, result_uids
 MAKER = "LiteGPT project"
 NAME = "LiteGPT"
 CHEST = "CHEST"
+NAMES = ("PatientName", "ReferringPhysicianName")
 SERIES = {  # by kind, the series' number and description; one behind all that a study has
     "SR": (9000, "LiteGPT findings (AI, unverified)"),
     "PR": (9001, "LiteGPT boxes (AI, unverified)"),
@@ -47,13 +48,24 @@ def series_of(source: pydicom.Dataset, line: Mapping[str, Any], kind: str) -> di
     }
 
 
+def without_names(source: pydicom.Dataset) -> pydicom.Dataset:
+    """The same tags with empty names: highdicom warns of names that it finds odd, and quotes them."""
+    nameless = pydicom.Dataset()
+    nameless.update(source)
+    for keyword in NAMES:  # in new elements: `update` shares the old ones
+        nameless[keyword] = pydicom.DataElement(keyword, "PN", "")
+    return nameless
+
+
 def complete(made: pydicom.Dataset, source: pydicom.Dataset) -> pydicom.Dataset:
-    """Adds what highdicom leaves out; returns the same object."""
-    scheme = pydicom.Dataset()
-    scheme.CodingSchemeDesignator = LOCAL_SCHEME
-    scheme.CodingSchemeName = LOCAL_SCHEME_NAME
-    scheme.CodingSchemeResponsibleOrganization = MAKER
+    """Adds the names, and what highdicom leaves out; returns the same object."""
+    for keyword in NAMES:
+        made[keyword] = source[keyword]
     if made.Modality == "SR":
+        scheme = pydicom.Dataset()
+        scheme.CodingSchemeDesignator = LOCAL_SCHEME
+        scheme.CodingSchemeName = LOCAL_SCHEME_NAME
+        scheme.CodingSchemeResponsibleOrganization = MAKER
         made.CodingSchemeIdentificationSequence = [scheme]
     else:
         made.BodyPartExamined = source.get("BodyPartExamined") or CHEST

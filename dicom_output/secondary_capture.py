@@ -14,7 +14,7 @@ import pydicom
 from PIL import Image
 from pydicom.uid import RLELossless
 
-from litegpt.dicom_output.result_series import complete, series_of
+from litegpt.dicom_output.result_series import series_of
 
 
 def secondary_capture(source: pydicom.Dataset, line: Mapping[str, Any], picture: Image.Image) -> pydicom.Dataset:
@@ -35,4 +35,4 @@ def secondary_capture(source: pydicom.Dataset, line: Mapping[str, Any], picture:
         **series_of(source, line, "SC"),
     )
     made.BurnedInAnnotation = "NO"  # of who the patient is: what is drawn are findings
-    return complete(made, source)
+    return made

@@ -3,16 +3,17 @@
     source = source_header(data, "a.dicom")     # SourceError: Cannot refer to a.dicom: it has no Study Instance UID.
     source.StudyInstanceUID, source.Rows        # "1.2.840...", 2336
 
-In: a file's bytes. Out: a data set with the tags of `KEPT` and no other, so that nothing of a maker's own, and no bad
-value, gets into the results. Text is in Unicode, whatever the file's character set was. Tags that results must have,
-though they may be empty (type 2), are there; values that the standard does not allow are left out. This is the one
-place where a patient's tags are read: they stand in no other output than these DICOM objects.
+In: a file's bytes, or its path. Out: a data set with the tags of `KEPT` and no other, so that nothing of a maker's own
+and no bad value gets into the results. Text is in Unicode, whatever the file's character set was. Tags that results
+must have, though they may be empty (type 2), are there; values that the standard does not allow are left out. This is
+the one place where a patient's tags are read: they stand in no other output than these DICOM objects.
 """
 
 import logging
 import re
 import warnings
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pydicom
@@ -70,11 +71,12 @@ class SourceError(ValueError):
     """No result can refer to this radiograph; the message is one sentence that names the file and the reason."""
 
 
-def source_header(data: bytes, name: str) -> pydicom.Dataset:
+def source_header(data: bytes | Path, name: str) -> pydicom.Dataset:
     """The tags of a radiograph that its results need, all of them well-formed.
 
     Args:
-        data: of a DICOM file that was read as a radiograph before, which bounds what a deflated one inflates to.
+        data: of a DICOM file, or its path, that was read as a radiograph before: this bounds what a deflated one
+            inflates to.
         name: of the file, for messages.
 
     Raises:
@@ -99,9 +101,10 @@ def source_header(data: bytes, name: str) -> pydicom.Dataset:
     return source
 
 
-def _read(data: bytes, name: str) -> pydicom.Dataset:
+def _read(data: bytes | Path, name: str) -> pydicom.Dataset:
+    file = BytesIO(data) if isinstance(data, bytes) else data
     try:
-        return pydicom.dcmread(BytesIO(data), force=True, stop_before_pixels=True)
+        return pydicom.dcmread(file, force=True, stop_before_pixels=True)
     except Exception as error:  # pydicom raises whatever a bad file runs into
         raise _useless(name, "its tags cannot be read") from error
 

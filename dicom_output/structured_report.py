@@ -12,7 +12,7 @@
         Comment                  "No finding: probability 0.03", warnings, what speaks against the checkpoint
 
 Diagnoses stand in TID 1500's own container for what was seen without a region: a group without one crashes OHIF 3.13.
-Regions are SCOORD, since a radiograph has no frame of reference for SCOORD3D. A report is complete, preliminary and
+Regions are SCOORD, since a radiograph has no frame of reference for SCOORD3D. A report is preliminary and
 unverified; an answer that could not be understood says so, and that it names nothing.
 """
 
@@ -39,7 +39,7 @@ from litegpt.dicom_output.codes import (
     REPORT,
     code_of_label,
 )
-from litegpt.dicom_output.result_series import MAKER, NAME, complete, frames_of, percent, rectangle, series_of
+from litegpt.dicom_output.result_series import MAKER, NAME, frames_of, percent, rectangle, series_of
 from litegpt.dicom_output.result_uids import asked_of, hashed_uid
 
 NO_FINDING = "No finding"
@@ -72,7 +72,7 @@ def structured_report(source: pydicom.Dataset, line: Mapping[str, Any]) -> pydic
     items = [item for item in report.ContentSequence if line["findings"] or item.ValueType != "CONTAINER"]
     seen = _container(QUALITATIVE_EVALUATIONS.code, [*_diagnoses(line), *_comments(line)])
     report.ContentSequence = Items([*items, seen])  # highdicom's own sequence takes nothing that others have made
-    return complete(report, source)
+    return report
 
 
 def _group(

@@ -2,7 +2,8 @@
 
     presentation_state(source, line).save_as("boxes.PR.dcm")
 
-The radiograph keeps its own window and polarity. There is none of a picture in colour.
+The radiograph keeps its own window and polarity. There is none of a picture
+in colour, or of a class with several frames.
 """
 
 from collections.abc import Mapping
@@ -11,8 +12,9 @@ from typing import Any
 import highdicom as hd
 import numpy as np
 import pydicom
+from highdicom.utils import is_multiframe_image
 
-from litegpt.dicom_output.result_series import frames_of, rectangle, series_of, with_score
+from litegpt.dicom_output.result_series import rectangle, series_of, with_score
 
 LABEL = "LITEGPT"
 LAYER = hd.pr.GraphicLayer(LABEL, order=1, description="Findings of software, verified by nobody")
@@ -44,9 +46,9 @@ def presentation_state(source: pydicom.Dataset, line: Mapping[str, Any]) -> pydi
     return state
 
 
-def is_grey(source: pydicom.Dataset) -> bool:
-    """Whether there can be one of the radiograph; one of colours needs a scanner's profile of them."""
-    return int(source.get("SamplesPerPixel", 1)) == 1
+def is_drawn_on(source: pydicom.Dataset) -> bool:
+    """Whether there can be one: of colours it needs a scanner's profile, of several frames their functional groups."""
+    return int(source.get("SamplesPerPixel", 1)) == 1 and not is_multiframe_image(source)
 
 
 def _annotation(found: Mapping[str, Any], source: pydicom.Dataset) -> hd.pr.GraphicAnnotation:
@@ -66,7 +68,6 @@ def _annotation(found: Mapping[str, Any], source: pydicom.Dataset) -> hd.pr.Grap
     return hd.pr.GraphicAnnotation(
         referenced_images=[source],
         graphic_layer=LAYER,
-        referenced_frame_number=(frames_of(source) or [None])[0],
         graphic_objects=[box],
         text_objects=[text],
     )

@@ -17,7 +17,7 @@ from typing import Any
 import pydicom
 from PIL import Image
 
-from litegpt.dicom_output.presentation_state import is_grey, presentation_state
+from litegpt.dicom_output.presentation_state import is_drawn_on, presentation_state
 from litegpt.dicom_output.result_series import complete, without_names
 from litegpt.dicom_output.secondary_capture import secondary_capture
 from litegpt.dicom_output.structured_report import structured_report
@@ -44,7 +44,7 @@ def result_objects(
         ValueError: there is no such kind; an SC is asked for without a picture.
 
     Warns:
-        UserWarning: it is in colour, and gets no PR.
+        UserWarning: it is in colour or of a class with several frames, and gets no PR.
     """
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
@@ -54,10 +54,13 @@ def result_objects(
     nameless, made = without_names(source), {}
     if "SR" in kinds:
         made["SR"] = structured_report(nameless, line)
-    if "PR" in kinds and is_grey(source):
+    if "PR" in kinds and is_drawn_on(source):
         made["PR"] = presentation_state(nameless, line)
     if "SC" in kinds:
         made["SC"] = secondary_capture(nameless, line, picture)
     if "PR" in kinds and "PR" not in made:
-        warnings.warn(f"{source.SOPInstanceUID}: it is in colour, and gets no presentation state", stacklevel=2)
+        warnings.warn(
+            f"{source.SOPInstanceUID}: it is in colour or has several frames, and gets no presentation state",
+            stacklevel=2,
+        )
     return {kind: complete(dataset, source) for kind, dataset in made.items()}

@@ -9,6 +9,7 @@ All listen at 127.0.0.1, at ports that were free, and end with the block. A node
 program: the real node with `StandInAnswerer`.
 """
 
+import ctypes
 import json
 import os
 import shutil
@@ -77,7 +78,12 @@ class Process:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+                preexec_fn=end_with_parent,
             )
         self.wait()
 
@@ -248,7 +254,7 @@ class Sender:
                 self.repeats += 1
                 time.sleep(0.2)
             time.sleep(self.pause)
-        if association.is_established:
+        if association is not None and association.is_established:
             association.release()
 
 
@@ -263,6 +269,11 @@ def radiographs(folder: Path, count: int, size: int) -> list[Path]:
         data.StudyDate = f"{date.today():%Y%m%d}"
         data.save_as(file)
     return files
+
+
+def end_with_parent() -> None:
+    """Has the system kill this process when the one that started it has ended, however that was (Linux)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def free_port() -> int:

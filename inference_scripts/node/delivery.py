@@ -75,9 +75,8 @@ class Delivery:
         except NotStoredError as error:
             self._not_stored(uid, error)
             return
-        except OSError as error:  # of the spool
-            self.monitor.log("spool_trouble", uid=uid, why=error.strerror)
-            heapq.heappush(self._later, (time.monotonic() + 10, uid))
+        except OSError as error:
+            self._spool_trouble(uid, error)
             return
         except Exception as error:  # of a library, about these results
             self._not_stored(uid, NotStoredError(f"it cannot be sent: {kind_and_place(error)}"))
@@ -100,14 +99,22 @@ class Delivery:
         backoff = self._backoffs.setdefault(uid, Backoff())
         seconds = backoff.next()
         if backoff.attempts >= self.tries and not error.is_for_now:
+            try:
+                self.spool.fail(uid, {"step": "send", "why": str(error), "attempts": self.tries})
+            except OSError as trouble:
+                self._spool_trouble(uid, trouble)
+                return
             del self._backoffs[uid]
-            self.spool.fail(uid, {"step": "send", "why": str(error), "attempts": self.tries})
             self.monitor.count("failed", "not_stored")
             self.monitor.log("failed", uid=uid, step="send", why=str(error))
             return
         self.monitor.count("retries", "results")
         self.monitor.log("not_stored", uid=uid, why=str(error), again_in=round(seconds, 1))
         heapq.heappush(self._later, (time.monotonic() + seconds, uid))
+
+    def _spool_trouble(self, uid: str, error: OSError) -> None:
+        self.monitor.log("spool_trouble", uid=uid, why=error.strerror)
+        heapq.heappush(self._later, (time.monotonic() + 10, uid))
 
     def _reach(self, check, stop: threading.Event) -> None:
         try:

@@ -128,14 +128,14 @@ class Pages:
             timeout = 10  # seconds that a client may take
 
             def do_GET(self) -> None:
+                if self.path == "/alive":
+                    return self.send(200, "text/plain", "alive\n")
                 wrong, facts, gauges = health()
                 if self.path == "/metrics":
                     return self.send(200, "text/plain; version=0.0.4", monitor.metrics(gauges))
                 if self.path == "/health":
                     body = {"status": "trouble" if wrong else "ok", "wrong": wrong, **facts}
                     return self.send(503 if wrong else 200, "application/json", json.dumps(body) + "\n")
-                if self.path == "/alive":
-                    return self.send(200, "text/plain", "alive\n")
                 return self.send(404, "text/plain", "there are /metrics, /health and /alive\n")
 
             def send(self, status: int, kind: str, text: str) -> None:

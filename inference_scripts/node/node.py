@@ -14,6 +14,7 @@ The log has a JSON line for each event; of a radiograph it says the UID alone. /
 the guide.
 """
 
+import gc
 import hashlib
 import json
 import shutil
@@ -88,6 +89,9 @@ class Node:
                 answerer = self._loaded(load)  # radiographs are received meanwhile
             if answerer is not None:
                 self._work(answerer, pacs, client)
+        except SystemExit:
+            self.status = 1
+            raise
         finally:
             self.stop.set()
             receiver.close()
@@ -116,8 +120,9 @@ class Node:
         # What is done is remembered for these answers and these kinds of results: others are made anew.
         self.spool.remember(hashlib.sha256(json.dumps([facts, sorted(args.kinds)]).encode()).hexdigest()[:16])
         how = WorkSettings(args.batch_size, args.reading_threads, args.kinds, args.source)
-        self.worker = Worker(self.spool, answerer, how, self.monitor)
+        self.worker = Worker(self.spool, answerer, how, self.monitor, self.stop)
         self.delivery = Delivery(pacs, self.spool, self.monitor, args.delivery_tries)
+        gc.freeze()  # pynetdicom collects garbage every few connections: not among all that was loaded
         self.monitor.log("model_loaded", **answerer.source.line(), **self.spool.lengths())
         self._start("delivery", lambda: self.delivery.run(self.stop))
         self._start("pruning", self._prune)
@@ -125,7 +130,7 @@ class Node:
             settings = SweepSettings(args.sweep_days, sorted(args.kinds)[-1])
             self.sweep = Sweep(client, self.spool, facts, settings, self.monitor)
             self._start("sweep", lambda: self.sweep.run(self.stop, args.sweep_seconds))
-        self._guarded(lambda: self.worker.run(self.stop))
+        self._guarded(self.worker.run)
 
     def _start(self, name: str, run: Callable[[], None]) -> None:
         self.threads.append(threading.Thread(target=self._guarded, args=(run,), name=name))

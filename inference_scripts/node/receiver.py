@@ -83,7 +83,7 @@ class Receiver:
         self.server.most_threads = threading.active_count() + 4 * args.maximum_associations + 32
         self.port = self.server.server_address[1]
         self.thread = threading.Thread(
-            target=self.server.serve_forever, kwargs={"poll_interval": 0.2}, name="receiver"
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.1}, name="receiver"
         )
         self.thread.start()
 

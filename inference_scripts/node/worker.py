@@ -1,7 +1,7 @@
 """Answers the radiographs of the queue, in batches, and makes the DICOM objects of their results.
 
-    worker = Worker(spool, answerer, how, monitor)     # how: WorkSettings
-    worker.run(stop)                  # until `stop` is set; what is not done then, stays in the queue
+    worker = Worker(spool, answerer, how, monitor, stop)     # how: WorkSettings
+    worker.run()                      # until `stop` is set; what is not done then, stays in the queue
 
 Threads read ahead, as decoding JPEG 2000 takes as long as a small model's answer, and make the objects behind; the
 model answers in the thread of `run`. A batch is what has been read by then: one radiograph does not wait for others.
@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ from litegpt.inference_scripts.node.spool import Spool
 from litegpt.inference_scripts.node.suspects import Suspects
 from litegpt.processing.dicom import RadiographError
 
-BUSY = range(500, 600)  # HTTP: a server's own trouble
+DISK_PAUSE = 10  # seconds until a full disk is tried again
 OF_THE_RADIOGRAPH = (400, 413, 422)  # HTTP: what a server says of a request that it will never take
 
 
@@ -70,8 +70,8 @@ class Worker:
         trouble: why nothing is answered; None if all is well.
     """
 
-    def __init__(self, spool: Spool, answerer: Answerer, how: WorkSettings, monitor: Monitor):
-        self.spool, self.answerer, self.how, self.monitor = spool, answerer, how, monitor
+    def __init__(self, spool: Spool, answerer: Answerer, how: WorkSettings, monitor: Monitor, stop: threading.Event):
+        self.spool, self.answerer, self.how, self.monitor, self.stop = spool, answerer, how, monitor, stop
         self.suspects = Suspects(spool.folder / "at_work.json")
         self.trouble: str | None = None
         self._reading: deque[tuple[str, Future[Read | None]]] = deque()
@@ -79,17 +79,17 @@ class Worker:
         self._threads = ThreadPoolExecutor(how.reading_threads, "reader")
         self._makers = ThreadPoolExecutor(1, "maker")  # one: it computes in Python alone
 
-    def run(self, stop: threading.Event) -> None:
-        self._answer_alone(stop)
-        while not stop.is_set():
+    def run(self) -> None:
+        self._answer_alone()
+        while not self.stop.is_set():
             try:
                 self._read_ahead()
             except OSError as error:  # of the spool, whose disk may be full
-                self._wait_for_disk(error, stop)
+                self._wait_for_disk(error)
                 continue
             batch = self._batch()
             if batch:
-                self._answer(batch, stop)
+                self._answer(batch)
         self._threads.shutdown(cancel_futures=True)
         self._makers.shutdown()
         self.suspects.close()
@@ -98,8 +98,12 @@ class Worker:
 
     def _read_ahead(self) -> None:
         """Has so many radiographs read, or being read, as two batches take; waits for one where there is none."""
+        ahead = 2 * self.how.batch_size
         self._making = {uid: made for uid, made in self._making.items() if not made.done()}
-        while len(self._reading) < 2 * self.how.batch_size and len(self._making) < 4 * self.how.batch_size:
+        if len(self._making) >= ahead:  # the model is faster than the results are made
+            wait(self._making.values(), timeout=0.5, return_when=FIRST_COMPLETED)
+            return
+        while len(self._reading) < ahead:
             try:
                 uid = self.spool.unanswered.get(timeout=0 if self._reading else 0.5)
             except queue.Empty:
@@ -141,10 +145,10 @@ class Worker:
                 batch.append(read)
         return batch
 
-    def _answer_alone(self, stop: threading.Event) -> None:
+    def _answer_alone(self) -> None:
         """First, one by one, what was at work when an earlier run ended."""
         for uid in list(self.suspects.alone):
-            if stop.is_set():
+            if self.stop.is_set():
                 return
             if not self.spool.waits(uid):
                 self.suspects.end([uid])
@@ -152,22 +156,22 @@ class Worker:
                 self._fail(uid, "read", f"the node ended {self.suspects.alone[uid]} times while it was at work on it")
             else:
                 self._start_reading(uid)
-                self._answer(self._batch(), stop)
+                self._answer(self._batch())
                 if uid in self._making:
                     self._making.pop(uid).result()
 
     # --- Answer ---
 
-    def _answer(self, batch: list[Read], stop: threading.Event) -> None:
-        lines = self._lines(batch, stop)
+    def _answer(self, batch: list[Read]) -> None:
+        lines = self._lines(batch)
         for read, line in zip(batch, lines or [], strict=False):
             if line is not None:
-                self._making[read.uid] = self._makers.submit(self._make, read, line, stop)
+                self._making[read.uid] = self._makers.submit(self._make, read, line)
 
-    def _lines(self, batch: list[Read], stop: threading.Event) -> list[dict[str, Any] | None] | None:
+    def _lines(self, batch: list[Read]) -> list[dict[str, Any] | None] | None:
         """The answers; None in the place of one that cannot be had, and for all when the node stops before."""
         backoff = Backoff()
-        while batch and not stop.is_set():
+        while batch and not self.stop.is_set():
             try:
                 with self.monitor.timed("answer", len(batch)):
                     lines = self.answerer.lines([read.received for read in batch])
@@ -176,19 +180,17 @@ class Worker:
                 return lines
             except RefusedError as error:
                 if error.code in OF_THE_RADIOGRAPH:
-                    return self._one_by_one(batch, error, f"the server refuses it with HTTP status {error.code}", stop)
-                self._wait(f"the server answers with HTTP status {error.code}", backoff, stop)
+                    return self._one_by_one(batch, error, f"the server refuses it with HTTP status {error.code}")
+                self._wait(f"the server answers with HTTP status {error.code}", backoff)
             except ConnectionError:
-                self._wait("the server of answers cannot be reached", backoff, stop)
+                self._wait("the server of answers cannot be reached", backoff)
             except Exception as error:
                 if is_of_the_machine(error):
                     raise
-                return self._one_by_one(batch, error, f"it cannot be answered: {kind_and_place(error)}", stop)
+                return self._one_by_one(batch, error, f"it cannot be answered: {kind_and_place(error)}")
         return None
 
-    def _one_by_one(
-        self, batch: list[Read], error: Exception, why: str, stop: threading.Event
-    ) -> list[dict[str, Any] | None]:
+    def _one_by_one(self, batch: list[Read], error: Exception, why: str) -> list[dict[str, Any] | None]:
         if len(batch) == 1:
             self._fail(batch[0].uid, "answer", why)
             return [None]
@@ -196,19 +198,19 @@ class Worker:
         self.monitor.count("retries", "batch")
         lines = []
         for read in batch:
-            lines += self._lines([read], stop) or [None]
+            lines += self._lines([read]) or [None]
         return lines
 
-    def _wait(self, why: str, backoff: Backoff, stop: threading.Event) -> None:
+    def _wait(self, why: str, backoff: Backoff) -> None:
         seconds = backoff.next()
         self.trouble = why
         self.monitor.count("retries", "answer")
         self.monitor.log("not_answered", why=why, again_in=round(seconds, 1))
-        stop.wait(seconds)
+        self.stop.wait(seconds)
 
     # --- Make the objects ---
 
-    def _make(self, read: Read, line: dict[str, Any], stop: threading.Event) -> None:
+    def _make(self, read: Read, line: dict[str, Any]) -> None:
         """Results of an answer, into the spool."""
         start = time.monotonic()
         try:
@@ -221,13 +223,13 @@ class Worker:
             )
             self._fail(read.uid, "objects", why)
             return
-        while not stop.is_set():
+        while not self.stop.is_set():
             try:
                 self.spool.keep_results(read.uid, objects)
                 self.suspects.end([read.uid])
                 break
             except OSError as error:
-                self._wait_for_disk(error, stop)
+                self._wait_for_disk(error)
         else:
             return
         self.monitor.took("objects", time.monotonic() - start)
@@ -246,14 +248,19 @@ class Worker:
     # --- What does not work ---
 
     def _fail(self, uid: str, step: str, why: str) -> None:
-        self.spool.fail(uid, {"step": step, "why": why})
-        self.suspects.end([uid])
+        try:
+            self.spool.fail(uid, {"step": step, "why": why})
+            self.suspects.end([uid])
+        except OSError as error:
+            self._wait_for_disk(error)
+            self.spool.unanswered.put(uid)  # once more
+            return
         self.monitor.count("failed", step)
         self.monitor.log("failed", uid=uid, step=step, why=why)
 
-    def _wait_for_disk(self, error: OSError, stop: threading.Event) -> None:
+    def _wait_for_disk(self, error: OSError) -> None:
         self.monitor.log("spool_trouble", why=error.strerror)
-        stop.wait(10)
+        self.stop.wait(DISK_PAUSE)
 
 
 def is_of_the_machine(error: Exception) -> bool:

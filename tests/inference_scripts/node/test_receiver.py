@@ -15,6 +15,7 @@ from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import Comprehensive3DSRStorage, CTImageStorage, Verification
 
+from litegpt.inference_scripts.node.bounds import client_context
 from litegpt.inference_scripts.node.receiver import Receiver
 from litegpt.inference_scripts.node.spool import Spool
 from tests.small_pacs import DX, as_file, encoded, radiograph
@@ -237,3 +238,21 @@ def test_fuzzed_units_are_refused_and_the_next_sender_is_served(listening, spool
             connection.sendall(start + data[:500])
     with associated(receiver) as association:
         assert association.send_c_store(radiograph(2)).Status == 0
+
+
+def test_over_tls_a_silent_client_stops_nobody_and_a_certificate_may_be_asked_for(listening, certificate, spool):
+    receiver = listening(tls_certificate=str(certificate), tls_ca=str(certificate), network_timeout=2.0)
+    context = build_context(DX, ExplicitVRLittleEndian)
+    ae = AE("SENDER")
+    ae.acse_timeout = ae.dimse_timeout = 10
+    with socket.create_connection(("127.0.0.1", receiver.port)):  # no handshake comes from it
+        for own, accepted in ((None, False), (str(certificate), True)):
+            tls = client_context(str(certificate), own, None), "localhost"
+            association = ae.associate("127.0.0.1", receiver.port, [context], ae_title="LITEGPT", tls_args=tls)
+            assert association.is_established == accepted
+    dataset = radiograph(1)
+    dataset.PixelData = bytes(400_000)
+    dataset.Rows, dataset.Columns = 500, 800
+    assert association.send_c_store(dataset).Status == 0
+    association.release()
+    assert pydicom.dcmread(spool.image("1.2.3.1.4.5")).PixelData == bytes(400_000)

@@ -35,8 +35,8 @@ def working(spool, monitor, monkeypatch):
     stop, threads = threading.Event(), []
 
     def start(answerer, **how):
-        worker = Worker(spool, answerer, WorkSettings(**how), monitor)
-        threads.append(threading.Thread(target=worker.run, args=(stop,)))
+        worker = Worker(spool, answerer, WorkSettings(**how), monitor, stop)
+        threads.append(threading.Thread(target=worker.run))
         threads[-1].start()
         worker.end = lambda: (stop.set(), threads[-1].join())
         return worker
@@ -144,7 +144,33 @@ def test_a_stop_leaves_the_queue_as_it_is(working, spool, queued, until):
 
 def test_a_broken_gpu_ends_the_worker_and_fails_nothing(spool, queued, monitor):
     queued(1)
-    worker = Worker(spool, Answerer(next_errors=[RuntimeError("CUDA error: x")]), WorkSettings(), monitor)
+    worker = Worker(
+        spool, Answerer(next_errors=[RuntimeError("CUDA error: x")]), WorkSettings(), monitor, threading.Event()
+    )
     with pytest.raises(RuntimeError):
-        worker.run(threading.Event())
+        worker.run()
     assert not list(spool.failed.iterdir())
+
+
+def test_a_full_disk_is_waited_for_and_nothing_is_lost(working, spool, queued, monitor, until, monkeypatch):
+    uid, bad = queued(1), queued(2)
+    spool.image(bad).write_bytes(b"no radiograph")
+    troubles = {"keep_results": 2, "fail": 1}
+
+    def once_full(name):
+        whole = getattr(spool, name)
+
+        def full(*args):
+            if troubles[name]:
+                troubles[name] -= 1
+                raise OSError(28, "No space left on device")
+            return whole(*args)
+
+        return full
+
+    for name in troubles:
+        monkeypatch.setattr(spool, name, once_full(name))
+    monkeypatch.setattr("litegpt.inference_scripts.node.worker.DISK_PAUSE", 0.01)
+    working(Answerer())
+    until(lambda: (spool.results / uid).exists() and spool.has_failed(bad))
+    assert len(monitor.events("spool_trouble")) == 3

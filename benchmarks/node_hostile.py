@@ -2,9 +2,9 @@
 
     python benchmarks/node_hostile.py --associations 10000 --gigabytes 2
 
-One after the other: who is not on the list, objects of other classes, fuzzed objects, units that are none, silent
-connections, very many associations, and an object of gigabytes. After each a good radiograph must be accepted and its
-results delivered. The PACS is a stand-in that keeps nothing.
+One after the other: who is not on the list, objects of other classes, in another syntax, and fuzzed, units that are
+none, silent connections, very many associations, and an object of gigabytes. After each a good radiograph must be
+accepted and its results delivered. The PACS is a stand-in that keeps nothing.
 """
 
 import argparse
@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
 from pynetdicom.sop_class import Comprehensive3DSRStorage, CTImageStorage
 
@@ -52,6 +54,29 @@ class Hostile:
         accepted = len(association.accepted_contexts)
         association.abort()
         return f"{accepted} of 2 presentation contexts accepted"
+
+    def wrong_syntax(self) -> str:
+        """Radiographs in implicit VR, pixels as they are, where explicit was agreed upon; half of them lack a byte."""
+        found, before = Counter(), self.node.count("failed_radiographs")
+        for number in range(len(self.files)):
+            data = self.data(number)
+            uid = f"1.2.826.0.1.3680043.10.544.{number}"
+            command = command_set(str(data.SOPClassUID), uid)
+            data.SOPInstanceUID = uid
+            encoded = encoded_dataset(data)[number % 2 :]
+            with self.connection() as connection:
+                connection.sendall(association_request(str(data.SOPClassUID)))
+                connection.recv(4096)
+                connection.sendall(unit_of(3, command))
+                for start in range(0, len(encoded), UNIT):
+                    connection.sendall(unit_of(2 * (start + UNIT >= len(encoded)), encoded[start : start + UNIT]))
+                answer = connection.recv(4096)
+                place = answer.find(struct.pack("<HHL", 0, 0x0900, 2))
+                found[struct.unpack_from("<H", answer, place + 8)[0] if place > 0 else "no answer"] += 1
+                connection.sendall(RELEASE)
+        until(lambda: self.node.count("unanswered_radiographs") == 0, 300, "the queue does not get empty", self.node)
+        failed = self.node.count("failed_radiographs") - before
+        return f"statuses {dict(found)}, then failed {failed:.0f}"
 
     def fuzzed_objects(self) -> str:
         """Radiographs with bytes of their data sets changed, each under a UID of its own."""
@@ -146,9 +171,9 @@ class Hostile:
         with self.connection() as connection:
             connection.sendall(association_request(sop_class))
             connection.recv(4096)
-            unit = struct.pack(">BBLLBB", 4, 0, UNIT + 6, UNIT + 2, 1, 0) + bytes(UNIT)
+            unit = unit_of(0, bytes(UNIT))
             try:
-                connection.sendall(struct.pack(">BBLLBB", 4, 0, len(command) + 6, len(command) + 2, 1, 3) + command)
+                connection.sendall(unit_of(3, command))
                 while sent < whole:
                     connection.sendall(unit)
                     sent += UNIT
@@ -188,6 +213,7 @@ def main(output: str, **options: Any) -> int:
             steps: list[Callable[[], str]] = [
                 hostile.other_calling_title,
                 hostile.other_classes,
+                hostile.wrong_syntax,
                 hostile.fuzzed_objects,
                 hostile.fuzzed_units,
                 hostile.silent_connections,
@@ -265,6 +291,19 @@ def association_request(sop_class: str) -> bytes:
             request = connection.recv(65536)
         asking.join()
     return request
+
+
+def unit_of(control: int, content: bytes) -> bytes:
+    """A P-DATA-TF unit in presentation context 1 (PS3.8, 9.3.5)."""
+    return struct.pack(">BBLLBB", 4, 0, len(content) + 6, len(content) + 2, 1, control) + content
+
+
+def encoded_dataset(data: pydicom.Dataset) -> bytes:
+    """In implicit VR little endian, without a file's header."""
+    file = DicomBytesIO()
+    file.is_little_endian, file.is_implicit_VR = True, True
+    write_dataset(file, data)
+    return file.getvalue()
 
 
 def command_set(sop_class: str, uid: str) -> bytes:

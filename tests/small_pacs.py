@@ -107,6 +107,7 @@ class WebPacs(ThreadingHTTPServer):
         failures: SOP Instance UID -> failure reason, of what is not stored.
         status: HTTP status of every answer, where it is not None.
         token: that requests must have, where it is not None.
+        knows_offset: whether it answers searches in pages; if not, with nothing.
     """
 
     def __init__(self):
@@ -114,7 +115,7 @@ class WebPacs(ThreadingHTTPServer):
         self.kept: dict[str, pydicom.Dataset] = {}
         self.requests: list[str] = []
         self.failures: dict[str, int] = {}
-        self.status, self.token = None, None
+        self.status, self.token, self.knows_offset = None, None, True
 
     @property
     def url(self) -> str:
@@ -146,7 +147,8 @@ class WebHandler(BaseHTTPRequestHandler):
         level = {1: "StudyInstanceUID", 3: "SeriesInstanceUID", 5: "SOPInstanceUID"}[len(parts)]
         found = list({data[level].value: data for data in chosen}.values())
         start, limit = int(query.get("offset", 0)), int(query.get("limit", 1000))
-        answer = [self.result(data, level) for data in found[start : start + limit]]
+        pages = self.server.knows_offset or start == 0
+        answer = [self.result(data, level) for data in found[start : start + limit]] if pages else []
         self.send(200 if answer else 204, "application/dicom+json", json.dumps(answer).encode() if answer else b"")
 
     def do_POST(self) -> None:

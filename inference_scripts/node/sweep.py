@@ -11,7 +11,7 @@ a time, and of a study that is complete its number of objects, so that it is not
 """
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -26,6 +26,7 @@ from litegpt.inference_scripts.node.monitoring import Monitor, kind_and_place
 from litegpt.inference_scripts.node.receiver import CLASSES
 from litegpt.inference_scripts.node.spool import Spool, is_uid, sync
 
+Page = list[dict[str, Any]]
 MODALITIES = ("CR", "DX")
 STUDY, SERIES, INSTANCE, SOP_CLASS, MODALITY, OBJECTS = (
     "0020000D",
@@ -164,17 +165,23 @@ class Sweep:
         self.monitor.log("fetched", uid=uid)
         return 1
 
-    def _paged(self, search, *args: Any, **kwargs: Any) -> Iterator[dict[str, Any]]:
-        """The results of a search, a page at a time; a server that knows no pages gives the first again."""
-        offset, before = 0, None
-        while True:
-            page = search(*args, limit=self.how.page, offset=offset, **kwargs)
-            if not page or page == before:
-                return
-            yield from page
-            if len(page) < self.how.page:
-                return
-            offset, before = offset + len(page), page
+    def _paged(self, search: Callable[..., Page], *args: Any, **kwargs: Any) -> Iterator[dict[str, Any]]:
+        """The results of a search, a page at a time."""
+        limit = self.how.page
+        page = search(*args, limit=limit, **kwargs)
+        yield from page
+        count = len(page)
+        while len(page) == limit:
+            following = search(*args, limit=limit, offset=count, **kwargs)
+            if following and following != page:
+                page, count = following, count + len(following)
+                yield from page
+                continue
+            # That was all, or the server knows no offset, as Orthanc's plugin 1.7, which then answers with nothing.
+            limit += count
+            page = search(*args, limit=limit, **kwargs)
+            yield from page[count:]
+            count = max(count, len(page))
 
 
 def _value(found: Mapping[str, Any], tag: str) -> Any:

@@ -65,6 +65,11 @@ def test_the_search_is_for_the_last_days_and_in_pages(sweep, pacs):
     assert [path for path in studies if "ModalitiesInStudy=CR" in path]
 
 
+def test_a_server_that_knows_no_pages_is_asked_for_more_at_once(sweep, pacs, spool):
+    pacs.knows_offset = False
+    assert sweep.once(threading.Event()) == 5 and len(incoming(spool)) == 5
+
+
 def test_what_is_known_or_has_failed_is_not_fetched_again(sweep, pacs, spool, queued):
     queued(1)
     spool.fail(queued(2), {"why": "x"})

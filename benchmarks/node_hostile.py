@@ -327,5 +327,11 @@ if __name__ == "__main__":
     parser.add_argument("--gigabytes", type=float, default=2.0)
     parser.add_argument("--fuzzed", type=int, default=300, help="objects, and association requests")
     measures = "memory of a node after hostile senders, against before"
-    quick = {"associations": 300, "gigabytes": 0.7, "fuzzed": 40}
-    sys.exit(main(**parsed(parser, measures, seconds=400, quick=quick, quick_seconds=60)))
+    options = parsed(
+        parser,
+        measures,
+        seconds=400,
+        quick={"associations": 300, "gigabytes": 0.7, "fuzzed": 40},
+        quick_seconds=60,
+    )
+    sys.exit(main(**options))

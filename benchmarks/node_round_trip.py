@@ -118,5 +118,11 @@ if __name__ == "__main__":
     parser.add_argument("--pause", type=float, default=0.05, help="of the sender, after each study, in seconds")
     parser.add_argument("--size", type=int, default=256, help="of the phantoms")
     measures = "studies that have their results once, against those sent"
-    quick = {"studies": 30, "kills": 1, "pacs_stops": 1}
-    sys.exit(main(**parsed(parser, measures, seconds=240, quick=quick, quick_seconds=60)))
+    options = parsed(
+        parser,
+        measures,
+        seconds=240,
+        quick={"studies": 30, "kills": 1, "pacs_stops": 1},
+        quick_seconds=60,
+    )
+    sys.exit(main(**options))

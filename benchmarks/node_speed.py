@@ -115,5 +115,11 @@ if __name__ == "__main__":
     parser.add_argument("--transport", choices=("dimse", "stow"), default="dimse")
     parser.add_argument("--size", type=int, default=2048, help="of the phantoms")
     measures = "seconds from C-STORE to the report in the PACS, and radiographs a minute"
-    quick = {"radiographs": 20, "single": 6, "size": 512}
-    sys.exit(main(**parsed(parser, measures, seconds=240, quick=quick, quick_seconds=60)))
+    options = parsed(
+        parser,
+        measures,
+        seconds=240,
+        quick={"radiographs": 20, "single": 6, "size": 512},
+        quick_seconds=60,
+    )
+    sys.exit(main(**options))

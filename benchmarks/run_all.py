@@ -3,9 +3,9 @@
     python benchmarks/run_all.py --quick --output outputs/bench.json
 
 With `--quick` each runs in its quick form where it has one. Three measure the checkpoint that `make demo` trains, two
-a GPU: without one `--device cuda` has nothing to measure, and they say so. One compares with open_clip only where that
-is installed (`make bench`). A program that fails is named, and the
-others continue; the status is then 1.
+a GPU: without one `--device cuda` has nothing to measure, and they say so, as do two that need an Orthanc. One
+compares with open_clip only where that is installed (`make bench`). A program that fails is named, and the others
+continue; the status is then 1.
 """
 
 import argparse
@@ -31,6 +31,9 @@ PROGRAMS = {  # and whether they have a quick form
     "cxr_clip_vs_open_clip": True,
     "ecamp_vs_mae": True,
     "classifier_maps": True,
+    "node_round_trip": True,
+    "node_hostile": True,
+    "node_speed": True,
     "gpu_generation": True,
     "gpu_training": True,
 }

@@ -124,6 +124,7 @@ class WebPacs(ThreadingHTTPServer):
 
 class WebHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are sent apart
 
     def do_GET(self) -> None:
         self.server.requests.append(self.path)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from litegpt.benchmarks.node_stand_ins import NodeProcess, Sender, until
+from litegpt.benchmarks.node_stand_ins import NodeProcess, Sender, StandInAnswerer, until
 from litegpt.command import main
 from litegpt.common.arguments import parse
 from litegpt.inference_scripts.answerers import LocalAnswerer
@@ -64,6 +64,35 @@ def test_it_answers_with_a_checkpoint_as_it_was_asked_to(arguments, tiny_checkpo
     assert isinstance(answerer, LocalAnswerer) and answerer.facts["views"] == 1
     with pytest.raises(ValueError, match="has no detector"):
         node.load_answerer(arguments(model_name_or_path=str(tiny_checkpoint), source="fused_findings"))
+
+
+def test_a_server_of_answers_that_is_away_at_the_start_is_waited_for(arguments, spool, monitor, monkeypatch):
+    monkeypatch.setattr("litegpt.inference_scripts.node.backoff.FIRST", 0.01)
+    started, answers = node.Node(arguments(), spool), [ConnectionError(), ConnectionError(), StandInAnswerer()]
+    started.monitor = monitor
+
+    def load(args):
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert isinstance(started._loaded(load), StandInAnswerer)
+    assert len(monitor.events("not_answered")) == 2
+    wrong, facts, _ = started.health()
+    assert wrong == ["the model is not loaded yet"] and facts["model_loaded"] is False
+
+
+def test_a_part_that_breaks_ends_the_node_with_a_status_and_quotes_nothing(arguments, spool, monitor):
+    started = node.Node(arguments(), spool)
+    started.monitor = monitor
+
+    def broken():
+        raise RuntimeError("SECRET")
+
+    started._guarded(broken)
+    assert started.status == 1 and started.stop.is_set()
+    assert "SECRET" not in monitor.lines[0] and "RuntimeError at test_node.py" in monitor.lines[0]
 
 
 def test_after_kills_each_radiograph_has_its_results_once_and_the_spool_is_empty(tmp_path, below):

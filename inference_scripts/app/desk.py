@@ -5,8 +5,8 @@
     desk.answer({"token": token})          # {"shown": ...}, as `results.py` makes it
     desk.pixels({"token": token, "deep": True})
 
-Everything is a dictionary, as JSON has it. What a person can mend comes back as {"error": sentence}, and {"gone": True}
-beside it where the radiograph is no longer in memory: the page then sends its file again. Knows nothing of Gradio.
+Everything is a dictionary, as JSON has it. What a person can mend comes back as {"error": sentence}, with {"gone": True}
+where the radiograph is no longer in memory: the page then sends its file again. Knows nothing of Gradio.
 """
 
 import base64
@@ -261,4 +261,7 @@ def question_note(text: str, processor: Any) -> str | None:
             return None
     if text.startswith("[") and text[1:].partition("]")[0] not in processor.instructions:
         return f"The checkpoint does not know {text.partition(']')[0]}], only {known}: its answer means nothing."
-    return f"The checkpoint was trained on its own questions alone ({known}): it answers others badly or with these."
+    return (
+        f"The checkpoint was trained on its own questions alone ({known}): it answers others badly, or as if one of these "
+        "had been asked."
+    )

@@ -4,9 +4,9 @@
     values.table[values.pixels]                  # the picture, as the model saw it
     packed(values.pixels)                        # base64 of what `viewer.js` unpacks
 
-What the file holds is decoded here by pydicom, imagecodecs or Pillow. `processing/dicom.py`, which makes the picture, mends some
-files where header and pixels disagree. So the two are held against each other: only where the picture is a function of
-the values, pixel by pixel, are they these values.
+What the file holds is decoded here by pydicom, imagecodecs or Pillow. `processing/dicom.py`, which makes the picture,
+mends some files where header and pixels disagree. So the two are held against each other: only where the picture is a
+function of the values, pixel by pixel, are they the picture's values.
 """
 
 import base64

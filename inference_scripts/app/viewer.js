@@ -376,6 +376,7 @@ class Viewer {
     else if (what === "invert") {
       this.inverted = !this.inverted;
       this.paintSoon();
+      this.tell();
     } else if (what === "boxes") {
       this.outlined = !this.outlined;
       this.draw();

@@ -5,8 +5,8 @@
     desk.answer({"token": token})          # {"shown": ...}, as `results.py` makes it
     desk.pixels({"token": token, "deep": True})
 
-Everything is a dictionary, as JSON has it. What a person can mend comes back as {"error": sentence}, with {"gone": True}
-where the radiograph is no longer in memory: the page then sends its file again. Knows nothing of Gradio.
+Everything is a dictionary, as JSON has it. What a person can mend comes back as {"error": sentence}, with
+{"gone": True} where the radiograph is no longer in memory: the page then sends its file again. No Gradio in here.
 """
 
 import base64
@@ -246,10 +246,7 @@ class Desk:
         radiograph = self.shelf.get(asked["token"])
         if radiograph.line is None:
             raise ValueError("There is no answer yet.")
-        try:
-            made = downloads.made(asked["kind"], radiograph, self.processor)
-        except NotImplementedError:
-            raise ValueError("DICOM objects are not made by this release.") from None
+        made = downloads.made(asked["kind"], radiograph, self.processor)
         return {"name": made.name, "type": made.type, "data": base64.b64encode(made.data).decode()}
 
 
@@ -262,6 +259,6 @@ def question_note(text: str, processor: Any) -> str | None:
     if text.startswith("[") and text[1:].partition("]")[0] not in processor.instructions:
         return f"The checkpoint does not know {text.partition(']')[0]}], only {known}: its answer means nothing."
     return (
-        f"The checkpoint was trained on its own questions alone ({known}): it answers others badly, or as if one of these "
-        "had been asked."
+        f"The checkpoint was trained on its own questions alone ({known}): it answers others badly, or as if one of "
+        "these had been asked."
     )

@@ -7,6 +7,7 @@ Nothing is written to the disk. The DICOM objects carry the patient's tags, as a
 """
 
 import json
+import warnings
 from io import BytesIO
 from pathlib import PurePath
 from typing import Any, NamedTuple
@@ -46,13 +47,18 @@ def made(kind: str, radiograph: Radiograph, processor: Any) -> Download:
     if kind not in DICOM_KINDS:
         raise ValueError(f"there is no download {kind!r}; there are {', '.join(KINDS)}.")
     try:
-        from litegpt.dicom_output.result_objects import result_objects, source_header
+        from litegpt.dicom_output.result_objects import result_objects
+        from litegpt.dicom_output.source_header import source_header
     except ImportError as error:
         raise ValueError(f'DICOM objects need the package {error.name}: pip install "litegpt[dicom]"') from None
     source = source_header(radiograph.data, line["file"])
-    found = result_objects(source, at_operating_point(line, processor), (kind,))[kind]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the one there is becomes the error below
+        found = result_objects(source, at_operating_point(line, processor), (kind,))
+    if kind not in found:
+        raise ValueError(f"{line['file']} is in colour or has several frames: it gets no presentation state.")
     file = BytesIO()
-    found.save_as(file, enforce_file_format=True)
+    found[kind].save_as(file, enforce_file_format=True)
     return Download(f"{stem}_{DICOM_KINDS[kind]}.dcm", "application/dicom", file.getvalue())
 
 

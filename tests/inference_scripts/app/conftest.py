@@ -12,7 +12,7 @@ def phantoms(phantom_release) -> list[Path]:
 
 @pytest.fixture(scope="package")
 def answered_checkpoint(tiny_checkpoint, phantoms, tmp_path_factory) -> tuple[Path, Path]:
-    """A tiny checkpoint that names several findings of a phantom, and that phantom; half of them reach their points."""
+    """A tiny checkpoint that names several findings of a phantom, of which some reach their points; that phantom."""
     import torch
 
     from litegpt.modeling_litegpt.checkpoints import load_checkpoint, save_checkpoint

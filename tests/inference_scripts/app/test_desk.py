@@ -3,8 +3,6 @@
 import base64
 import json
 import shutil
-import sys
-import types
 from io import BytesIO
 
 import pydicom
@@ -83,28 +81,21 @@ def test_the_picture_says_of_itself_that_it_is_drawn_and_is_refused_when_it_come
     assert "no radiograph" in sent(desk, tmp_path / "overlay.png", "overlay.png")["error"]
 
 
-def test_dicom_objects_have_what_reaches_its_operating_point(desk, answered, monkeypatch):
-    given = {}
-
-    def result_objects(source, line, kinds):
-        given.update(line=line, source=source)
-        dataset = pydicom.Dataset()
-        dataset.file_meta = pydicom.dataset.FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-        dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.88.34", "1.2.3"
-        return {kind: dataset for kind in kinds}
-
-    module = types.ModuleType("result_objects")
-    module.result_objects = result_objects
-    module.source_header = lambda data, name: pydicom.dcmread(BytesIO(data), stop_before_pixels=True)
-    monkeypatch.setitem(sys.modules, "litegpt.dicom_output.result_objects", module)
+def test_dicom_objects_have_what_reaches_its_operating_point(desk, answered, answered_checkpoint):
+    pytest.importorskip("highdicom", reason='needs highdicom: pip install "litegpt[dicom]"')
     token, reply = answered
-    made = desk.download({"token": token, "kind": "SR"})
-    assert made["name"] == "a_structured_report.dcm"
-    assert pydicom.dcmread(BytesIO(base64.b64decode(made["data"]))).SOPInstanceUID == "1.2.3"
     rows = reply["shown"]["sources"][0]["rows"]
-    assert 0 < len(given["line"]["findings"]) == sum(row["above"] for row in rows) < len(rows)
-    assert given["line"]["threshold"] == "operating_point"
+    above = sum(row["above"] for row in rows)
+    assert 0 < above < len(rows)
+    made = {kind: desk.download({"token": token, "kind": kind}) for kind in ("SR", "PR")}
+    assert [made[kind]["name"] for kind in made] == ["a_structured_report.dcm", "a_presentation_state.dcm"]
+    report, state = (pydicom.dcmread(BytesIO(base64.b64decode(one["data"]))) for one in made.values())
+    study = pydicom.dcmread(answered_checkpoint[1], stop_before_pixels=True).StudyInstanceUID
+    assert report.StudyInstanceUID == state.StudyInstanceUID == study
+    lines = [
+        graphic for layer in state.GraphicAnnotationSequence for graphic in layer.get("GraphicObjectSequence", [])
+    ]
+    assert len(lines) == above
 
 
 def test_a_download_that_there_is_not_is_a_sentence(desk, answered):

@@ -51,9 +51,9 @@ def made(kind: str, radiograph: Radiograph, processor: Any) -> Download:
         from litegpt.dicom_output.source_header import source_header
     except ImportError as error:
         raise ValueError(f'DICOM objects need the package {error.name}: pip install "litegpt[dicom]"') from None
-    source = source_header(radiograph.data, line["file"])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the one there is becomes the error below
+        warnings.simplefilter("ignore")  # they name the file in the server's log; a missing PR becomes the error below
+        source = source_header(radiograph.data, line["file"])
         found = result_objects(source, at_operating_point(line, processor), (kind,))
     if kind not in found:
         raise ValueError(f"{line['file']} is in colour or has several frames: it gets no presentation state.")

@@ -25,7 +25,7 @@ from litegpt.common.overlay import DISCLAIMER, is_drawn
 from litegpt.inference_scripts.answerers import Answerer, LocalAnswerer, ServerAnswerer
 from litegpt.inference_scripts.app import downloads
 from litegpt.inference_scripts.app.heat import finding_map
-from litegpt.inference_scripts.app.results import is_calibrated, shown_answer
+from litegpt.inference_scripts.app.results import ANSWERED, is_calibrated, shown_answer
 from litegpt.inference_scripts.app.shelf import Radiograph, Shelf
 from litegpt.inference_scripts.app.values import pixels_message, values_behind
 from litegpt.inference_scripts.ask_server import data_url, fetch_json
@@ -246,7 +246,7 @@ class Desk:
         radiograph = self.shelf.get(asked["token"])
         if radiograph.line is None:
             raise ValueError("There is no answer yet.")
-        made = downloads.made(asked["kind"], radiograph, self.processor)
+        made = downloads.made(asked["kind"], radiograph, self.processor, asked.get("source", ANSWERED))
         return {"name": made.name, "type": made.type, "data": base64.b64encode(made.data).decode()}
 
 

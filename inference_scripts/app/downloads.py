@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from PIL.PngImagePlugin import PngInfo
 
 from litegpt.common.overlay import DRAWN, overlay
-from litegpt.inference_scripts.app.results import at_operating_point
+from litegpt.inference_scripts.app.results import ANSWERED, filed_line
 from litegpt.inference_scripts.app.shelf import Radiograph
 
 DICOM_KINDS = {"SR": "structured_report", "PR": "presentation_state"}
@@ -30,8 +30,11 @@ class Download(NamedTuple):
     data: bytes
 
 
-def made(kind: str, radiograph: Radiograph, processor: Any) -> Download:
+def made(kind: str, radiograph: Radiograph, processor: Any, source: str = ANSWERED) -> Download:
     """One of `KINDS` of a radiograph that was answered.
+
+    Args:
+        source: whose boxes DICOM objects have: a key of `results.SOURCES` that the line has.
 
     Raises:
         ValueError: there is no such file of this radiograph, with the reason.
@@ -53,8 +56,8 @@ def made(kind: str, radiograph: Radiograph, processor: Any) -> Download:
         raise ValueError(f'DICOM objects need the package {error.name}: pip install "litegpt[dicom]"') from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they name the file in the server's log; a missing PR becomes the error below
-        source = source_header(radiograph.data, line["file"])
-        found = result_objects(source, at_operating_point(line, processor), (kind,))
+        header = source_header(radiograph.data, line["file"])
+        found = result_objects(header, filed_line(line, processor, source), (kind,))
     if kind not in found:
         raise ValueError(f"{line['file']} is in colour or has several frames: it gets no presentation state.")
     file = BytesIO()

@@ -70,9 +70,8 @@ def coloured_grid(grid: np.ndarray, size: tuple[int, int]) -> Image.Image:
     low, high = float(grid.min()), float(grid.max())
     share = ((smooth - low) / ((high - low) or 1.0)).clip(0, 1)
     colours = matplotlib.colormaps[COLOUR_MAP](share)
-    colours[..., 3] = np.abs(smooth) / (
-        np.abs(smooth).max() or 1.0
-    )  # what speaks neither for nor against hides nothing
+    strength = np.abs(smooth)  # what speaks neither for nor against hides nothing
+    colours[..., 3] = strength / (strength.max() or 1.0)
     return Image.fromarray((255 * colours).round().astype(np.uint8))
 
 

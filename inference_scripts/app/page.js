@@ -212,7 +212,7 @@ function showCurrent() {
     );
     for (const kind of ["SR", "PR"]) element.querySelector('[data-download="' + kind + '"]').disabled = !entry.is_dicom;
     id("dicom-note").textContent = entry.is_dicom
-      ? "The DICOM objects carry the patient's tags, as a PACS needs them, and what reaches its operating point."
+      ? "The DICOM objects carry the patient's tags, as a PACS needs them, and of the boxes chosen above those that reach their operating point."
       : "DICOM objects are made of DICOM files alone.";
     id("question-answer").textContent = "";
     id("question-note").textContent = "";
@@ -418,7 +418,7 @@ async function askQuestion() {
 }
 
 async function download(kind) {
-  const reply = await asking(state.current, (token) => server.download({token, kind}));
+  const reply = await asking(state.current, (token) => server.download({token, kind, source: state.source}));
   if (reply.error) return say(reply.error);
   const bytes = Uint8Array.from(atob(reply.data), (letter) => letter.charCodeAt(0));
   const url = URL.createObjectURL(new Blob([bytes], {type: reply.type}));

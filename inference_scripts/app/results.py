@@ -15,10 +15,12 @@ from typing import Any
 
 from litegpt.common.overlay import colour_of_label
 from litegpt.processing.answers import NO_FINDING
+from litegpt.processing.tasks import ANSWER_KINDS
 
+ANSWERED = "findings"
 # Whose boxes: a line's key -> what the page calls them, and which of the processor's operating points are theirs.
 SOURCES = {
-    "findings": ("the answer", "score_thresholds"),
+    ANSWERED: ("the answer", "score_thresholds"),
     "candidates": ("the answer and what it leaves out", "candidate_thresholds"),
     "view_findings": ("several views together", "view_thresholds"),
     "detected_findings": ("the detector", "detector_thresholds"),
@@ -105,8 +107,8 @@ def warnings(line: Mapping[str, Any]) -> list[str]:
 
 
 def is_calibrated(processor: Any) -> bool:
-    """Whether the checkpoint's scores were calibrated: it has a temperature other than 1."""
-    return any(temperature != 1 for temperature in processor.score_temperatures.values())
+    """Whether the scores of findings and of diagnoses were calibrated: both have a temperature other than 1."""
+    return all(processor.score_temperatures[kind.name] != 1 for kind in ANSWER_KINDS)
 
 
 def at_operating_point(line: Mapping[str, Any], processor: Any) -> dict[str, Any]:
@@ -127,6 +129,19 @@ def at_operating_point(line: Mapping[str, Any], processor: Any) -> dict[str, Any
         kept["findings"] = named + [{**item, "source": ["candidate"]} for item in kept["candidates"]]
         kept["candidates"] = [item for item in line["candidates"] if not _reaches(item, thresholds)]
     return {**line, **kept}
+
+
+def filed_line(line: Mapping[str, Any], processor: Any, source: str) -> dict[str, Any]:
+    """What DICOM objects are made of: the boxes of one of `SOURCES`, those that reach their operating points.
+
+    Raises:
+        ValueError: the line has no such boxes.
+    """
+    if source not in SOURCES or source not in line:
+        raise ValueError(f"this answer has no boxes of {source}.")
+    kept = at_operating_point(line, processor)
+    # With what the answer leaves out, the findings have it already.
+    return kept if source in (ANSWERED, "candidates") else {**kept, "findings": kept[source], "boxes": source}
 
 
 def _reaches(item: Mapping[str, Any], thresholds: Mapping[str, float]) -> bool:

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from litegpt.inference_scripts.app.results import at_operating_point, is_calibrated, shown_answer
+from litegpt.inference_scripts.app.results import at_operating_point, filed_line, is_calibrated, shown_answer
 
 BOX = {"xmin": 1, "ymin": 2, "xmax": 30, "ymax": 40}
 
@@ -87,10 +87,20 @@ def test_what_is_filed_reaches_its_operating_point(line, processor):
     assert [f["label"] for f in filed["candidates"]] == ["Cardiomegaly"]
 
 
-def test_scores_count_as_calibrated_where_a_temperature_says_so(processor):
+def test_what_is_filed_are_the_boxes_that_were_chosen_and_they_say_so(line, processor):
+    line["fused_findings"] = [finding("ILD", 0.35), finding("Edema", 0.1)]
+    processor.fused_thresholds = {"ILD": 0.3, "Edema": 0.2}
+    filed = filed_line(line, processor, "fused_findings")
+    assert [f["label"] for f in filed["findings"]] == ["ILD"] and filed["boxes"] == "fused_findings"
+    assert "boxes" not in filed_line(line, processor, "findings")
+    with pytest.raises(ValueError, match="no boxes of view_findings"):
+        filed_line(line, processor, "view_findings")
+
+
+def test_scores_count_as_calibrated_where_those_of_findings_and_diagnoses_are(processor):
+    assert not is_calibrated(processor), "a temperature of 1 is none"
+    processor.score_temperatures = {"finding": 1.2, "diagnosis": 1.3}
     assert is_calibrated(processor)
-    processor.score_temperatures = {"finding": 1.0}
-    assert not is_calibrated(processor)
 
 
 def test_what_is_filed_is_what_the_pipeline_gives_at_the_operating_point(answerer, desk, answered_checkpoint):

@@ -51,6 +51,7 @@ setup(
         "litegpt.evaluation_scripts": ["**/*.jinja"],
         "litegpt.datasets_scripts": ["**/*.jinja"],
         "litegpt.hub": ["**/*.jinja"],
+        "litegpt.inference_scripts.app": ["*.html", "*.css", "*.js"],
         "litegpt.inference_scripts.node": ["deployment/*"],
         "litegpt.train_scripts": ["**/*.yaml"],
     },

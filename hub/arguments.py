@@ -17,6 +17,12 @@ class PushArguments:
     )
     tag: str | None = argument("A name for this state, such as v1: revision='v1'.", default=None)
     private: bool = argument("Make the repository private.", default=False)
+    space: str | None = argument(
+        "A LiteGPT's page as a Space of the Hub, too: OWNER/NAME of the Space, which asks repo_id.", default=None
+    )
+    space_dir: str | None = argument(
+        "Only write that Space's files into this folder; nothing is pushed.", default=None
+    )
 
 
 @dataclass

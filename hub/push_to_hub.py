@@ -6,12 +6,14 @@
     litegpt push --folder outputs/stage1/adapter --base_model acme/litegpt \\
         --repo_id acme/litegpt-adapter
     litegpt push --folder prepared/chestx-ray14 --repo_id acme/chestx-ray14
+    litegpt push --folder outputs/demo/checkpoint --repo_id acme/litegpt --space acme/litegpt-page
 
 What the folder is, it tells itself; what is not whole, or none of the three, is refused. A checkpoint is a LiteGPT, a
 CXR-CLIP, an ECAMP or a radiograph classifier. The folder's README.md becomes the card, with the repository's name and,
 of a LiteGPT, with the figures of `metrics.json`; the folder stays as it is. Nobody sees a half-pushed repository: the
 big files go up one by one, then one commit makes all visible. The same command resumes where an interrupted push
-stopped: files that are up are not sent again.
+stopped: files that are up are not sent again. With `--space` the page of `litegpt app` follows as a Space that asks
+the checkpoint; `--space_dir DIR` only writes its files.
 """
 
 import json
@@ -31,6 +33,7 @@ from litegpt.datasets_scripts.preparation.dataset_card import card_for_hub
 from litegpt.evaluation_scripts.reports.sections import check_metrics
 from litegpt.hub.arguments import PushArguments
 from litegpt.hub.figures_of_card import with_figures
+from litegpt.hub.space import push_space, space_files, write_space
 from litegpt.modeling_litegpt.model_card import for_repository
 
 # Checkpoints that there are, by `model_type`: what they are called, the module that says what their files hold (by its
@@ -59,8 +62,15 @@ REPLACED_FILES = ("model*.safetensors", "model.safetensors.index.json", "data/*.
 def main(args: PushArguments) -> None:
     with refuse_bad_input():
         repo_type, card, files = contents(args)
+        page = page_files(args)
+        if args.space_dir is not None:
+            write_space(page, Path(args.space_dir))
+            print(f"{args.space_dir}: {len(page)} files; python {args.space_dir}/app.py starts the page")
+            return
     try:
         push(args, repo_type, card, files)
+        if args.space is not None:
+            push_space(page, args.space, args.private)
     # The last one is what the client makes of a lost connection while a file is sent.
     except (HTTPError, RuntimeError) as error:
         raise Refusal(f"{args.repo_id}: {hub_reason(error)}. The same command resumes from here.") from None
@@ -110,6 +120,20 @@ def contents(args: PushArguments) -> tuple[str, str, dict[str, Path | bytes]]:
         files[name] = (json.dumps(config, indent=2) + "\n").encode()
     card = for_repository(card, args.repo_id, args.base_model)
     return "dataset" if kind == "data set" else "model", card, files
+
+
+def page_files(args: PushArguments) -> dict[str, Path | bytes]:
+    """The files of the Space that is asked for; none where there is no such wish.
+
+    Raises:
+        ValueError: only a LiteGPT has a page.
+    """
+    if args.space is None and args.space_dir is None:
+        return {}
+    folder = Path(args.folder)
+    if kind_of(folder) == "data set" or (kind_of(folder) == "checkpoint" and check_checkpoint(folder) != "litegpt"):
+        raise ValueError(f"a page is for a LiteGPT, and {folder} holds something else.")
+    return space_files(args.repo_id)
 
 
 def kind_of(folder: Path) -> str:

@@ -4,8 +4,9 @@ import re
 from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from litegpt.common.arguments import Count, Positive, Share, WholeNumber, argument
+from litegpt.common.arguments import Bounds, Count, Positive, Share, WholeNumber, argument
 
 EXPLAIN_METHODS = ("attention", "gradient_attention", "integrated", "occlusion")
 CLASSIFIER_MAPS = ("cam", "positive")
@@ -257,3 +258,20 @@ class NodeArguments:
         if found is None:
             raise ValueError(f"--pacs is AE_TITLE@HOST:PORT, not {self.pacs}")
         return found[1], found[2].strip("[]"), int(found[3])
+
+
+@dataclass
+class AppArguments:
+    model_name_or_path: str = argument("A LiteGPT checkpoint or adapter: folder or Hub repository.")
+    port: Annotated[int, Bounds(at_least=1, at_most=65535)] = argument("Where the page is.", default=7860)
+    host: str = argument(
+        "The address that the page listens on; the default is this machine alone.", default="127.0.0.1"
+    )
+    base_url: str | None = argument(
+        "A server that answers in this process's place, such as http://127.0.0.1:8000/v1; it gets the radiographs.",
+        default=None,
+    )
+    examples: str | None = argument("A folder of radiographs that the page offers.", default=None)
+
+    def __post_init__(self):
+        check_there([self.examples] if self.examples else [])

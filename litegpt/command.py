@@ -64,6 +64,9 @@ COMMANDS = {
     "explain": Command(
         "inference_scripts/explain.py", ("ExplainArguments",), "where a model sees what it says, as maps"
     ),
+    "app": Command(
+        "inference_scripts/app/app.py", ("AppArguments",), "a page where people drop radiographs and see what is found"
+    ),
     "export": Command(
         "inference_scripts/export_boxes.py",
         ("ExportArguments",),

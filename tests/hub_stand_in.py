@@ -75,7 +75,9 @@ class HubStandIn:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.repositories: dict[tuple[str, str], Repository] = {}  # {("models" | "datasets", "owner/name"): ...}
+        self.repositories: dict[
+            tuple[str, str], Repository
+        ] = {}  # {("models" | "datasets" | "spaces", "owner/name"): ...}
         self.uploads: list[tuple[str, int]] = []  # (SHA-256 that was announced, bytes that came)
         self.stall_upload: int | None = None
         self.stalled, self.go_on = threading.Event(), threading.Event()
@@ -139,9 +141,11 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlparse(self.path).path)
         if path == "/api/whoami-v2":
             return self._json({"name": "acme", "type": "user", "orgs": []})
-        if match := re.fullmatch(rf"/api/(models|datasets)/{REPOSITORY}(?:/(\w+)(?:/([^/]+)(?:/(.*))?)?)?", path):
+        if match := re.fullmatch(
+            rf"/api/(models|datasets|spaces)/{REPOSITORY}(?:/(\w+)(?:/([^/]+)(?:/(.*))?)?)?", path
+        ):
             return self._about_repository(*match.groups())
-        if match := re.fullmatch(rf"/(?:(datasets)/)?{REPOSITORY}/resolve/([^/]+)/(.+)", path):
+        if match := re.fullmatch(rf"/(?:(datasets|spaces)/)?{REPOSITORY}/resolve/([^/]+)/(.+)", path):
             return self._download(match[1] or "models", *match.groups()[1:])
         self._unknown_request()
 
@@ -259,9 +263,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self._create(json.loads(body))
         if path == "/api/validate-yaml":
             return self._json({"errors": [], "warnings": []})
-        if re.fullmatch(rf"/(?:datasets/)?{REPOSITORY}\.git/info/lfs/objects/batch", path):
+        if re.fullmatch(rf"/(?:(?:datasets|spaces)/)?{REPOSITORY}\.git/info/lfs/objects/batch", path):
             return self._lfs_batch(json.loads(body))
-        match = re.fullmatch(rf"/api/(models|datasets)/{REPOSITORY}/(preupload|paths-info|commit|tag)/([^/]+)", path)
+        match = re.fullmatch(
+            rf"/api/(models|datasets|spaces)/{REPOSITORY}/(preupload|paths-info|commit|tag)/([^/]+)", path
+        )
         if match is None:
             return self._unknown_request()
         kind, repo_id, action, revision = match.groups()

@@ -22,7 +22,7 @@ from litegpt.command import main as litegpt_command
 from litegpt.common.programs import Refusal
 from litegpt.evaluation_scripts import evaluate_litegpt, predictions
 from litegpt.evaluation_scripts.arguments import EvaluationArguments
-from litegpt.inference_scripts import predict
+from litegpt.inference_scripts import answerers
 from litegpt.modeling_litegpt import LiteGPTForConditionalGeneration
 from litegpt.modeling_litegpt.adapters import add_adapter, save_adapter
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint, save_checkpoint
@@ -393,7 +393,7 @@ def test_predict_and_evaluate_take_an_adapter(
             models.append(model)
             raise self
 
-    for module in (predict, predictions):
+    for module in (answerers, predictions):
         monkeypatch.setattr(module, "ChestXrayFindingsPipeline", Pipeline)
     radiograph = str(sorted((phantom_release / "test").iterdir())[0])
     with pytest.raises(Pipeline):

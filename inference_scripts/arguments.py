@@ -14,7 +14,6 @@ BOX_FORMATS = ("coco", "kaggle", "label-studio", "cvat")
 DICOM_KINDS = ("SR", "PR", "SC")
 BOX_SOURCES = ("findings", "detected_findings", "fused_findings", "candidates", "view_findings")
 AE_TITLE = re.compile(r"(?=.*\S)[\x20-\x5b\x5d-\x7e]{1,16}")  # PS3.5, table 6.2-1
-RESULTS = ("SR", "PR", "SC")
 RADIOGRAPHS = "DICOM, PNG or JPEG files, or folders of them."
 
 
@@ -169,7 +168,7 @@ class NodeArguments:
     network_timeout: Positive = argument("Seconds that a sender, or the PACS, may be silent.", default=60.0)
 
     kinds: list[str] = argument(
-        "Results: structured report, presentation state, picture.", default=["SR", "PR"], choices=list(RESULTS)
+        "Results: structured report, presentation state, picture.", default=["SR", "PR"], choices=list(DICOM_KINDS)
     )
     source: str = argument(
         "Which boxes they have: the answer's, those that answer and detector say together, or those of several views.",

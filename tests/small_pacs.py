@@ -105,6 +105,7 @@ class WebPacs(ThreadingHTTPServer):
     Attributes:
         requests: the paths that were asked for, with their queries.
         failures: SOP Instance UID -> failure reason, of what is not stored.
+        lost: SOP Instance UIDs that are found and cannot be fetched.
         status: HTTP status of every answer, where it is not None.
         token: that requests must have, where it is not None.
         knows_offset: whether it answers searches in pages; if not, with nothing.
@@ -115,6 +116,7 @@ class WebPacs(ThreadingHTTPServer):
         self.kept: dict[str, pydicom.Dataset] = {}
         self.requests: list[str] = []
         self.failures: dict[str, int] = {}
+        self.lost: set[str] = set()
         self.status, self.token, self.knows_offset = None, None, True
 
     @property
@@ -139,6 +141,8 @@ class WebHandler(BaseHTTPRequestHandler):
         if len(parts) > 3:
             chosen = [data for data in chosen if data.SeriesInstanceUID == parts[3]]
         if len(parts) == 6:
+            if parts[5] in self.server.lost:
+                return self.send(500, "text/plain", b"the file is not there")
             (data,) = [data for data in chosen if data.SOPInstanceUID == parts[5]]
             body = b"--x\r\nContent-Type: application/dicom\r\n\r\n" + as_file(data) + b"\r\n--x--\r\n"
             return self.send(200, 'multipart/related; type="application/dicom"; boundary=x', body)

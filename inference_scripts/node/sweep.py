@@ -151,14 +151,19 @@ class Sweep:
         if self.spool.is_full():
             self.monitor.refuse("disk_full", uid=uid)
             return 0
-        radiograph = self.client.retrieve_instance(study, series, uid)
-        if UID(radiograph.SOPClassUID) not in CLASSES or radiograph.SOPInstanceUID != uid or self.spool.is_known(uid):
-            return 0
         part = self.spool.part(uid)
         try:
+            radiograph = self.client.retrieve_instance(study, series, uid)
+            if UID(radiograph.SOPClassUID) not in CLASSES or radiograph.SOPInstanceUID != uid:
+                return 0
             radiograph.save_as(part, enforce_file_format=True)
             sync(part)
             self.spool.accept(uid, part)
+        except (requests.ConnectionError, requests.Timeout):
+            raise
+        except Exception as error:  # about this one; the others are fetched all the same
+            self.monitor.refuse("not_fetched", uid=uid, why=kind_and_place(error))
+            return 0
         finally:
             part.unlink(missing_ok=True)
         self.monitor.count("swept")

@@ -117,6 +117,14 @@ def test_a_pacs_that_does_not_answer_is_said_and_tried_again(sweep, pacs, monito
     assert "SECRET" not in "".join(monitor.lines)
 
 
+def test_one_that_cannot_be_fetched_does_not_stop_those_behind_it(sweep, pacs, spool, monitor):
+    pacs.lost = {"1.2.3.0.4.5"}
+    assert sweep.once(threading.Event()) == 4
+    assert [event["uid"] for event in monitor.events("refused")] == ["1.2.3.0.4.5"]
+    pacs.lost = set()
+    assert sweep.once(threading.Event()) == 1 and len(incoming(spool)) == 5
+
+
 def test_other_objects_are_never_fetched(sweep, pacs, spool):
     ct = radiograph(7)
     ct.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"

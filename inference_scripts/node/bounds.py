@@ -10,7 +10,6 @@ goes to the disk as it comes.
 """
 
 import os
-import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -218,28 +217,3 @@ def send_at_once(association: Association) -> None:
     socket = association.dul.socket and association.dul.socket.socket
     if socket is not None:
         socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
-
-
-def server_context(certificate: str, key: str | None, ca: str | None) -> ssl.SSLContext:
-    """TLS of a server: its certificate, and with `ca` only clients with a certificate of that authority.
-
-    Raises:
-        OSError: a file cannot be read or is none (ssl.SSLError is an OSError).
-    """
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ca)
-    context.load_cert_chain(certificate, key)
-    if ca is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
-
-
-def client_context(ca: str | None, certificate: str | None, key: str | None) -> ssl.SSLContext:
-    """TLS of a client: servers of that authority, or of the system's, and a certificate of its own where it has one.
-
-    Raises:
-        OSError: as `server_context`.
-    """
-    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=ca)
-    if certificate is not None:
-        context.load_cert_chain(certificate, key)
-    return context

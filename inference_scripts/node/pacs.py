@@ -22,7 +22,8 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification
 
 from litegpt.inference_scripts.arguments import NodeArguments
-from litegpt.inference_scripts.node.bounds import client_context, send_at_once
+from litegpt.inference_scripts.node.bounds import send_at_once
+from litegpt.inference_scripts.node.tls import client_context
 
 DUPLICATE = 0x0111
 OUT_OF_RESOURCES = range(0xA700, 0xA800)

@@ -26,9 +26,10 @@ from pynetdicom.sop_class import (
 )
 
 from litegpt.inference_scripts.arguments import NodeArguments
-from litegpt.inference_scripts.node.bounds import BoundedReading, BoundedServer, IncomingDataSet, server_context
+from litegpt.inference_scripts.node.bounds import BoundedReading, BoundedServer, IncomingDataSet
 from litegpt.inference_scripts.node.monitoring import Monitor
 from litegpt.inference_scripts.node.spool import Spool, is_uid
+from litegpt.inference_scripts.node.tls import server_context
 
 CLASSES = (
     ComputedRadiographyImageStorage,

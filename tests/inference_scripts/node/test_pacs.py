@@ -8,6 +8,7 @@ import pytest
 from pynetdicom import build_context
 
 from litegpt.inference_scripts.node.pacs import DicomPacs, NotStoredError, UnreachableError, WebPacs, is_stored
+from litegpt.inference_scripts.node.tls import server_context
 from tests.small_pacs import as_file, dicom_pacs, radiograph, web_pacs
 
 OTHER = "1.2.840.10008.5.1.4.1.1.1"
@@ -133,8 +134,6 @@ def test_a_token_comes_from_a_file_or_the_environment(arguments, tmp_path, monke
 
 
 def test_a_pacs_is_sent_to_over_tls(arguments, certificate):
-    from litegpt.inference_scripts.node.bounds import server_context
-
     tls = server_context(str(certificate), None, str(certificate))  # it wants to see the node's, too
     with dicom_pacs(tls=tls) as there:
         files = {"tls_certificate": str(certificate), "tls_ca": str(certificate)}

@@ -15,9 +15,9 @@ from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import Comprehensive3DSRStorage, CTImageStorage, Verification
 
-from litegpt.inference_scripts.node.bounds import client_context
 from litegpt.inference_scripts.node.receiver import Receiver
 from litegpt.inference_scripts.node.spool import Spool
+from litegpt.inference_scripts.node.tls import client_context
 from tests.small_pacs import DX, as_file, encoded, radiograph
 
 

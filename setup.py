@@ -51,7 +51,7 @@ setup(
         "litegpt.evaluation_scripts": ["**/*.jinja"],
         "litegpt.datasets_scripts": ["**/*.jinja"],
         "litegpt.hub": ["**/*.jinja"],
-        "litegpt.inference_scripts": ["**/*.js"],
+        "litegpt.inference_scripts.hospital": ["*.js"],
         "litegpt.train_scripts": ["**/*.yaml"],
     },
     entry_points={"console_scripts": ["litegpt = litegpt.command:main"]},

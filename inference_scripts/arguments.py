@@ -3,15 +3,13 @@
 from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-from litegpt.common.arguments import Bounds, Count, Share, WholeNumber, argument
+from litegpt.common.arguments import Count, Share, WholeNumber, argument
 
 EXPLAIN_METHODS = ("attention", "gradient_attention", "integrated", "occlusion")
 CLASSIFIER_MAPS = ("cam", "positive")
 BOX_FORMATS = ("coco", "kaggle", "label-studio", "cvat")
 BOX_SOURCES = ("findings", "detected_findings", "fused_findings", "candidates", "view_findings")
-Port = Annotated[int, Bounds(at_least=0, at_most=65535)]
 RADIOGRAPHS = "DICOM, PNG or JPEG files, or folders of them."
 
 
@@ -103,6 +101,29 @@ class ExplainArguments:
 
 
 @dataclass
+class HospitalArguments:
+    model_name_or_path: str = argument("A LiteGPT checkpoint or adapter: folder or Hub repository.")
+    output_dir: str = argument("For everything: the PACS's database, the node's spool, logs, phantoms.")
+    radiographs: list[str] | None = argument(
+        "DICOM files, or folders of them, that are sent; otherwise eight synthetic ones.", default=None
+    )
+    fresh: bool = argument("Begin with an empty PACS, rather than with what an earlier run left.", default=False)
+    threshold: float | str | None = argument(
+        "Leave out findings with a smaller score; operating_point: the checkpoint's own threshold for each label.",
+        default=None,
+        parse=threshold,
+    )
+    ohif_dir: str = argument("Where the viewer is; npm fetches it where it is not there.", default="outputs/ohif")
+    viewer_port: WholeNumber = argument("Of the viewer on this machine; 0: any that is free.", default=0)
+    pacs_port: WholeNumber = argument("Of the PACS's HTTP interface; 0: any that is free.", default=0)
+    pacs_dicom_port: WholeNumber = argument("Of the PACS's DICOM interface; 0: any that is free.", default=0)
+    node_port: WholeNumber = argument("Of the node; 0: any that is free.", default=0)
+
+    def __post_init__(self):
+        check_there(self.radiographs or [])
+
+
+@dataclass
 class ExportArguments:
     predictions: str = argument("predictions.jsonl of `litegpt predict`, `ask` or `evaluate`.", positional=True)
     output_dir: str = argument("Where the files are written.")
@@ -128,26 +149,3 @@ class ExportArguments:
 
     def __post_init__(self):
         check_there([self.predictions])
-
-
-@dataclass
-class HospitalArguments:
-    model_name_or_path: str = argument("A LiteGPT checkpoint or adapter: folder or Hub repository.")
-    output_dir: str = argument("For everything: the PACS's database, the node's spool, logs, phantoms.")
-    radiographs: list[str] | None = argument(
-        "DICOM files, or folders of them, that are sent; otherwise eight synthetic ones.", default=None
-    )
-    fresh: bool = argument("Begin with an empty PACS, rather than with what an earlier run left.", default=False)
-    threshold: float | str | None = argument(
-        "Leave out findings with a smaller score; operating_point: the checkpoint's own threshold for each label.",
-        default=None,
-        parse=threshold,
-    )
-    ohif_dir: str = argument("Where the viewer is; npm fetches it where it is not there.", default="outputs/ohif")
-    viewer_port: Port = argument("Of the viewer on this machine; 0: any that is free.", default=0)
-    pacs_port: Port = argument("Of the PACS's HTTP interface; 0: any that is free.", default=0)
-    pacs_dicom_port: Port = argument("Of the PACS's DICOM interface; 0: any that is free.", default=0)
-    node_port: Port = argument("Of the node; 0: any that is free.", default=0)
-
-    def __post_init__(self):
-        check_there(self.radiographs or [])

@@ -19,10 +19,12 @@ import signal
 import sys
 import time
 import urllib.error
+import urllib.request
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -30,7 +32,7 @@ from litegpt.common.arguments import parse
 from litegpt.common.files import write_text
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.inference_scripts.arguments import HospitalArguments
-from litegpt.inference_scripts.hospital.children import Child, ChildError, free_port, is_open
+from litegpt.inference_scripts.hospital.children import Child, ChildError, free_port
 from litegpt.inference_scripts.hospital.ohif import FetchError, ohif
 from litegpt.inference_scripts.hospital.orthanc import AE_TITLE, Modality, Orthanc, OrthancPorts, missing
 from litegpt.inference_scripts.hospital.studies import Filed, filed
@@ -38,6 +40,7 @@ from litegpt.inference_scripts.hospital.viewer import Viewer
 from litegpt.inference_scripts.listing import files_below
 
 NODE_TITLE = "LITEGPT"
+KINDS = ["SR", "PR", "SC"]  # of results: all there are, since this is to see them
 NODE_START_LIMIT = 1800  # seconds: a checkpoint of 7B takes minutes to load
 ANSWER_LIMIT = 600  # seconds without another answer
 BETWEEN_LOOKS = 0.5  # seconds
@@ -94,10 +97,16 @@ def _run(args: HospitalArguments, output_dir: Path, stopping: Stopping, running:
     stopping.check()
     ports = OrthancPorts(args.pacs_port or free_port(), args.pacs_dicom_port or free_port())
     node_at = Modality(NODE_TITLE, args.node_port or free_port())
+    monitoring = f"http://127.0.0.1:{(monitoring_port := free_port())}"
     pacs = running.enter_context(Orthanc(output_dir / "orthanc", ports, node_at))
-    node = running.enter_context(_node(args, output_dir / "node", node_at, pacs))
+    settings = {
+        "port": node_at.port,
+        "monitoring_port": monitoring_port,
+        "pacs": f"{AE_TITLE}@127.0.0.1:{ports.dicom}",
+    }
+    node = running.enter_context(_node(args, output_dir / "node", settings))
     print(f"The node loads {args.model_name_or_path} ...", flush=True)
-    node.wait_for(lambda: stopping.check() or is_open(node_at.port), NODE_START_LIMIT)
+    node.wait_for(lambda: stopping.check() or _is_loaded(monitoring), NODE_START_LIMIT)
     try:
         viewer = running.enter_context(Viewer(viewer_files, ports.http, args.viewer_port))
     except OSError as error:
@@ -108,6 +117,7 @@ def _run(args: HospitalArguments, output_dir: Path, stopping: Stopping, running:
         "dicomweb": f"{viewer.url}/dicom-web",
         "pacs_dicom": f"{AE_TITLE}@127.0.0.1:{ports.dicom}",
         "node_dicom": f"{NODE_TITLE}@127.0.0.1:{node_at.port}",
+        "node_health": f"{monitoring}/health",
         "pids": {child.name: child.pid for child in (pacs, node)},
     }
     write_text(output_dir / "addresses.json", json.dumps(addresses, indent=2) + "\n")
@@ -115,7 +125,7 @@ def _run(args: HospitalArguments, output_dir: Path, stopping: Stopping, running:
     print(
         f"  viewer (OHIF)    {viewer.url}\n"
         f"  PACS (Orthanc)   {pacs.url}   {addresses['pacs_dicom']}   DICOMweb {addresses['dicomweb']}\n"
-        f"  node (LiteGPT)   {addresses['node_dicom']}",
+        f"  node (LiteGPT)   {addresses['node_dicom']}   {addresses['node_health']}",
         flush=True,
     )
     children = (pacs, node)
@@ -134,21 +144,34 @@ def _look(children: Sequence[Child], stopping: Stopping) -> None:
         child.check()
 
 
-def _node(args: HospitalArguments, folder: Path, node_at: Modality, pacs: Orthanc) -> Child:
+def _node(args: HospitalArguments, folder: Path, settings: dict[str, Any]) -> Child:
+    """Starts `litegpt node` with a configuration file of these settings and of what it is asked."""
     folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)  # radiographs with their tags
     settings = {
         "model_name_or_path": args.model_name_or_path,
-        "output_dir": str(folder),
-        "port": node_at.port,
-        "ae_title": node_at.ae_title,
-        "pacs": f"{AE_TITLE}@127.0.0.1:{pacs.ports.dicom}",
+        "spool": str(folder / "spool"),
+        "ae_title": NODE_TITLE,
+        "calling_ae_titles": [AE_TITLE],
+        "kinds": KINDS,
+        **settings,
     }
     if args.threshold is not None:
         settings["threshold"] = args.threshold
     write_text(folder / "node.yaml", json.dumps(settings, indent=2) + "\n")  # JSON is YAML
     command = [sys.executable, "-m", "litegpt", "node", "--config", str(folder / "node.yaml")]
     return Child("the node", command, folder / "node.log", environment={"PYTHONUNBUFFERED": "1"})
+
+
+def _is_loaded(monitoring: str) -> bool:
+    """Whether the node has its checkpoint; it takes radiographs before, and lets them wait."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{monitoring}/health", timeout=10) as response:
+            return bool(json.load(response)["model_loaded"])
+    except urllib.error.HTTPError as trouble:  # says what is not well
+        return bool(json.load(trouble)["model_loaded"])
+    except OSError:
+        return False
 
 
 def _radiographs(args: HospitalArguments, output_dir: Path) -> list[Filed]:

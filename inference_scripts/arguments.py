@@ -9,6 +9,7 @@ from litegpt.common.arguments import Count, Share, WholeNumber, argument
 EXPLAIN_METHODS = ("attention", "gradient_attention", "integrated", "occlusion")
 CLASSIFIER_MAPS = ("cam", "positive")
 BOX_FORMATS = ("coco", "kaggle", "label-studio", "cvat")
+DICOM_KINDS = ("SR", "PR", "SC")
 BOX_SOURCES = ("findings", "detected_findings", "fused_findings", "candidates", "view_findings")
 RADIOGRAPHS = "DICOM, PNG or JPEG files, or folders of them."
 
@@ -48,12 +49,24 @@ class PredictArguments:
         "Moved views of each radiograph that are answered beside it; what all say together is view_findings.",
         default=0,
     )
+    dicom_out: str | None = argument(
+        "A folder for the answers to DICOM radiographs as DICOM objects, to be sent to a PACS; it must be another one "
+        "than output_dir.",
+        default=None,
+    )
+    dicom_kinds: list[str] = argument(
+        "Which: SR, a structured report; PR, the boxes for viewers to draw; SC, the overlay as a picture.",
+        default=["SR", "PR"],
+        choices=list(DICOM_KINDS),
+    )
     contact_sheet: str | None = argument(
         "A picture of the first eight that have findings, side by side.", default=None
     )
 
     def __post_init__(self):
         check_there(self.radiographs)
+        if self.dicom_out is not None and Path(self.dicom_out).resolve() == Path(self.output_dir).resolve():
+            raise ValueError("--dicom_out must be another folder than --output_dir")
 
 
 @dataclass

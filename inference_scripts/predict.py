@@ -11,6 +11,7 @@ command resumes where an interrupted run stopped, and answers anew what has been
     ... --threshold operating_point     # findings from the thresholds on that calibrate.py chose for the checkpoint
     ... --candidates --views 4          # find more: what answers leave out, and several views of each radiograph
     ... --constrained false             # plain decoding: answers may be malformed
+    ... --dicom_out results             # and as DICOM objects, to be sent to a PACS: structured report, boxes to draw
     ... --contact_sheet answers.png     # the first eight that have findings, in one picture
 """
 
@@ -19,18 +20,21 @@ import sys
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from tqdm.auto import tqdm
 
 from litegpt.common.arguments import parse
-from litegpt.common.files import complete_lines
+from litegpt.common.files import complete_lines, each_line
 from litegpt.common.overlay import contact_sheet, overlay, save
-from litegpt.common.programs import program, refuse_bad_input
+from litegpt.common.programs import Refusal, program, refuse_bad_input
 from litegpt.inference_scripts.answerers import AnswerSettings, LocalAnswerer
 from litegpt.inference_scripts.arguments import PredictArguments
-from litegpt.inference_scripts.inbox import Inbox
+from litegpt.inference_scripts.inbox import Inbox, question
+
+if TYPE_CHECKING:
+    from litegpt.inference_scripts.dicom_results import DicomResults
 
 ON_A_CONTACT_SHEET = 8
 
@@ -43,6 +47,7 @@ def main(args: PredictArguments) -> int:
         answerer = LocalAnswerer(settings)
     answerer.source.warn()
     predictions = output_dir / "predictions.jsonl"
+    results = dicom_results(args)
     inbox = Inbox(args.radiographs, settings.facts, answerer.source.line(), predictions)
     with predictions.open("a", encoding="utf-8") as file:
         for start in tqdm(range(0, len(inbox.pending), args.batch_size), desc="Radiographs", unit="batch"):
@@ -57,10 +62,30 @@ def main(args: PredictArguments) -> int:
                 save(drawn, output_dir / line["overlay"])
                 file.write(json.dumps(line) + "\n")
             file.flush()
+    if results is not None:
+        for line in each_line(predictions):  # also those of an earlier run
+            if question(line) in inbox.answered:
+                results.write(line)
+        print(results.summary())
     if args.contact_sheet is not None:
         write_contact_sheet(output_dir, complete_lines(predictions), Path(args.contact_sheet))
     print(inbox.summary())
-    return inbox.status
+    return 1 if results is not None and results.failures else inbox.status
+
+
+def dicom_results(args: PredictArguments) -> "DicomResults | None":
+    """Where answers become DICOM objects; None where nobody asks for them.
+
+    Raises:
+        Refusal: highdicom is not installed.
+    """
+    if args.dicom_out is None:
+        return None
+    try:
+        from litegpt.inference_scripts.dicom_results import DicomResults
+    except ImportError:
+        raise Refusal('--dicom_out needs highdicom: pip install "litegpt[dicom]"') from None
+    return DicomResults(Path(args.dicom_out), args.dicom_kinds, Path(args.output_dir))
 
 
 def write_contact_sheet(output_dir: Path, lines: Iterable[dict[str, Any]], path: Path) -> None:

@@ -198,3 +198,43 @@ def test_real_dicoms_are_answered(tiny_checkpoint, real_cxr, tmp_path):
     assert main(["predict", "--model_name_or_path", str(tiny_checkpoint), "--output_dir", str(tmp_path), *files]) == 0
     results = complete_lines(tmp_path / "predictions.jsonl")
     assert [(result["width"], result["height"]) for result in results] == [(1841, 1955), (1024, 1024)]
+
+
+def test_answers_to_dicoms_are_written_as_dicom_objects_that_a_rerun_completes(
+    tiny_checkpoint, phantom_release, tmp_path, capfd
+):
+    first, second, useless = (tmp_path / name for name in ("first.dcm", "second.dcm", "useless.dcm"))
+    for source, path in zip(sorted((phantom_release / "test").iterdir())[:2], (first, second), strict=True):
+        shutil.copy(source, path)
+    dataset = pydicom.dcmread(first)
+    del dataset.StudyInstanceUID
+    dataset.save_as(useless)
+    picture = tmp_path / "picture.png"
+    Image.new("L", (80, 60), 90).save(picture)
+    options = ["--model_name_or_path", str(tiny_checkpoint), "--output_dir", str(tmp_path / "out")]
+    options += ["--dicom_kinds", "SR", "PR", "SC", "--dicom_out", str(tmp_path / "results")]
+
+    assert main(["predict", *options, str(first), str(picture)]) == 0
+    written = sorted((tmp_path / "results").iterdir())
+    assert sorted(path.name.split(".")[-2] for path in written) == ["PR", "SC", "SR"]
+    study = pydicom.dcmread(first).StudyInstanceUID
+    assert {pydicom.dcmread(path).StudyInstanceUID for path in written} == {study}
+    assert "3 DICOM objects; 1 are no DICOM files and have none" in capfd.readouterr().out
+
+    # Again, with more: what is there stays, what went missing comes back, what none can refer to is named.
+    written[0].unlink()
+    before = {path: path.stat().st_mtime_ns for path in written[1:]}
+    assert main(["predict", *options, *map(str, (first, second, useless))]) == 1
+    assert len(list((tmp_path / "results").iterdir())) == 6 and written[0].is_file()
+    assert {path: path.stat().st_mtime_ns for path in written[1:]} == before
+    said = capfd.readouterr()
+    assert f"Cannot refer to {useless}: it has no Study Instance UID." in said.err
+    assert "1 radiographs have none" in said.out
+    assert "PHANTOM" not in said.err + said.out, "a patient's name"
+
+
+def test_dicom_objects_do_not_lie_among_the_predictions(tiny_checkpoint, tmp_path, capsys):
+    options = ["--model_name_or_path", str(tiny_checkpoint), "--output_dir", str(tmp_path)]
+    with pytest.raises(SystemExit) as end:
+        main(["predict", *options, "--dicom_out", str(tmp_path), str(tmp_path)])
+    assert end.value.code == 2 and "another folder" in capsys.readouterr().err

@@ -1,0 +1,42 @@
+"""The UIDs of results: the same radiograph, asked of the same checkpoint in the same way, gives the same objects.
+
+    result_uids(source, line, "SR")      # ("2.25.1234...", "2.25.5678..."): series and SOP Instance UID
+
+So a result that is sent again, after a crash or by a second node, is one that the PACS knows, not a second report.
+Another checkpoint, or other settings, make another series.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import pydicom
+from pydicom.uid import UID
+
+# What of a line of the predictions makes an answer another answer, and the boxes that the objects show.
+ASKED = ("constrained", "threshold", "with_candidates", "views", "boxes")
+
+
+def result_uids(source: pydicom.Dataset, facts: Mapping[str, Any], kind: str) -> tuple[str, str]:
+    """Series and SOP Instance UID of one kind of result.
+
+    Args:
+        source: the radiograph's, with its three UIDs.
+        facts: a line of the predictions, or what is known of it before: the checkpoint and `ASKED`.
+        kind: "SR", "PR" or "SC".
+    """
+    asked = asked_of(facts)
+    series = hashed_uid(source.StudyInstanceUID, source.SeriesInstanceUID, asked, kind, "series")
+    return series, hashed_uid(source.SOPInstanceUID, asked, kind)
+
+
+def asked_of(facts: Mapping[str, Any]) -> str:
+    """What was asked of which checkpoint, as one text."""
+    checkpoint = facts.get("checkpoint_sha256") or facts["checkpoint"]
+    return "|".join([checkpoint, *(f"{name}={facts[name]}" for name in ASKED if facts.get(name) is not None)])
+
+
+def hashed_uid(*parts: str) -> UID:
+    """A UID that is a number of 128 bits (PS3.5, B.2), here the first ones of the parts' SHA-256."""
+    digest = hashlib.sha256("|".join(map(str, parts)).encode()).digest()
+    return UID(f"2.25.{int.from_bytes(digest[:16], 'big')}")

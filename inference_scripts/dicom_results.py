@@ -1,0 +1,81 @@
+"""Answers in a folder of DICOM objects, for `litegpt predict --dicom_out`: ready to be sent to a PACS.
+
+    results = DicomResults(Path("outputs/results"), kinds=("SR", "PR"), pictures=Path("outputs/predictions"))
+    results.write(line)        # outputs/results/2.25.1234....SR.dcm, ....PR.dcm, unless they are there
+    results.summary()          # "outputs/results: 2 DICOM objects; 1 radiograph is no DICOM file and has none"
+
+In: lines of the predictions. An object is called by its own UID, which its radiograph and checkpoint determine, so a
+run that resumes makes what is missing and nothing twice. File names say nothing of the patient; the objects themselves
+carry the radiograph's patient and study, without which no PACS files them.
+"""
+
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tqdm.auto import tqdm
+
+from litegpt.common.files import replacing
+from litegpt.dicom_output.result_objects import result_objects
+from litegpt.dicom_output.result_uids import result_uids
+from litegpt.dicom_output.source_header import SourceError, source_header
+
+
+class DicomResults:
+    """DICOM objects of answers, in one folder.
+
+    Attributes:
+        written: how many objects of this run's answers are there.
+        failures: radiographs that no result can refer to; the reasons go to standard error.
+        others: radiographs that are no DICOM files.
+
+    Args:
+        folder: it is made.
+        kinds: of `result_objects.KINDS`.
+        pictures: where the pictures lie that lines name as their "overlay"; an SC shows it.
+    """
+
+    def __init__(self, folder: Path, kinds: Sequence[str], pictures: Path):
+        self.folder, self.kinds, self.pictures = folder, kinds, pictures
+        self.written = self.failures = self.others = 0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Makes the objects of one answer that are not there."""
+        if line["sop_instance_uid"] is None:
+            self.others += 1
+            return
+        try:
+            with warnings.catch_warnings(record=True) as notes:
+                warnings.simplefilter("always", UserWarning)
+                source = source_header(Path(line["file"]), line["file"])
+                paths = {kind: self._path(result_uids(source, line, kind)[1], kind) for kind in self.kinds}
+                missing = [kind for kind, path in paths.items() if not path.is_file()]
+                made = result_objects(source, line, missing, self._picture(line, missing))
+        except SourceError as error:
+            self.failures += 1
+            tqdm.write(str(error), file=sys.stderr)
+            return
+        for note in notes if missing else ():
+            if issubclass(note.category, UserWarning):
+                tqdm.write(str(note.message), file=sys.stderr)
+        for kind, dataset in made.items():
+            with replacing(paths[kind]) as temporary:
+                dataset.save_as(temporary, enforce_file_format=True)
+        self.written += sum(path.is_file() for path in paths.values())
+
+    def summary(self) -> str:
+        """What became of the answers."""
+        text = f"{self.folder}: {self.written} DICOM objects"
+        if self.failures:
+            text += f"; {self.failures} radiographs have none, as nothing can refer to them"
+        return text + (f"; {self.others} are no DICOM files and have none" if self.others else "")
+
+    def _path(self, uid: str, kind: str) -> Path:
+        return self.folder / f"{uid}.{kind}.dcm"
+
+    def _picture(self, line: Mapping[str, Any], kinds: Sequence[str]) -> Image.Image | None:
+        return Image.open(self.pictures / Path(line["overlay"]).name) if "SC" in kinds else None

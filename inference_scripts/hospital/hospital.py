@@ -44,7 +44,7 @@ KINDS = ["SR", "PR", "SC"]  # of results: all there are, since this is to see th
 NODE_START_LIMIT = 1800  # seconds: a checkpoint of 7B takes minutes to load
 ANSWER_LIMIT = 600  # seconds without another answer
 BETWEEN_LOOKS = 0.5  # seconds
-PHANTOMS = {"num_train": 3, "num_test": 8, "size": 512, "seed": 7}  # of other seeds than the demo's
+PHANTOMS = {"num_train": 3, "num_test": 8, "size": 256, "seed": 7}  # as the demo's, which its checkpoint has not seen
 
 
 class StopRequested(Exception):

@@ -186,7 +186,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         self._begin(response.status, headers)
         if self.command != "HEAD":
-            shutil.copyfileobj(response, self.wfile, PIECE)
+            while piece := response.read1(PIECE):  # what is there, rather than a whole piece
+                self.wfile.write(piece)
         pacs.close()
 
 

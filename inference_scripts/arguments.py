@@ -1,16 +1,19 @@
 """What the programs of this folder take; their `main`s get instances of these classes."""
 
+import re
 from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from pathlib import Path
 
-from litegpt.common.arguments import Count, Share, WholeNumber, argument
+from litegpt.common.arguments import Count, Positive, Share, WholeNumber, argument
 
 EXPLAIN_METHODS = ("attention", "gradient_attention", "integrated", "occlusion")
 CLASSIFIER_MAPS = ("cam", "positive")
 BOX_FORMATS = ("coco", "kaggle", "label-studio", "cvat")
 DICOM_KINDS = ("SR", "PR", "SC")
 BOX_SOURCES = ("findings", "detected_findings", "fused_findings", "candidates", "view_findings")
+AE_TITLE = re.compile(r"(?=.*\S)[\x20-\x5b\x5d-\x7e]{1,16}")  # PS3.5, table 6.2-1
+RESULTS = ("SR", "PR", "SC")
 RADIOGRAPHS = "DICOM, PNG or JPEG files, or folders of them."
 
 
@@ -162,3 +165,118 @@ class ExportArguments:
 
     def __post_init__(self):
         check_there([self.predictions])
+
+
+@dataclass
+class NodeArguments:
+    model_name_or_path: str = argument("A LiteGPT checkpoint or adapter: folder or Hub repository.")
+    spool: str = argument("Folder of the queue: it holds radiographs until their results are in the PACS.")
+    calling_ae_titles: list[str] = argument("Who may send: AE titles.")
+    pacs: str | None = argument("Where results go by C-STORE: AE_TITLE@HOST:PORT.", default=None)
+    dicomweb_url: str | None = argument(
+        "Of the PACS's DICOMweb, such as https://pacs/dicom-web: for the sweep, and without --pacs for results.",
+        default=None,
+    )
+    base_url: str | None = argument(
+        "Of a vLLM server that has the checkpoint, such as http://127.0.0.1:8000/v1; otherwise it is loaded here.",
+        default=None,
+    )
+
+    ae_title: str = argument("The node's own AE title.", default="LITEGPT")
+    host: str = argument("Address that the node listens at; 0.0.0.0 is all of the machine's.", default="127.0.0.1")
+    port: WholeNumber = argument("DICOM port; 0: any that is free, which the log names.", default=11112)
+    check_called_ae_title: bool = argument("Refuse who calls another AE title than the node's.", default=True)
+    maximum_associations: Count = argument("Senders at a time.", default=20)
+    maximum_megabytes: Count = argument("The largest object that is received.", default=512)
+    network_timeout: Positive = argument("Seconds that a sender, or the PACS, may be silent.", default=60.0)
+
+    kinds: list[str] = argument(
+        "Results: structured report, presentation state, picture.", default=["SR", "PR"], choices=list(RESULTS)
+    )
+    source: str = argument(
+        "Which boxes they have: the answer's, those that answer and detector say together, or those of several views.",
+        default="findings",
+        choices=["findings", "fused_findings", "view_findings"],
+    )
+    threshold: float | str | None = argument(
+        "Leave out findings with a smaller score; operating_point: the checkpoint's own threshold for each label.",
+        default=None,
+        parse=threshold,
+    )
+    candidates: bool = argument("Look for findings that the answer leaves out, too.", default=False)
+    views: WholeNumber = argument("Moved views of each radiograph that are answered beside it.", default=0)
+    constrained: bool = argument("Answers in the answer language alone, with the checkpoint's labels.", default=True)
+    batch_size: Count = argument("Radiographs answered together, at most.", default=8)
+    reading_threads: Count = argument("Threads that read radiographs ahead.", default=2)
+
+    delivery_tries: Count = argument(
+        "Attempts at results that the PACS refuses, before they go to failed/.", default=10
+    )
+    sweep_seconds: WholeNumber = argument("From one sweep of the PACS to the next; 0: none.", default=0)
+    sweep_days: WholeNumber = argument("A sweep looks at studies of today and so many days before.", default=2)
+    reserve_megabytes: WholeNumber = argument("Space on the spool's disk that is left free.", default=1000)
+    keep_done_days: Positive = argument("How long UIDs of what is done are remembered.", default=30.0)
+    keep_failed_days: Positive = argument("How long radiographs are kept in failed/.", default=14.0)
+
+    monitoring_host: str = argument("Address of /health, /metrics and /alive.", default="127.0.0.1")
+    monitoring_port: WholeNumber = argument("Their port; 0: any that is free.", default=11180)
+
+    tls_certificate: str | None = argument("The node's certificate (PEM): senders must use TLS.", default=None)
+    tls_key: str | None = argument("Its key (PEM), where it is a file of its own.", default=None)
+    tls_ca: str | None = argument(
+        "Authority (PEM) that senders' certificates, and the PACS's, must be of; without it senders need none.",
+        default=None,
+    )
+    pacs_tls: bool = argument(
+        "Send to the PACS over TLS, with the node's certificate where it has one.", default=False
+    )
+    dicomweb_user: str | None = argument("Of basic authentication.", default=None)
+    dicomweb_password_file: str | None = argument(
+        "File of its password; otherwise the environment's LITEGPT_DICOMWEB_PASSWORD.", default=None
+    )
+    dicomweb_token_file: str | None = argument(
+        "File of a bearer token; otherwise the environment's LITEGPT_DICOMWEB_TOKEN.", default=None
+    )
+
+    def __post_init__(self):
+        for title in [self.ae_title, *self.calling_ae_titles]:
+            if not AE_TITLE.fullmatch(title):
+                raise ValueError(f"{title!r} is no AE title: 1 to 16 characters, no backslash")
+        if self.pacs is None and self.dicomweb_url is None:
+            raise ValueError("results have nowhere to go: give --pacs, or --dicomweb_url")
+        if self.pacs is not None:
+            self.pacs_address()
+        if self.dicomweb_url is not None and not re.match("https?://", self.dicomweb_url):
+            raise ValueError(f"--dicomweb_url is a URL, not {self.dicomweb_url}")
+        if self.sweep_seconds and self.dicomweb_url is None:
+            raise ValueError("--sweep_seconds needs --dicomweb_url: the sweep asks over DICOMweb")
+        if self.source == "view_findings" and not self.views:
+            raise ValueError("--source view_findings needs --views")
+        if self.base_url is not None and (self.candidates or self.source == "fused_findings"):
+            raise ValueError("candidates and fused_findings are not to be had from a server (--base_url)")
+        if self.tls_certificate is None and self.tls_key is not None:
+            raise ValueError("--tls_key needs --tls_certificate")
+        check_there(
+            [
+                path
+                for path in (
+                    self.tls_certificate,
+                    self.tls_key,
+                    self.tls_ca,
+                    self.dicomweb_password_file,
+                    self.dicomweb_token_file,
+                )
+                if path is not None
+            ]
+        )
+
+    def pacs_address(self) -> tuple[str, str, int]:
+        """AE title, host and port of `pacs`.
+
+        Raises:
+            ValueError: it is not of that form.
+        """
+        found = re.fullmatch(r"([^\\@]{1,16})@(.+):(\d{1,5})", self.pacs)
+        if found is None:
+            raise ValueError(f"--pacs is AE_TITLE@HOST:PORT, not {self.pacs}")
+        return found[1], found[2].strip("[]"), int(found[3])

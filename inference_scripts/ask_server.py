@@ -210,7 +210,15 @@ def data_url(radiograph: Image.Image) -> str:
 
 
 class RefusedError(ConnectionError):
-    """The server answers that it will not."""
+    """The server answers that it will not.
+
+    Attributes:
+        code: its HTTP status.
+    """
+
+    def __init__(self, message: str, code: int):
+        super().__init__(message)
+        self.code = code
 
 
 def fetch_json(url: str, body: dict[str, Any] | None = None) -> Any:
@@ -226,7 +234,7 @@ def fetch_json(url: str, body: dict[str, Any] | None = None) -> Any:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             content = response.read()
     except urllib.error.HTTPError as error:
-        raise RefusedError(f"{url}: the server refuses: {error.code} {_reason(error)}") from None
+        raise RefusedError(f"{url}: the server refuses: {error.code} {_reason(error)}", error.code) from None
     except (OSError, HTTPException, ValueError) as error:  # ValueError: `url` is none
         raise ConnectionError(f"{url}: no answer from a server ({error})") from None
     try:

@@ -58,6 +58,9 @@ COMMANDS = {
         "inference_scripts/predict.py", ("PredictArguments",), "findings, boxes and diagnoses of radiographs"
     ),
     "ask": Command("inference_scripts/ask_server.py", ("AskArguments",), "the same, from a server"),
+    "node": Command(
+        "inference_scripts/node/node.py", ("NodeArguments",), "radiographs from a PACS, and reports back into it"
+    ),
     "explain": Command(
         "inference_scripts/explain.py", ("ExplainArguments",), "where a model sees what it says, as maps"
     ),

@@ -96,10 +96,10 @@ def instances(pacs: str) -> list[dict]:
     return tags
 
 
-def modalities_by_study(pacs: str) -> dict[str, list[str]]:
+def series_by_study(pacs: str) -> dict[str, list[str]]:
     studies: dict[str, list[str]] = {}
     for tags in instances(pacs):
-        studies.setdefault(tags["StudyInstanceUID"], []).append(tags["SeriesDescription"] or tags["Modality"])
+        studies.setdefault(tags["StudyInstanceUID"], []).append(tags.get("SeriesDescription", tags["Modality"]))
     return {study: sorted(found) for study, found in studies.items()}
 
 
@@ -107,7 +107,7 @@ def wait_for_instances(pacs: str, count: int) -> dict[str, list[str]]:
     limit = time.monotonic() + 60
     while len(instances(pacs)) < count and time.monotonic() < limit:
         time.sleep(0.5)
-    return modalities_by_study(pacs)
+    return series_by_study(pacs)
 
 
 def test_radiographs_come_back_with_results_and_sigterm_stops_all(tiny_checkpoint, radiographs, tmp_path):
@@ -132,11 +132,11 @@ def test_radiographs_come_back_with_results_and_sigterm_stops_all(tiny_checkpoin
 
     # The same command takes up what is there, and answers nothing twice.
     with hospital(tiny_checkpoint, output_dir, "--radiographs", str(radiographs)) as running:
-        assert modalities_by_study(addresses(output_dir)["pacs"]) == studies
+        assert series_by_study(addresses(output_dir)["pacs"]) == studies
         again = subprocess.run(running.args, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
         assert again.returncode == 1 and "in use by another" in again.stderr
     with hospital(tiny_checkpoint, output_dir, "--fresh", "--radiographs", str(min(radiographs.iterdir()))):
-        assert len(modalities_by_study(addresses(output_dir)["pacs"])) == 1
+        assert len(series_by_study(addresses(output_dir)["pacs"])) == 1
 
 
 def test_where_one_ends_by_itself_it_is_named_and_the_others_are_stopped(tiny_checkpoint, radiographs, tmp_path):

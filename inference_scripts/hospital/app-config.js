@@ -37,3 +37,12 @@ window.config = {
     },
   ],
 };
+
+// OHIF 3.13.2 may decide which boxes of a report to show after it has drawn the picture, on a slow machine nearly always,
+// and shows them when the picture is drawn next, such as when somebody drags in it. A double click opens a report:
+// draw again some seconds later.
+document.addEventListener("dblclick", () => {
+  for (const seconds of [1, 2, 4, 8, 16, 32]) {
+    setTimeout(() => window.cornerstone?.getRenderingEngines().forEach((engine) => engine.render()), 1000 * seconds);
+  }
+});

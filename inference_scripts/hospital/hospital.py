@@ -21,7 +21,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,8 @@ from litegpt.inference_scripts.listing import files_below
 NODE_TITLE = "LITEGPT"
 KINDS = ["SR", "PR", "SC"]  # of results: all there are, since this is to see them
 NODE_START_LIMIT = 1800  # seconds: a checkpoint of 7B takes minutes to load
-ANSWER_LIMIT = 600  # seconds without another answer
 BETWEEN_LOOKS = 0.5  # seconds
+QUIET = 10  # seconds in which the node has nothing to do and no report comes: the rest will have none
 PHANTOMS = {"num_train": 3, "num_test": 8, "size": 256, "seed": 7}  # as the demo's, which its checkpoint has not seen
 
 
@@ -106,7 +106,7 @@ def _run(args: HospitalArguments, output_dir: Path, stopping: Stopping, running:
     }
     node = running.enter_context(_node(args, output_dir / "node", settings))
     print(f"The node loads {args.model_name_or_path} ...", flush=True)
-    node.wait_for(lambda: stopping.check() or _is_loaded(monitoring), NODE_START_LIMIT)
+    node.wait_for(lambda: stopping.check() or _health(monitoring)["model_loaded"], NODE_START_LIMIT)
     try:
         viewer = running.enter_context(Viewer(viewer_files, ports.http, args.viewer_port))
     except OSError as error:
@@ -128,20 +128,22 @@ def _run(args: HospitalArguments, output_dir: Path, stopping: Stopping, running:
         f"  node (LiteGPT)   {addresses['node_dicom']}   {addresses['node_health']}",
         flush=True,
     )
-    children = (pacs, node)
-    _send(pacs, radiographs, stopping)
-    _wait_for_answers(pacs, radiographs, children, stopping)
+
+    def rest() -> None:
+        """A moment, after which nobody wants us to stop and all children still run."""
+        time.sleep(BETWEEN_LOOKS)
+        stopping.check()
+        pacs.check()
+        node.check()
+
+    sent = _send(pacs, radiographs, stopping)
+    answered = _wait_for_answers(pacs, sent, monitoring, rest)
+    print(f"{answered} of {len(sent)} answered: reports, presentation states and overlays are in the PACS.")
+    if answered < len(sent):
+        print(f"The others cannot be: {output_dir / 'node' / 'spool' / 'failed'} says why.")
     print("Ctrl-C stops all of it.", flush=True)
     while True:
-        _look(children, stopping)
-
-
-def _look(children: Sequence[Child], stopping: Stopping) -> None:
-    """A moment's rest, after which all children must still run."""
-    time.sleep(BETWEEN_LOOKS)
-    stopping.check()
-    for child in children:
-        child.check()
+        rest()
 
 
 def _node(args: HospitalArguments, folder: Path, settings: dict[str, Any]) -> Child:
@@ -162,16 +164,16 @@ def _node(args: HospitalArguments, folder: Path, settings: dict[str, Any]) -> Ch
     return Child("the node", command, folder / "node.log", environment={"PYTHONUNBUFFERED": "1"})
 
 
-def _is_loaded(monitoring: str) -> bool:
-    """Whether the node has its checkpoint; it takes radiographs before, and lets them wait."""
+def _health(monitoring: str) -> dict[str, Any]:
+    """What the node says of itself; before it says anything, that it has not loaded its checkpoint."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"{monitoring}/health", timeout=10) as response:
-            return bool(json.load(response)["model_loaded"])
+            return json.load(response)
     except urllib.error.HTTPError as trouble:  # says what is not well
-        return bool(json.load(trouble)["model_loaded"])
+        return json.load(trouble)
     except OSError:
-        return False
+        return {"model_loaded": False, "queue": {}}
 
 
 def _radiographs(args: HospitalArguments, output_dir: Path) -> list[Filed]:
@@ -197,8 +199,13 @@ def _radiographs(args: HospitalArguments, output_dir: Path) -> list[Filed]:
     return found
 
 
-def _send(pacs: Orthanc, radiographs: Sequence[Filed], stopping: Stopping) -> None:
-    """Stores the radiographs; those that were there already and never answered go to the node once more."""
+def _send(pacs: Orthanc, radiographs: Sequence[Filed], stopping: Stopping) -> list[Filed]:
+    """Stores the radiographs; those that were there already and never answered go to the node once more.
+
+    Returns:
+        what the PACS took.
+    """
+    taken = []
     for radiograph in radiographs:
         stopping.check()
         try:
@@ -206,8 +213,11 @@ def _send(pacs: Orthanc, radiographs: Sequence[Filed], stopping: Stopping) -> No
             if stored["Status"] == "AlreadyStored" and not _reports(pacs, radiograph.study):
                 pacs.send(stored["ID"])
         except urllib.error.HTTPError as error:
-            print(f"The PACS refused the radiograph {radiograph.instance} ({error}).", file=sys.stderr)
-    print(f"{len(radiographs)} radiographs sent.", flush=True)
+            print(f"Not sent: the PACS refused {radiograph.path} ({error}).", file=sys.stderr)
+        else:
+            taken.append(radiograph)
+    print(f"{len(taken)} radiographs sent.", flush=True)
+    return taken
 
 
 def _reports(pacs: Orthanc, study: str) -> int:
@@ -215,23 +225,18 @@ def _reports(pacs: Orthanc, study: str) -> int:
     return len(pacs.find("Instance", StudyInstanceUID=study, Modality="SR"))
 
 
-def _wait_for_answers(
-    pacs: Orthanc, radiographs: Sequence[Filed], children: Sequence[Child], stopping: Stopping
-) -> None:
-    """Waits until every radiograph has a report in its study, or nothing has come for long."""
-    wanted = Counter(radiograph.study for radiograph in radiographs)
-    answered, since = 0, time.monotonic()
+def _wait_for_answers(pacs: Orthanc, sent: Sequence[Filed], monitoring: str, rest: Callable[[], None]) -> int:
+    """Waits until every radiograph has a report in its study, or the node has nothing more to do; returns how many."""
+    wanted = Counter(radiograph.study for radiograph in sent)
+    answered, since = -1, time.monotonic()
     while True:
         reports = sum(min(count, _reports(pacs, study)) for study, count in wanted.items())
-        if reports != answered:
+        queue = _health(monitoring)["queue"]
+        if reports != answered or queue.get("unanswered") or queue.get("undelivered"):
             answered, since = reports, time.monotonic()
-        if answered == len(radiographs):
-            print(f"{answered} of {answered} answered: structured reports and presentation states are in the PACS.")
-            return
-        if time.monotonic() - since > ANSWER_LIMIT:
-            print(f"{answered} of {len(radiographs)} answered; nothing more comes. {children[-1].said()}", flush=True)
-            return
-        _look(children, stopping)
+        if answered == len(sent) or time.monotonic() - since > QUIET:
+            return answered
+        rest()
 
 
 if __name__ == "__main__":

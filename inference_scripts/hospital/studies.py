@@ -27,6 +27,7 @@ from litegpt.inference_scripts.hospital.orthanc import RADIOGRAPHS
 class Filed:
     """A radiograph that a PACS takes."""
 
+    path: Path
     data: bytes
     study: str
     instance: str
@@ -50,15 +51,17 @@ def filed(path: Path) -> Filed:
         raise ValueError(f"{path} cannot be read as DICOM ({type(error).__name__}).") from None
     digest = hashlib.sha256(data).hexdigest()
     made_up = tuple(keyword for keyword, value in _made_up(dataset, digest).items() if _fill(dataset, keyword, value))
-    if dataset.SOPClassUID not in RADIOGRAPHS or "PixelData" not in dataset:
+    if dataset.SOPClassUID not in RADIOGRAPHS:
         raise ValueError(f"{path} is no radiograph: CR and DX images are, this is {dataset.SOPClassUID.name}.")
+    if "PixelData" not in dataset or "Rows" not in dataset:
+        raise ValueError(f"{path} is no radiograph: it has no pixels.")
     if made_up:
         dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
         dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
         buffer = BytesIO()
         dataset.save_as(buffer, enforce_file_format=True)
         data = buffer.getvalue()
-    return Filed(data, str(dataset.StudyInstanceUID), str(dataset.SOPInstanceUID), made_up)
+    return Filed(path, data, str(dataset.StudyInstanceUID), str(dataset.SOPInstanceUID), made_up)
 
 
 def _made_up(dataset: pydicom.Dataset, digest: str) -> dict[str, str]:

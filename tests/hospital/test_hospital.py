@@ -29,7 +29,7 @@ def installed(ohif_files):
 
 @pytest.fixture
 def radiographs(phantom_dicoms, tmp_path) -> Path:
-    """Three phantoms, one of which has no patient and no study, and what is no radiograph."""
+    """Three phantoms, one of them without patient and study; one that the node cannot read; what is no radiograph."""
     folder = tmp_path / "radiographs"
     folder.mkdir()
     for path in phantom_dicoms[:3]:
@@ -37,6 +37,9 @@ def radiographs(phantom_dicoms, tmp_path) -> Path:
         if path == phantom_dicoms[0]:
             del dataset.PatientName, dataset.PatientID, dataset.StudyInstanceUID, dataset.SeriesInstanceUID
         dataset.save_as(folder / path.name)
+    dataset = pydicom.dcmread(phantom_dicoms[3])
+    dataset.BitsStored = dataset.BitsAllocated + 1
+    dataset.save_as(folder / "unreadable.dcm")
     (folder / "notes.dcm").write_text("not a DICOM file")
     return folder
 
@@ -116,13 +119,14 @@ def test_radiographs_come_back_with_results_and_sigterm_stops_all(tiny_checkpoin
         found = addresses(output_dir)
         said = log_of(output_dir).read_text()
         assert all(found[name] in said for name in ("viewer", "pacs", "pacs_dicom", "node_dicom"))
-        assert "3 of 3 answered" in said and "notes.dcm" in said and "StudyInstanceUID is made up for 1 of 3" in said
-        studies = wait_for_instances(found["pacs"], 3 * 4)
-        assert len(studies) == 3
+        assert "notes.dcm" in said and "StudyInstanceUID is made up for 1 of 4" in said
+        assert "3 of 4 answered" in said and "spool/failed says why" in said
+        studies = wait_for_instances(found["pacs"], 3 * 4 + 1)
+        assert sorted(map(len, studies.values())) == [1, 4, 4, 4]
         for results in studies.values():
-            assert len(results) == 4 and sum("LiteGPT" in series for series in results) == 3, results
+            assert sum("LiteGPT" in series for series in results) == len(results) - 1, results
         with urllib.request.urlopen(f"{found['dicomweb']}/studies") as response:
-            assert len(json.load(response)) == 3
+            assert len(json.load(response)) == 4
         pids = list(found["pids"].values())
         assert len(pids) == 2 and all(map(is_running, pids))
         running.send_signal(signal.SIGTERM)

@@ -18,7 +18,7 @@ SEED ?= 0
 TRAINING := --train_split 'train[:-300]' --training_cache_dir $(DEMO)/cache --seed $(SEED)
 SHARED := --data_dir $(DEMO)/phantoms --cache_dir $(DEMO)/cache --num_proc $(JOBS)
 
-.PHONY: demo ide test test-slow test-versions test-newest test-real-tokenizers test-convert test-serve conformance bench paper-tables serve lint lock clean
+.PHONY: demo ide test test-slow test-versions test-newest test-real-tokenizers test-convert test-serve test-hospital conformance bench hospital paper-tables serve lint lock clean
 
 demo: $(DEMO)/overlays.png
 	@echo "Open $(DEMO)/report.html (or read $(DEMO)/report.md) and look at $(DEMO)/overlays.png"
@@ -77,6 +77,17 @@ serve: .venv-serve/installed
 # Answers of vLLM over HTTP against transformers' own, token for token.
 test-serve: .venv/installed .venv-serve/installed
 	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest tests/serving
+
+# A PACS, the node and a viewer on this machine, with the demo's checkpoint; ends with Ctrl-C. RADIOGRAPHS: DICOM files of
+# your own, or folders of them, beside the phantoms; OPTIONS: of `litegpt hospital`, such as --fresh.
+hospital: $(DEMO)/calibration/calibration.json
+	$(LITEGPT) hospital --model_name_or_path $(DEMO)/checkpoint --output_dir outputs/hospital --threshold operating_point \
+		--radiographs $$(ls $(DEMO)/phantoms/test/*.dicom | head -n 16) $(RADIOGRAPHS) $(OPTIONS)
+
+# That program; its results against validators that others wrote, and in OHIF, which is fetched from npm.
+test-hospital: .venv/installed
+	$(PYTHON) tests/hospital/fetch_ohif.py
+	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest -q tests/hospital
 
 lint: .venv/installed
 	$(PYTHON) -m ruff check .

@@ -52,6 +52,7 @@ setup(
         "litegpt.datasets_scripts": ["**/*.jinja"],
         "litegpt.hub": ["**/*.jinja"],
         "litegpt.inference_scripts.app": ["*.html", "*.css", "*.js"],
+        "litegpt.inference_scripts.hospital": ["*.js"],
         "litegpt.inference_scripts.node": ["deployment/*"],
         "litegpt.train_scripts": ["**/*.yaml"],
     },

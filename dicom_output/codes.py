@@ -72,6 +72,7 @@ ABSENT = Verified("272519000", "SCT", "Absent", DICOM)
 COMMENT = Verified("121106", "DCM", "Comment", DICOM)
 ARTIFICIAL_INTELLIGENCE = Verified("123110", "DCM", "Artificial Intelligence", DICOM)
 REPORT = Verified("126000", "DCM", "Imaging Measurement Report", DICOM)
+REPORT_WITHOUT_BOXES = Verified("18748-4", "LN", "Diagnostic Imaging Report", DICOM)
 IMAGING = Verified("363679005", "SCT", "Imaging procedure", DICOM)  # CID 100 has none of the chest
 QUALITATIVE_EVALUATIONS = Verified("C0034375", "UMLS", "Qualitative Evaluations", TEMPLATE)
 AROUND = (
@@ -83,6 +84,7 @@ AROUND = (
     COMMENT,
     ARTIFICIAL_INTELLIGENCE,
     REPORT,
+    REPORT_WITHOUT_BOXES,
     IMAGING,
     QUALITATIVE_EVALUATIONS,
 )

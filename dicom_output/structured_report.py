@@ -12,6 +12,8 @@
         Comment                  "No finding: probability 0.03", warnings, what speaks against the checkpoint
 
 Diagnoses stand in TID 1500's own container for what was seen without a region: a group without one crashes OHIF 3.13.
+A report without any box is called Diagnostic Imaging Report: OHIF shows that as text, and of an Imaging Measurement
+Report without measurements a black page.
 Regions are SCOORD, since a radiograph has no frame of reference for SCOORD3D. A report is preliminary and
 unverified; an answer that could not be understood says so, and that it names nothing.
 """
@@ -37,6 +39,7 @@ from litegpt.dicom_output.codes import (
     PRESENT,
     QUALITATIVE_EVALUATIONS,
     REPORT,
+    REPORT_WITHOUT_BOXES,
     code_of_label,
 )
 from litegpt.dicom_output.result_series import MAKER, NAME, frames_of, percent, rectangle, series_of
@@ -59,7 +62,7 @@ def structured_report(source: pydicom.Dataset, line: Mapping[str, Any]) -> pydic
         observation_context=hd.sr.ObservationContext(observer_device_context=observer),
         procedure_reported=IMAGING.code,
         imaging_measurements=[_group(number, found, source, line) for number, found in enumerate(findings, start=1)],
-        title=REPORT.code,
+        title=(REPORT if line["findings"] else REPORT_WITHOUT_BOXES).code,
     )
     report = hd.sr.Comprehensive3DSR(
         evidence=[source],

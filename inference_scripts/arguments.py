@@ -117,6 +117,29 @@ class ExplainArguments:
 
 
 @dataclass
+class HospitalArguments:
+    model_name_or_path: str = argument("A LiteGPT checkpoint or adapter: folder or Hub repository.")
+    output_dir: str = argument("For everything: the PACS's database, the node's spool, logs, phantoms.")
+    radiographs: list[str] | None = argument(
+        "DICOM files, or folders of them, that are sent; otherwise eight synthetic ones.", default=None
+    )
+    fresh: bool = argument("Begin with an empty PACS, rather than with what an earlier run left.", default=False)
+    threshold: float | str | None = argument(
+        "Leave out findings with a smaller score; operating_point: the checkpoint's own threshold for each label.",
+        default=None,
+        parse=threshold,
+    )
+    ohif_dir: str = argument("Where the viewer is; npm fetches it where it is not there.", default="outputs/ohif")
+    viewer_port: WholeNumber = argument("Of the viewer on this machine; 0: any that is free.", default=0)
+    pacs_port: WholeNumber = argument("Of the PACS's HTTP interface; 0: any that is free.", default=0)
+    pacs_dicom_port: WholeNumber = argument("Of the PACS's DICOM interface; 0: any that is free.", default=0)
+    node_port: WholeNumber = argument("Of the node; 0: any that is free.", default=0)
+
+    def __post_init__(self):
+        check_there(self.radiographs or [])
+
+
+@dataclass
 class ExportArguments:
     predictions: str = argument("predictions.jsonl of `litegpt predict`, `ask` or `evaluate`.", positional=True)
     output_dir: str = argument("Where the files are written.")

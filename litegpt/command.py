@@ -72,6 +72,11 @@ COMMANDS = {
         ("ExportArguments",),
         "boxes to Label Studio, CVAT, COCO or Kaggle, to be corrected",
     ),
+    "hospital": Command(
+        "inference_scripts/hospital/hospital.py",
+        ("HospitalArguments",),
+        "a PACS, the node and a viewer on this machine, to see it all",
+    ),
     "prepare vindr-cxr": Command(
         "datasets_scripts/vindr_cxr.py", ("ReadersArguments", "PreparationOptions"), "VinDr-CXR, ready for training"
     ),

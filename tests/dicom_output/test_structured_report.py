@@ -89,6 +89,11 @@ def test_an_answer_without_findings_says_so_and_has_no_measurements():
     assert groups(made) == [] and "No finding is reported." in comments(made)
 
 
+def test_a_report_without_boxes_is_called_so_that_viewers_show_its_text():
+    assert report().ConceptNameCodeSequence[0].CodeMeaning == "Imaging Measurement Report"
+    assert report(findings=[]).ConceptNameCodeSequence[0].CodeMeaning == "Diagnostic Imaging Report"
+
+
 def test_an_answer_that_was_not_understood_is_no_report_of_nothing():
     made = report(findings=[], malformed={"identify": "it ends within a box", "vqa": None})
     assert "No finding is reported." not in comments(made)

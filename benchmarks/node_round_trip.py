@@ -19,19 +19,19 @@ from litegpt.benchmarks.node_stand_ins import (
     Orthanc,
     Sender,
     Workplace,
-    is_orthanc_there,
     radiographs,
     until,
 )
 from litegpt.benchmarks.results import parsed, record
+from litegpt.inference_scripts.hospital.orthanc import missing
 
 DOWN = 5  # seconds for which the PACS is stopped
 MOST = 900  # seconds until everything must be there
 
 
 def main(output: str, **options: Any) -> int:
-    if not is_orthanc_there():
-        print("Nothing is measured: there is no Orthanc with its DICOMweb plugin (Debian: orthanc orthanc-dicomweb).")
+    if (reason := missing()) is not None:
+        print(f"Nothing is measured. {reason}.")
         return 0
     studies, transport = options["studies"], options["transport"]
     with Workplace() as folder:

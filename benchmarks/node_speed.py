@@ -17,18 +17,18 @@ from litegpt.benchmarks.node_stand_ins import (
     Orthanc,
     Sender,
     Workplace,
-    is_orthanc_there,
     radiographs,
     until,
 )
 from litegpt.benchmarks.results import parsed, record
+from litegpt.inference_scripts.hospital.orthanc import missing
 
 STEPS = ("wait", "read", "answer", "objects", "send")
 
 
 def main(output: str, checkpoint: str | None, seconds: float, transport: str, size: int, **options: Any) -> int:
-    if not is_orthanc_there():
-        print("Nothing is measured: there is no Orthanc with its DICOMweb plugin (Debian: orthanc orthanc-dicomweb).")
+    if (reason := missing()) is not None:
+        print(f"Nothing is measured. {reason}.")
         return 0
     with Workplace() as folder:
         files = radiographs(folder, options["radiographs"] + options["single"], size)

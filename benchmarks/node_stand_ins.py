@@ -9,12 +9,9 @@ All listen at 127.0.0.1, at ports that were free, and end with the block. A node
 program: the real node with `StandInAnswerer`.
 """
 
-import ctypes
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +20,7 @@ import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import Any
@@ -33,10 +31,10 @@ from pynetdicom import AE, build_context
 
 from litegpt.common.arguments import parse
 from litegpt.inference_scripts.arguments import NodeArguments
+from litegpt.inference_scripts.hospital.children import end_with_parent, free_port, is_open
+from litegpt.inference_scripts.hospital.orthanc import OrthancPorts, configuration, program
 from litegpt.inference_scripts.inbox import Received
 
-ORTHANC = Path("/usr/sbin/Orthanc")
-DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 SENDER = "SENDER"
 
 
@@ -83,7 +81,7 @@ class Process:
                 stdout=log,
                 stderr=log,
                 env=self.environment,
-                preexec_fn=end_with_parent,
+                preexec_fn=partial(end_with_parent, signal.SIGKILL),
             )
         self.wait()
 
@@ -143,7 +141,7 @@ class NodeProcess(Process):
         return "LITEGPT", "127.0.0.1", self.port
 
     def wait(self, seconds: float = 120) -> None:
-        until(lambda: connects(self.port), seconds, "the node does not listen", self)
+        until(lambda: is_open(self.port), seconds, "the node does not listen", self)
 
     def page(self, name: str) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.monitoring_port}/{name}", timeout=10) as page:
@@ -166,26 +164,11 @@ class Orthanc(Process):
     def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
         self.port, self.http = free_port(), free_port()
-        config = {
-            "Name": "PACS",
-            "StorageDirectory": str(folder / "database"),
-            "IndexDirectory": str(folder / "database"),
-            "HttpPort": self.http,
-            "RemoteAccessAllowed": False,
-            "AuthenticationEnabled": False,
-            "DicomAet": "PACS",
-            "DicomPort": self.port,
-            "DicomCheckCalledAet": False,
-            "DicomAlwaysAllowStore": True,
-            "DicomAlwaysAllowEcho": True,
-            "OverwriteInstances": False,
-            "StableAge": 3,
-            "Plugins": [str(DICOMWEB)],
-            "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "EnableWado": True, "Host": "127.0.0.1"},
-        }
+        config = configuration(folder.resolve(), OrthancPorts(self.http, self.port), None)
+        config |= {"DicomAlwaysAllowStore": True, "DicomAlwaysAllowEcho": True}  # of any sender
         path = folder / "orthanc.json"
         path.write_text(json.dumps(config), encoding="utf-8")
-        super().__init__([str(ORTHANC), str(path)], folder / "orthanc.log")
+        super().__init__([program(), str(path)], folder / "orthanc.log")
 
     @property
     def address(self) -> str:
@@ -196,7 +179,7 @@ class Orthanc(Process):
         return f"http://127.0.0.1:{self.http}/dicom-web"
 
     def wait(self, seconds: float = 60) -> None:
-        until(lambda: connects(self.port) and connects(self.http), seconds, "Orthanc does not listen", self)
+        until(lambda: is_open(self.port) and is_open(self.http), seconds, "Orthanc does not listen", self)
 
     def counts(self) -> dict[str, Counter[str]]:
         """Of each study, its objects by modality; the study is Orthanc's own name of it."""
@@ -271,23 +254,6 @@ def radiographs(folder: Path, count: int, size: int) -> list[Path]:
     return files
 
 
-def end_with_parent() -> None:
-    """Has the system kill this process when the one that started it has ended, however that was (Linux)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
-
-
-def connects(port: int) -> bool:
-    with socket.socket() as tried:
-        tried.settimeout(1)
-        return tried.connect_ex(("127.0.0.1", port)) == 0
-
-
 def until(holds, seconds: float, otherwise: str, process: Process | None = None) -> None:
     """Waits until `holds()`.
 
@@ -308,10 +274,6 @@ class Workplace(tempfile.TemporaryDirectory):
 
     def __enter__(self) -> Path:
         return Path(super().__enter__())
-
-
-def is_orthanc_there() -> bool:
-    return ORTHANC.exists() and DICOMWEB.exists() and shutil.which(str(ORTHANC)) is not None
 
 
 def main() -> int:

@@ -63,6 +63,38 @@ LABELS = {
     "Pneumonia": Verified("233604007", "SCT", "Pneumonia", GUIDES),
     "Tuberculosis": Verified("154283005", "SCT", "Pulmonary tuberculosis", GUIDES),
 }
+# Where a label's findings are: of local codes it says the more, and viewers show it beside the box.
+AORTA = Verified("15825003", "SCT", "Aorta", DICOM)
+CLAVICLE = Verified("51299004", "SCT", "Clavicle", DICOM)
+HEART = Verified("80891009", "SCT", "Heart", DICOM)
+LUNG = Verified("39607008", "SCT", "Lung", DICOM)
+MEDIASTINUM = Verified("72410000", "SCT", "Mediastinum", DICOM)
+PLEURA = Verified("3120008", "SCT", "Pleura", DICOM)
+PULMONARY_ARTERY = Verified("81040000", "SCT", "Pulmonary artery", DICOM)
+RIB = Verified("113197003", "SCT", "Rib", DICOM)
+SITES = {
+    "Aortic enlargement": AORTA,
+    "Atelectasis": LUNG,
+    "Cardiomegaly": HEART,
+    "Clavicle fracture": CLAVICLE,
+    "Consolidation": LUNG,
+    "Edema": LUNG,
+    "Emphysema": LUNG,
+    "Enlarged PA": PULMONARY_ARTERY,
+    "ILD": LUNG,
+    "Infiltration": LUNG,
+    "Lung Opacity": LUNG,
+    "Lung cavity": LUNG,
+    "Lung cyst": LUNG,
+    "Lung tumor": LUNG,
+    "Mediastinal shift": MEDIASTINUM,
+    "Nodule/Mass": LUNG,
+    "Pleural effusion": PLEURA,
+    "Pleural thickening": PLEURA,
+    "Pneumothorax": PLEURA,
+    "Pulmonary fibrosis": LUNG,
+    "Rib fracture": RIB,
+}
 # What stands around them.
 CERTAINTY = Verified("111012", "DCM", "Certainty of Finding", DICOM)
 PERCENT = Verified("%", "UCUM", "Percent", DICOM)
@@ -87,12 +119,18 @@ AROUND = (
     REPORT_WITHOUT_BOXES,
     IMAGING,
     QUALITATIVE_EVALUATIONS,
+    *dict.fromkeys(SITES.values()),
 )
 
 
 def code_of_label(label: str) -> Code:
     """The label's verified code, or a local one that has its name."""
     return LABELS[label].code if label in LABELS else local_code(label)
+
+
+def site_of_label(label: str) -> Code | None:
+    """Where the label's findings are; None where they may be anywhere, as calcifications, or nobody knows."""
+    return SITES[label].code if label in SITES else None
 
 
 def local_code(label: str) -> Code:

@@ -4,8 +4,8 @@
 
     Imaging Measurement Report
       Imaging Measurements
-        Measurement Group: Finding = Pneumothorax, image region (a box of the radiograph), Certainty of Finding = 87 %,
-                           the algorithm                                                       (TID 1410, 4019)
+        Measurement Group: Finding = Pneumothorax, Finding Site = Pleura, image region (a box of the radiograph),
+                           Certainty of Finding = 87 %, the algorithm                          (TID 1410, 4019)
       Qualitative Evaluations
         Pneumonia = Present      "Pneumonia: probability 0.71"
         COPD = Absent            "COPD: probability 0.02"
@@ -41,6 +41,7 @@ from litegpt.dicom_output.codes import (
     REPORT,
     REPORT_WITHOUT_BOXES,
     code_of_label,
+    site_of_label,
 )
 from litegpt.dicom_output.result_series import MAKER, NAME, frames_of, percent, rectangle, series_of
 from litegpt.dicom_output.result_uids import asked_of, hashed_uid
@@ -90,12 +91,14 @@ def _group(
     certainty = []
     if found["score"] is not None:
         certainty = [hd.sr.Measurement(name=CERTAINTY.code, value=percent(found["score"]), unit=PERCENT.code)]
+    site = site_of_label(found["label"])
     uid = hashed_uid(source.SOPInstanceUID, asked_of(line), "finding", str(number))
     return hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(uid, f"{found['label']} {number}"),
         referenced_region=region,
         finding_category=CLINICAL_FINDING.code,
         finding_type=code_of_label(found["label"]),
+        finding_sites=None if site is None else [hd.sr.FindingSite(anatomic_location=site)],
         measurements=certainty,
         algorithm_id=hd.sr.AlgorithmIdentification(
             name=NAME,

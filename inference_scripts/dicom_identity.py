@@ -23,9 +23,21 @@ import pydicom
 from pydicom.filereader import read_dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    ComputedRadiographyImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+)
 
 P, R = ParamSpec("P"), TypeVar("R")
+# Classes of radiographs of today; what a PACS passes on, and a node takes.
+RADIOGRAPH_CLASSES = (
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+)
 UIDS = {
     "sop_instance_uid": "SOPInstanceUID",
     "series_instance_uid": "SeriesInstanceUID",

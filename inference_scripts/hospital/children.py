@@ -62,7 +62,7 @@ class Child:
                     cwd=folder,
                     env={**os.environ, **(environment or {})},
                     start_new_session=True,
-                    preexec_fn=_end_with_parent,
+                    preexec_fn=end_with_parent,
                 )
             except OSError as error:
                 raise ChildError(f"{name} cannot be started: {command[0]} ({error.strerror}).") from None
@@ -117,8 +117,9 @@ class Child:
             pass
 
 
-def _end_with_parent() -> None:
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """Has the system end this process when the one that started it has ended, however that was (Linux)."""
+    LIBC.prctl(PR_SET_PDEATHSIG, number)
 
 
 def free_port() -> int:

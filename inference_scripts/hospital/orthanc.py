@@ -19,13 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydicom.uid import (
-    ComputedRadiographyImageStorage,
-    DigitalXRayImageStorageForPresentation,
-    DigitalXRayImageStorageForProcessing,
-)
-
 from litegpt.common.files import write_text
+from litegpt.inference_scripts.dicom_identity import RADIOGRAPH_CLASSES
 from litegpt.inference_scripts.hospital.children import Child, ChildError
 
 PROGRAMS = ("Orthanc", "/usr/sbin/Orthanc")  # sbin stands in no ordinary user's PATH
@@ -35,13 +30,8 @@ GDCM = Path("/usr/share/orthanc/plugins/libOrthancGdcm.so")
 INSTALL = "apt-get install orthanc orthanc-dicomweb"
 AE_TITLE = "PACS"
 START_LIMIT = 60  # seconds
-RADIOGRAPHS = (
-    ComputedRadiographyImageStorage,
-    DigitalXRayImageStorageForPresentation,
-    DigitalXRayImageStorageForProcessing,
-)
 # Every radiograph that comes in is passed on once, as PACS do it; a node that is down then has missed it.
-ROUTE = f"""local radiographs = {{ {", ".join(f"['{uid}'] = true" for uid in RADIOGRAPHS)} }}
+ROUTE = f"""local radiographs = {{ {", ".join(f"['{uid}'] = true" for uid in RADIOGRAPH_CLASSES)} }}
 function OnStoredInstance(id, tags, metadata, origin)
   if radiographs[tags.SOPClassUID] then SendToModality(id, 'litegpt') end
 end
@@ -66,7 +56,7 @@ class Modality:
 
 def missing() -> str | None:
     """What is not installed here, in a sentence; None where Orthanc and its DICOMweb are there."""
-    if _program() is None or not DICOMWEB.is_file():
+    if program() is None or not DICOMWEB.is_file():
         return f"Orthanc and its DICOMweb are needed, and not installed: {INSTALL}"
     return None
 
@@ -96,7 +86,7 @@ class Orthanc(Child):
         folder.chmod(0o700)  # radiographs with their tags
         write_text(folder / "route.lua", ROUTE)
         write_text(folder / "orthanc.json", json.dumps(configuration(folder, ports, modality), indent=2))
-        super().__init__("Orthanc", [_program(), str(folder / "orthanc.json")], folder / "orthanc.log")
+        super().__init__("Orthanc", [program(), str(folder / "orthanc.json")], folder / "orthanc.log")
         try:
             self.wait_for(self._answers, START_LIMIT)
         except BaseException:
@@ -159,5 +149,6 @@ def configuration(folder: Path, ports: OrthancPorts, modality: Modality | None) 
     }
 
 
-def _program() -> str | None:
+def program() -> str | None:
+    """Where Orthanc is; None where it is not installed."""
     return next((found for name in PROGRAMS if (found := shutil.which(name))), None)

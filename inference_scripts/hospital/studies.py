@@ -19,8 +19,7 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import ComputedRadiographyImageStorage
 
-from litegpt.inference_scripts.dicom_identity import quietly
-from litegpt.inference_scripts.hospital.orthanc import RADIOGRAPHS
+from litegpt.inference_scripts.dicom_identity import RADIOGRAPH_CLASSES, quietly
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def filed(path: Path) -> Filed:
         raise ValueError(f"{path} cannot be read as DICOM ({type(error).__name__}).") from None
     digest = hashlib.sha256(data).hexdigest()
     made_up = tuple(keyword for keyword, value in _made_up(dataset, digest).items() if _fill(dataset, keyword, value))
-    if dataset.SOPClassUID not in RADIOGRAPHS:
+    if dataset.SOPClassUID not in RADIOGRAPH_CLASSES:
         raise ValueError(f"{path} is no radiograph: CR and DX images are, this is {dataset.SOPClassUID.name}.")
     if "PixelData" not in dataset or "Rows" not in dataset:
         raise ValueError(f"{path} is no radiograph: it has no pixels.")

@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from socket import IPPROTO_TCP, TCP_NODELAY
@@ -216,4 +217,5 @@ def send_at_once(association: Association) -> None:
     """Has a message's command and data set sent without waiting for one another: 40 ms each time (Nagle, RFC 896)."""
     socket = association.dul.socket and association.dul.socket.socket
     if socket is not None:
-        socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        with suppress(OSError):  # the peer has gone: whoever sends will see
+            socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)

@@ -114,7 +114,8 @@ class DicomPacs:
             contexts = [build_context(Verification), *(build_context(*context) for context in syntaxes.items())]
             peer = {"ae_title": self.title, "tls_args": self.tls}
             self.association = self.ae.associate(self.host, self.port, contexts, **peer)
-            send_at_once(self.association)
+            if self.association.is_established:
+                send_at_once(self.association)
         if not self.association.is_established:
             why = "rejects the association" if self.association.is_rejected else "does not answer"
             self._drop()

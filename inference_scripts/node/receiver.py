@@ -18,24 +18,15 @@ from pydicom.uid import UID, AllTransferSyntaxes, DeflatedExplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.dsutils import create_file_meta, encode_file_meta
-from pynetdicom.sop_class import (
-    ComputedRadiographyImageStorage,
-    DigitalXRayImageStorageForPresentation,
-    DigitalXRayImageStorageForProcessing,
-    Verification,
-)
+from pynetdicom.sop_class import Verification
 
 from litegpt.inference_scripts.arguments import NodeArguments
+from litegpt.inference_scripts.dicom_identity import RADIOGRAPH_CLASSES
 from litegpt.inference_scripts.node.bounds import BoundedReading, BoundedServer, IncomingDataSet
 from litegpt.inference_scripts.node.monitoring import Monitor
 from litegpt.inference_scripts.node.spool import Spool, is_uid
 from litegpt.inference_scripts.node.tls import server_context
 
-CLASSES = (
-    ComputedRadiographyImageStorage,
-    DigitalXRayImageStorageForPresentation,
-    DigitalXRayImageStorageForProcessing,
-)
 UNIT = 1 << 17  # bytes of a protocol data unit that senders are offered
 STORED, NO_SPACE, NOT_OF_CLASS, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000  # PS3.4, table B.2-1
 STATUSES = {  # reason -> what the sender is told, with a comment of at most 64 characters
@@ -60,7 +51,7 @@ class Receiver:
         self.limit, self.seconds = args.maximum_megabytes * 10**6, args.network_timeout
         ae = AE(args.ae_title)
         ae.add_supported_context(Verification)
-        for sop_class in CLASSES:
+        for sop_class in RADIOGRAPH_CLASSES:
             ae.add_supported_context(sop_class, list(AllTransferSyntaxes))
         ae.require_calling_aet = args.calling_ae_titles
         ae.require_called_aet = args.check_called_ae_title

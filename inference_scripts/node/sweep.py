@@ -22,8 +22,8 @@ from pydicom import Dataset
 from pydicom.uid import UID
 
 from litegpt.dicom_output.result_uids import result_uids
+from litegpt.inference_scripts.dicom_identity import RADIOGRAPH_CLASSES
 from litegpt.inference_scripts.node.monitoring import Monitor, kind_and_place
-from litegpt.inference_scripts.node.receiver import CLASSES
 from litegpt.inference_scripts.node.spool import Spool, is_uid, sync
 
 Page = list[dict[str, Any]]
@@ -133,7 +133,7 @@ class Sweep:
         for name in (name for name, modality in series.items() if modality in MODALITIES and is_uid(name)):
             for found in self._paged(self.client.search_for_instances, study, name, fields=["SOPClassUID"]):
                 uid, sop_class = _value(found, INSTANCE), _value(found, SOP_CLASS)
-                if not is_uid(uid) or sop_class is not None and sop_class not in CLASSES:
+                if not is_uid(uid) or sop_class is not None and sop_class not in RADIOGRAPH_CLASSES:
                     continue
                 if self.spool.is_known(uid) or self.spool.has_failed(uid):
                     continue
@@ -154,7 +154,7 @@ class Sweep:
         part = self.spool.part(uid)
         try:
             radiograph = self.client.retrieve_instance(study, series, uid)
-            if UID(radiograph.SOPClassUID) not in CLASSES or radiograph.SOPInstanceUID != uid:
+            if UID(radiograph.SOPClassUID) not in RADIOGRAPH_CLASSES or radiograph.SOPInstanceUID != uid:
                 return 0
             radiograph.save_as(part, enforce_file_format=True)
             sync(part)

@@ -35,6 +35,7 @@ def comments(made: pydicom.Dataset) -> list[str]:
 def test_each_finding_is_a_group_with_its_code_its_box_its_certainty_and_the_algorithm():
     first, second = groups(report())
     assert first["Finding"].ConceptCodeSequence[0].CodeValue == "Cardiomegaly"
+    assert first["Finding Site"].ConceptCodeSequence[0].CodeMeaning == "Heart"
     assert first["Image Region"].GraphicType == "POLYLINE"
     assert list(first["Image Region"].GraphicData) == [30, 50, 75, 50, 75, 95, 30, 95, 30, 50]
     assert first["Certainty of Finding"].MeasuredValueSequence[0].NumericValue == 87.5

@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from litegpt.common.files import replacing
+from litegpt.dicom_output.source_header import is_own_picture
 from litegpt.processing.answers import NO_FINDING
 from litegpt.processing.tasks import TASKS
 
@@ -124,9 +125,9 @@ def save(picture: Image.Image, path: Path) -> None:
 
 
 def is_drawn(data: bytes) -> bool:
-    """Whether a file's bytes are a picture of `save`."""
+    """Whether a file's bytes are a picture of `save`, or the same as a DICOM object."""
     if not data.startswith(PNG):
-        return False
+        return is_own_picture(data)
     try:
         return Image.open(BytesIO(data), formats=("PNG",)).info.get("Software") == DRAWN
     except Exception:  # a damaged PNG, for which Pillow has several errors

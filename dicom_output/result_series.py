@@ -18,9 +18,8 @@ from highdicom.utils import is_multiframe_image
 from litegpt import __version__
 from litegpt.dicom_output.codes import LOCAL_SCHEME, LOCAL_SCHEME_NAME
 from litegpt.dicom_output.result_uids import asked_of, result_uids
+from litegpt.dicom_output.source_header import MAKER, NAME
 
-MAKER = "LiteGPT project"
-NAME = "LiteGPT"
 CHEST = "CHEST"
 NAMES = ("PatientName", "ReferringPhysicianName")
 SERIES = {  # by kind, the series' number and description; one behind all that a study has

@@ -19,7 +19,7 @@ from typing import Any
 import pydicom
 from pydicom.config import RAISE
 from pydicom.datadict import dictionary_description, dictionary_VR
-from pydicom.uid import UID
+from pydicom.uid import UID, SecondaryCaptureImageStorage
 from pydicom.valuerep import validate_value
 
 MAY_BE_EMPTY = (  # type 2 in every result
@@ -67,6 +67,10 @@ LONGEST_UID = 64
 UNICODE = "ISO_IR 192"
 
 
+MAKER, NAME = "LiteGPT project", "LiteGPT"  # that a result says made it
+DEFLATED = b"1.2.840.10008.1.2.1.99"
+
+
 class SourceError(ValueError):
     """No result can refer to this radiograph; the message is one sentence that names the file and the reason."""
 
@@ -99,6 +103,19 @@ def source_header(data: bytes | Path, name: str) -> pydicom.Dataset:
     if UID(source.SOPClassUID).name == source.SOPClassUID:
         raise _useless(name, "its SOP Class UID is none of the standard's")
     return source
+
+
+def is_own_picture(data: bytes) -> bool:
+    """Whether a file's bytes are a secondary capture that we made: with an answer drawn on it, it is no radiograph."""
+    # A deflated one is none of ours, and pydicom inflates without a limit.
+    if data[128:132] != b"DICM" or DEFLATED in data[:1024]:
+        return False
+    try:
+        tags = ["SOPClassUID", "Manufacturer", "ManufacturerModelName"]
+        dataset = pydicom.dcmread(BytesIO(data), stop_before_pixels=True, specific_tags=tags)
+        return tuple(dataset.get(keyword) for keyword in tags) == (SecondaryCaptureImageStorage, MAKER, NAME)
+    except Exception:  # pydicom raises whatever a bad file runs into
+        return False
 
 
 def _read(data: bytes | Path, name: str) -> pydicom.Dataset:

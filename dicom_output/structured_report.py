@@ -43,8 +43,9 @@ from litegpt.dicom_output.codes import (
     code_of_label,
     site_of_label,
 )
-from litegpt.dicom_output.result_series import MAKER, NAME, frames_of, percent, rectangle, series_of
+from litegpt.dicom_output.result_series import frames_of, percent, rectangle, series_of
 from litegpt.dicom_output.result_uids import asked_of, hashed_uid
+from litegpt.dicom_output.source_header import MAKER, NAME
 
 NO_FINDING = "No finding"
 PLACEHOLDER = {"xmin": 0, "ymin": 0, "xmax": 1, "ymax": 1}

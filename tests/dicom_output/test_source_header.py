@@ -1,9 +1,13 @@
 import warnings
+from io import BytesIO
 
 import pytest
+from PIL import Image
 
-from litegpt.dicom_output.source_header import MAY_BE_EMPTY, SourceError, source_header
-from tests.dicom_output.made_up_answer import radiograph_file
+from litegpt.common.overlay import is_drawn
+from litegpt.dicom_output.result_objects import result_objects
+from litegpt.dicom_output.source_header import MAY_BE_EMPTY, SourceError, is_own_picture, source_header
+from tests.dicom_output.made_up_answer import COLUMNS, ROWS, answer, radiograph_file
 
 
 def test_tags_that_results_must_have_are_there_though_the_file_lacks_them():
@@ -72,3 +76,12 @@ def test_tags_of_a_maker_and_of_no_use_here_are_not_kept():
 def test_names_come_out_whole_whatever_the_character_set(character_set, name):
     source = source_header(radiograph_file(SpecificCharacterSet=character_set, PatientName=name), "a.dcm")
     assert str(source.PatientName) == name and source.SpecificCharacterSet == "ISO_IR 192"
+
+
+def test_a_picture_that_we_made_is_no_radiograph():
+    source = source_header(radiograph_file(), "a.dcm")
+    picture, file = Image.new("L", (COLUMNS, ROWS), 90), BytesIO()
+    result_objects(source, answer(), ("SC",), picture)["SC"].save_as(file, enforce_file_format=True)
+    assert is_own_picture(file.getvalue()) and is_drawn(file.getvalue())
+    for other in (radiograph_file(), file.getvalue()[:200], b"", b"DICM"):
+        assert not is_own_picture(other)

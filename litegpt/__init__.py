@@ -26,7 +26,9 @@ API = {  # name -> the module that has it
     "load_radiograph": "litegpt.processing.radiograph",
     "load_rows": "litegpt.datasets_scripts.rows",
     "overlay": "litegpt.common.overlay",
+    "result_objects": "litegpt.dicom_output.result_objects",
     "save_checkpoint": "litegpt.modeling_litegpt.checkpoints",
+    "source_header": "litegpt.dicom_output.source_header",
 }
 __all__ = list(API)
 

@@ -8,12 +8,18 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
+from litegpt.benchmarks.node_stand_ins import NodeProcess, Sender, until
 from litegpt.command import main
 from litegpt.common.files import complete_lines
+from litegpt.dicom_output.result_uids import result_uids
+from litegpt.dicom_output.source_header import source_header
+from litegpt.inference_scripts.answerers import AnswerSettings, LocalAnswerer, ServerAnswerer
 from litegpt.inference_scripts.ask_server import Client, data_url, fetch_json
+from litegpt.inference_scripts.inbox import receive
 from litegpt.processing.answers import AnswerError, text_to_diagnoses, text_to_findings
 from litegpt.processing.radiograph import load_radiograph
 from litegpt.processing.tasks import DEFAULT_TASKS
+from tests.small_pacs import dicom_pacs
 
 MAX_NEW_TOKENS = 64
 
@@ -103,6 +109,27 @@ def test_the_client_writes_what_the_pipeline_answers(base_url, answering_checkpo
             elif not constrained:
                 assert served == pytest.approx(scores, abs=1e-4)
             assert json.dumps(line[kind]) == json.dumps(output[kind])
+
+
+def test_who_asks_a_server_gets_what_the_checkpoint_here_answers(base_url, answering_checkpoint, phantoms):
+    settings = AnswerSettings(str(answering_checkpoint))
+    here, there = LocalAnswerer(settings), ServerAnswerer(settings, base_url)
+    batch = [receive(path, path.read_bytes(), "", here.processor.windowing) for path in phantoms[:8]]
+    lines, served = here.lines(batch), there.lines(batch)
+    assert [line["answers"] for line in served] == [line["answers"] for line in lines]
+    assert all(set(here.facts) <= set(line) and line["checkpoint_sha256"] for line in served)
+
+
+def test_a_node_answers_with_the_server(base_url, answering_checkpoint, phantoms, tmp_path):
+    """From C-STORE to the PACS: each radiograph's report and presentation state, with the UIDs of this checkpoint."""
+    facts = ServerAnswerer(AnswerSettings(str(answering_checkpoint)), base_url).facts
+    sources = [source_header(path, path.name) for path in phantoms]
+    expected = {result_uids(source, facts, kind)[1] for source in sources for kind in ("SR", "PR")}
+    with dicom_pacs() as pacs:
+        options = {"model_name_or_path": str(answering_checkpoint), "base_url": base_url, "pacs": pacs.address}
+        with NodeProcess(tmp_path / "node", options) as node:
+            Sender(node.address, phantoms).run(120)
+            until(lambda: set(pacs.stored) == expected, 120, "not all results are in the PACS", node)
 
 
 def test_a_grammar_that_is_none_is_refused_and_the_flag_named(client, phantoms):

@@ -3,7 +3,7 @@
     result_uids(source, line, "SR")      # ("2.25.1234...", "2.25.5678..."): series and SOP Instance UID
 
 So a result that is sent again, after a crash or by a second node, is one that the PACS knows, not a second report.
-Another checkpoint, or other settings, make another series.
+Another checkpoint, or other settings, make another series; so do other boxes than the answer's (`with_boxes_of`).
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from typing import Any
 import pydicom
 from pydicom.uid import UID
 
+ANSWERED = "findings"  # a line's list of the answer's boxes
 # What of a line of the predictions makes an answer another answer, and the boxes that the objects show.
 ASKED = ("constrained", "threshold", "with_candidates", "views", "boxes")
 
@@ -40,3 +41,17 @@ def hashed_uid(*parts: str) -> UID:
     """A UID that is a number of 128 bits (PS3.5, B.2), here the first ones of the parts' SHA-256."""
     digest = hashlib.sha256("|".join(map(str, parts)).encode()).digest()
     return UID(f"2.25.{int.from_bytes(digest[:16], 'big')}")
+
+
+def with_boxes_of(line: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """A line with another of its lists of boxes in the answer's place, such as "fused_findings"; UIDs tell them apart.
+
+    A malformed answer has no other boxes, and keeps what it has: none.
+
+    Raises:
+        KeyError: the line has no such list.
+    """
+    if source == ANSWERED:
+        return dict(line)
+    malformed = any((line.get("malformed") or {}).values())
+    return {**line, "findings": line.get(source, []) if malformed else line[source], "boxes": source}

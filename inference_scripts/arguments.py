@@ -62,6 +62,11 @@ class PredictArguments:
         default=["SR", "PR"],
         choices=list(DICOM_KINDS),
     )
+    dicom_source: str = argument(
+        "Whose boxes they have: the answer's, the detector's, both together's, or those of several views.",
+        default="findings",
+        choices=[source for source in BOX_SOURCES if source != "candidates"],
+    )
     contact_sheet: str | None = argument(
         "A picture of the first eight that have findings, side by side.", default=None
     )
@@ -70,6 +75,10 @@ class PredictArguments:
         check_there(self.radiographs)
         if self.dicom_out is not None and Path(self.dicom_out).resolve() == Path(self.output_dir).resolve():
             raise ValueError("--dicom_out must be another folder than --output_dir")
+        if self.dicom_source == "view_findings" and not self.views:
+            raise ValueError("--dicom_source view_findings needs --views")
+        if "SC" in self.dicom_kinds and self.dicom_source != "findings":
+            raise ValueError("an SC shows the answer's own boxes: with another --dicom_source take SR and PR")
 
 
 @dataclass

@@ -19,8 +19,9 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from litegpt.common.files import replacing
+from litegpt.common.programs import Refusal
 from litegpt.dicom_output.result_objects import result_objects
-from litegpt.dicom_output.result_uids import result_uids
+from litegpt.dicom_output.result_uids import ANSWERED, result_uids, with_boxes_of
 from litegpt.dicom_output.source_header import SourceError, source_header
 
 
@@ -35,26 +36,35 @@ class DicomResults:
     Args:
         folder: it is made.
         kinds: of `result_objects.KINDS`.
+        source: the list of a line whose boxes they have.
         pictures: where the pictures lie that lines name as their "overlay"; an SC shows it.
     """
 
-    def __init__(self, folder: Path, kinds: Sequence[str], pictures: Path):
-        self.folder, self.kinds, self.pictures = folder, kinds, pictures
+    def __init__(self, folder: Path, kinds: Sequence[str], pictures: Path, source: str = ANSWERED):
+        self.folder, self.kinds, self.pictures, self.source = folder, kinds, pictures, source
         self.written = self.failures = self.others = 0
         folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Makes the objects of one answer that are not there."""
+        """Makes the objects of one answer that are not there.
+
+        Raises:
+            Refusal: the line has no boxes of `source`.
+        """
         if line["sop_instance_uid"] is None:
             self.others += 1
             return
         try:
+            line = with_boxes_of(line, self.source)
+        except KeyError:
+            raise Refusal(f"The answers have no {self.source}: take another --dicom_source.") from None
+        try:
             with warnings.catch_warnings(record=True) as notes:
                 warnings.simplefilter("always", UserWarning)
-                source = source_header(Path(line["file"]), line["file"])
-                paths = {kind: self._path(result_uids(source, line, kind)[1], kind) for kind in self.kinds}
+                header = source_header(Path(line["file"]), line["file"])
+                paths = {kind: self._path(result_uids(header, line, kind)[1], kind) for kind in self.kinds}
                 missing = [kind for kind, path in paths.items() if not path.is_file()]
-                made = result_objects(source, line, missing, self._picture(line, missing))
+                made = result_objects(header, line, missing, self._picture(line, missing))
         except SourceError as error:
             self.failures += 1
             tqdm.write(str(error), file=sys.stderr)

@@ -85,7 +85,7 @@ def dicom_results(args: PredictArguments) -> "DicomResults | None":
         from litegpt.inference_scripts.dicom_results import DicomResults
     except ImportError:
         raise Refusal('--dicom_out needs highdicom: pip install "litegpt[dicom]"') from None
-    return DicomResults(Path(args.dicom_out), args.dicom_kinds, Path(args.output_dir))
+    return DicomResults(Path(args.dicom_out), args.dicom_kinds, Path(args.output_dir), args.dicom_source)
 
 
 def write_contact_sheet(output_dir: Path, lines: Iterable[dict[str, Any]], path: Path) -> None:

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from litegpt.common.overlay import colour_of_label
+from litegpt.dicom_output.result_uids import ANSWERED, with_boxes_of
 from litegpt.processing.answers import NO_FINDING
 from litegpt.processing.tasks import ANSWER_KINDS
 
-ANSWERED = "findings"
 # Whose boxes: a line's key -> what the page calls them, and which of the processor's operating points are theirs.
 SOURCES = {
     ANSWERED: ("the answer", "score_thresholds"),
@@ -141,7 +141,7 @@ def filed_line(line: Mapping[str, Any], processor: Any, source: str) -> dict[str
         raise ValueError(f"this answer has no boxes of {source}.")
     kept = at_operating_point(line, processor)
     # With what the answer leaves out, the findings have it already.
-    return kept if source in (ANSWERED, "candidates") else {**kept, "findings": kept[source], "boxes": source}
+    return kept if source == "candidates" else with_boxes_of(kept, source)
 
 
 def _reaches(item: Mapping[str, Any], thresholds: Mapping[str, float]) -> bool:

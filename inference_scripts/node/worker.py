@@ -23,6 +23,7 @@ import pydicom
 
 from litegpt.common.overlay import overlay
 from litegpt.dicom_output.result_objects import result_objects
+from litegpt.dicom_output.result_uids import with_boxes_of
 from litegpt.dicom_output.source_header import SourceError, source_header
 from litegpt.inference_scripts.answerers import Answerer
 from litegpt.inference_scripts.ask_server import RefusedError
@@ -237,9 +238,7 @@ class Worker:
         self.monitor.log("answered", uid=read.uid, **facts)
 
     def _objects(self, read: Read, line: dict[str, Any]) -> dict[str, pydicom.Dataset]:
-        # A malformed answer has no other boxes; its objects say that it is malformed.
-        if self.how.source != "findings":
-            line = {**line, "findings": line.get(self.how.source, line["findings"]), "boxes": self.how.source}
+        line = with_boxes_of(line, self.how.source)
         picture = None
         if "SC" in self.how.kinds:
             picture = overlay(read.received.picture, line, self.answerer.processor.score_thresholds)

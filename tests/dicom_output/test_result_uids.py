@@ -1,6 +1,6 @@
 import pytest
 
-from litegpt.dicom_output.result_uids import result_uids
+from litegpt.dicom_output.result_uids import result_uids, with_boxes_of
 from litegpt.dicom_output.source_header import source_header
 from tests.dicom_output.made_up_answer import answer, radiograph_file
 
@@ -37,3 +37,14 @@ def test_kinds_and_radiographs_have_their_own_and_radiographs_of_a_series_share_
 def test_they_are_uids():
     for uid in result_uids(SOURCE, answer(), "PR"):
         assert uid.is_valid and len(uid) <= 64
+
+
+def test_other_boxes_than_the_answers_stand_in_its_place_and_make_another_object():
+    line = answer(fused_findings=[{"label": "Edema", "score": 0.5, "box": {}}])
+    chosen = with_boxes_of(line, "fused_findings")
+    assert chosen["findings"] == line["fused_findings"] and with_boxes_of(line, "findings") == line
+    assert result_uids(SOURCE, chosen, "SR") != result_uids(SOURCE, line, "SR")
+    with pytest.raises(KeyError):
+        with_boxes_of(line, "view_findings")
+    malformed = answer(malformed={"identify": "it ends within a box"}, findings=[])
+    assert with_boxes_of(malformed, "fused_findings")["findings"] == []

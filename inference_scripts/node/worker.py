@@ -247,12 +247,14 @@ class Worker:
     # --- What does not work ---
 
     def _fail(self, uid: str, step: str, why: str) -> None:
-        try:
-            self.spool.fail(uid, {"step": step, "why": why})
-            self.suspects.end([uid])
-        except OSError as error:
-            self._wait_for_disk(error)
-            self.spool.unanswered.put(uid)  # once more
+        while not self.stop.is_set():
+            try:
+                self.spool.fail(uid, {"step": step, "why": why})
+                self.suspects.end([uid])
+                break
+            except OSError as error:
+                self._wait_for_disk(error)
+        else:  # it stays in the queue
             return
         self.monitor.count("failed", step)
         self.monitor.log("failed", uid=uid, step=step, why=why)

@@ -84,7 +84,7 @@ def dicom_results(args: PredictArguments) -> "DicomResults | None":
     try:
         from litegpt.inference_scripts.dicom_results import DicomResults
     except ImportError:
-        raise Refusal('--dicom_out needs highdicom: pip install "litegpt[dicom]"') from None
+        raise Refusal("--dicom_out needs highdicom: pip install highdicom") from None
     return DicomResults(Path(args.dicom_out), args.dicom_kinds, Path(args.output_dir), args.dicom_source)
 
 

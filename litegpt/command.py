@@ -20,6 +20,7 @@ from litegpt import __version__
 from litegpt.common.arguments import argument_parser, did_you_mean, parse
 from litegpt.common.programs import program
 
+EXTRAS = {"highdicom": "dicom", "pynetdicom": "dicom", "dicomweb_client": "dicom"}  # package -> extra that has it
 FOLDERS = Path(__file__).resolve().parent  # of an installed package; in a clone they lie beside this one
 
 
@@ -257,7 +258,13 @@ def run(name: str, command: Command, words: list[str]) -> int:
         print(argument_parser(command.argument_classes(), f"litegpt {name}", command.description()).format_help())
         print(f"Beside these, every option of transformers and TRL: litegpt {name} --help_all lists them.")
         return 0
-    module = import_module(command.module)
+    try:
+        module = import_module(command.module)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        extra = f"{EXTRAS[error.name]} (pip install {error.name.replace('_', '-')})"
+        raise SystemExit(f"litegpt {name} needs {error.name}, of the extra {extra}.") from None
     if command.trains:
         parser = module.argument_parser()
         parser.prog = f"litegpt {name}"

@@ -53,7 +53,7 @@ def main(
 ) -> None:
     if study_arguments.augment and study_arguments.equalise and find_spec("cv2") is None:
         raise Refusal(
-            "equalise: contrast is equalised by the extra clahe: pip install 'litegpt[clahe]', or --equalise 0."
+            "equalise: contrast is equalised by OpenCV: pip install opencv-python-headless, or --equalise 0."
         )
     cache_dir = arguments.training_cache_dir or f"{training_arguments.output_dir}/cache"
     resumed = checkpoint_to_resume(training_arguments)

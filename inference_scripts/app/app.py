@@ -11,7 +11,7 @@ the disk when it is read, and memory when the page is closed. No other host is a
     ... --examples phantoms/test                # files that the page offers
     ... --host 0.0.0.0 --port 8080              # for everybody who reaches this machine: there is no password
 
-Needs Gradio: pip install "litegpt[app]".
+Needs Gradio, of the extra `app`: pip install ".[app]" in a clone, or pip install "gradio<7".
 """
 
 import importlib.util
@@ -34,7 +34,7 @@ MOST_EXAMPLES = 12
 @program
 def main(args: AppArguments) -> int:
     if importlib.util.find_spec("gradio") is None:
-        raise Refusal('The page needs Gradio: pip install "litegpt[app]"')
+        raise Refusal('The page needs Gradio: pip install "gradio<7"')
     os.environ.update(QUIET)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as Ctrl-C, so that the uploads' folder goes
     with tempfile.TemporaryDirectory(prefix="litegpt_app_") as uploads:  # for this user alone, and gone at the end

@@ -53,7 +53,9 @@ def made(kind: str, radiograph: Radiograph, processor: Any, source: str = ANSWER
         from litegpt.dicom_output.result_objects import result_objects
         from litegpt.dicom_output.source_header import source_header
     except ImportError as error:
-        raise ValueError(f'DICOM objects need the package {error.name}: pip install "litegpt[dicom]"') from None
+        raise ValueError(
+            f"DICOM objects need the package {error.name}, of the extra dicom: pip install {error.name}"
+        ) from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they name the file in the server's log; a missing PR becomes the error below
         header = source_header(radiograph.data, line["file"])

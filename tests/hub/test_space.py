@@ -62,7 +62,7 @@ print(*names)
 
 
 def test_the_page_starts_from_the_spaces_folder_alone(space, tiny_checkpoint, tmp_path):
-    pytest.importorskip("gradio", reason='needs Gradio: pip install "litegpt[app]"')
+    pytest.importorskip("gradio", reason='needs Gradio, of the extra app: pip install ".[app]"')
     with socket.socket() as place:
         place.bind(("127.0.0.1", 0))
         port = place.getsockname()[1]

@@ -85,3 +85,13 @@ def test_a_checkpoint_that_is_not_there_is_one_sentence_with_a_suggestion(tiny_c
     assert ending(str(tmp_path / "run")).endswith(f"did you mean {tmp_path / 'run' / 'checkpoint'}?")
     assert f"did you mean {tmp_path / 'run'}?" in ending(str(tmp_path / "runs"))
     assert "is a file" in ending(str(tmp_path / "a.png"))
+
+
+def test_a_command_whose_extra_is_missing_says_so_in_one_sentence(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith(("litegpt.inference_scripts.node", "pynetdicom"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pynetdicom", None)
+    words = ["--model_name_or_path", "x", "--spool", "x", "--calling_ae_titles", "A", "--pacs", "A@h:1"]
+    sentence = r"^litegpt node needs pynetdicom, of the extra dicom \(pip install pynetdicom\)\.$"
+    with pytest.raises(SystemExit, match=sentence):
+        main(["node", *words])

@@ -202,5 +202,5 @@ def test_the_help_opens_with_commands_and_explains_every_option_of_ours():
 
 def test_equalised_contrast_without_its_library_is_refused_before_anything_is_read(run, monkeypatch):
     monkeypatch.setattr(pretrain_cxr_clip, "find_spec", lambda name: None)
-    with pytest.raises(SystemExit, match=r"equalise: .* pip install 'litegpt\[clahe\]', or --equalise 0\.$"):
+    with pytest.raises(SystemExit, match=r"equalise: .* pip install opencv-python-headless, or --equalise 0\.$"):
         run("out", ["nowhere"], equalise=0.5)

@@ -82,7 +82,7 @@ def test_the_picture_says_of_itself_that_it_is_drawn_and_is_refused_when_it_come
 
 
 def test_dicom_objects_have_what_reaches_its_operating_point(desk, answered, answered_checkpoint):
-    pytest.importorskip("highdicom", reason='needs highdicom: pip install "litegpt[dicom]"')
+    pytest.importorskip("highdicom", reason='needs highdicom, of the extra dicom: pip install ".[dicom]"')
     token, reply = answered
     rows = reply["shown"]["sources"][0]["rows"]
     above = sum(row["above"] for row in rows)

@@ -217,12 +217,10 @@ class Worker:
         try:
             objects = self._objects(read, line)
         except Exception as error:
-            why = (
-                str(error)
-                if isinstance(error, SourceError)
-                else f"its results cannot be made: {kind_and_place(error)}"
-            )
-            self._fail(read.uid, "objects", why)
+            self._fail(read.uid, "objects", f"its results cannot be made: {kind_and_place(error)}")
+            return
+        if not objects:
+            self._fail(read.uid, "objects", f"there can be no {' or '.join(self.how.kinds)} of it")
             return
         while not self.stop.is_set():
             try:

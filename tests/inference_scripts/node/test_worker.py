@@ -174,3 +174,13 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost(working, spool, queued, m
     working(Answerer())
     until(lambda: (spool.results / uid).exists() and spool.has_failed(bad))
     assert len(monitor.events("spool_trouble")) == 3
+
+
+def test_a_radiograph_of_which_there_can_be_no_result_does_not_wait_for_ever(
+    working, spool, queued, until, monkeypatch
+):
+    monkeypatch.setattr("litegpt.dicom_output.result_objects.is_drawn_on", lambda source: False)  # as of one in colour
+    uid = queued(1)
+    working(Answerer(), kinds=("PR",))
+    until(lambda: spool.has_failed(uid))
+    assert reason(spool, uid) == {"step": "objects", "why": "there can be no PR of it"}

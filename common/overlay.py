@@ -117,11 +117,17 @@ def colour_of_label(label: str) -> str:
 
 def save(picture: Image.Image, path: Path) -> None:
     """Writes a PNG that says of itself that it is drawn, so that no program answers it as a radiograph."""
-    software = PngInfo()
-    software.add_text("Software", DRAWN)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        picture.save(temporary, format="PNG", pnginfo=software)
+        temporary.write_bytes(png_bytes(picture))
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """The file that `save` writes."""
+    file, software = BytesIO(), PngInfo()
+    software.add_text("Software", DRAWN)
+    picture.save(file, format="PNG", pnginfo=software)
+    return file.getvalue()
 
 
 def is_drawn(data: bytes) -> bool:

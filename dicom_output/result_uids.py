@@ -8,7 +8,7 @@ Another checkpoint, or other settings, make another series; so do other boxes th
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import pydicom
 from pydicom.uid import UID
@@ -18,7 +18,15 @@ ANSWERED = "findings"  # a line's list of the answer's boxes
 ASKED = ("constrained", "threshold", "with_candidates", "views", "boxes")
 
 
-def result_uids(source: pydicom.Dataset, facts: Mapping[str, Any], kind: str) -> tuple[str, str]:
+class ImageUids(NamedTuple):
+    """The UIDs of a radiograph, called as in its data set, which can stand in their place."""
+
+    StudyInstanceUID: str
+    SeriesInstanceUID: str
+    SOPInstanceUID: str
+
+
+def result_uids(source: pydicom.Dataset | ImageUids, facts: Mapping[str, Any], kind: str) -> tuple[str, str]:
     """Series and SOP Instance UID of one kind of result.
 
     Args:

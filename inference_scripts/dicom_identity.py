@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import PurePath
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import pydicom
 from pydicom.filereader import read_dataset
@@ -56,6 +56,11 @@ MAGIC = {b"%PDF": "PDF", b"PK\x03\x04": "ZIP", b"MZ": "program", b"\x7fELF": "pr
 TYPES = mimetypes.MimeTypes()  # Python's own table, not the machine's
 
 
+def is_uid(text: Any) -> bool:
+    """Whether it can be a UID, and so a file's name: digits and dots, at most 64; leading zeros occur."""
+    return isinstance(text, str) and len(text) <= 64 and UID_FORM.fullmatch(text) is not None
+
+
 def quietly(function: Callable[P, R]) -> Callable[P, R]:
     """Keeps what pydicom says of bad values from the terminal: it quotes them."""
 
@@ -78,7 +83,7 @@ def identity(data: bytes) -> dict[str, str | None]:
     """
     dataset = _dataset(data, TAGS) if _is_dicom(data) else pydicom.Dataset()
     found = {name: _text(dataset, keyword) for name, keyword in UIDS.items()}
-    found = {name: uid if uid and len(uid) <= 64 and UID_FORM.fullmatch(uid) else None for name, uid in found.items()}
+    found = {name: uid if is_uid(uid) else None for name, uid in found.items()}
     view = _text(dataset, "ViewPosition")
     view = view.upper() if view and CODE_STRING.fullmatch(view.upper()) else _coded_view(dataset)
     sides = [_text(dataset, "ImageLaterality"), _text(dataset, "Laterality")]

@@ -21,8 +21,10 @@ from tqdm.auto import tqdm
 from litegpt.common.files import replacing
 from litegpt.common.programs import Refusal
 from litegpt.dicom_output.result_objects import result_objects
-from litegpt.dicom_output.result_uids import ANSWERED, result_uids, with_boxes_of
+from litegpt.dicom_output.result_uids import ANSWERED, ImageUids, result_uids, with_boxes_of
 from litegpt.dicom_output.source_header import SourceError, source_header
+
+UIDS = ("study_instance_uid", "series_instance_uid", "sop_instance_uid")  # of a line
 
 
 class DicomResults:
@@ -61,15 +63,20 @@ class DicomResults:
         try:
             with warnings.catch_warnings(record=True) as notes:
                 warnings.simplefilter("always", UserWarning)
-                header = source_header(Path(line["file"]), line["file"])
-                paths = {kind: self._path(result_uids(header, line, kind)[1], kind) for kind in self.kinds}
+                # By the line's UIDs: a run that resumes reads no file whose objects are there.
+                uids = ImageUids(*(line[name] for name in UIDS))
+                paths = {kind: self._path(result_uids(uids, line, kind)[1], kind) for kind in self.kinds}
                 missing = [kind for kind, path in paths.items() if not path.is_file()]
-                made = result_objects(header, line, missing, self._picture(line, missing))
+                if missing or None in uids:
+                    header = source_header(Path(line["file"]), line["file"])
+                    made = result_objects(header, line, missing, self._picture(line, missing))
+                else:
+                    made = {}
         except SourceError as error:
             self.failures += 1
             tqdm.write(str(error), file=sys.stderr)
             return
-        for note in notes if missing else ():
+        for note in notes:
             if issubclass(note.category, UserWarning):
                 tqdm.write(str(note.message), file=sys.stderr)
         for kind, dataset in made.items():

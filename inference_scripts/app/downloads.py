@@ -12,9 +12,7 @@ from io import BytesIO
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
-from PIL.PngImagePlugin import PngInfo
-
-from litegpt.common.overlay import DRAWN, overlay
+from litegpt.common.overlay import overlay, png_bytes
 from litegpt.inference_scripts.app.results import ANSWERED, filed_line
 from litegpt.inference_scripts.app.shelf import Radiograph
 
@@ -43,10 +41,8 @@ def made(kind: str, radiograph: Radiograph, processor: Any, source: str = ANSWER
     if kind == "json":
         return Download(f"{stem}.json", "application/json", (json.dumps(line, indent=1) + "\n").encode())
     if kind == "overlay":
-        png, software = BytesIO(), PngInfo()
-        software.add_text("Software", DRAWN)  # so that no program answers it as a radiograph
-        overlay(radiograph.received.picture, line, processor.score_thresholds).save(png, "PNG", pnginfo=software)
-        return Download(f"{stem}_overlay.png", "image/png", png.getvalue())
+        drawn = overlay(radiograph.received.picture, line, processor.score_thresholds)
+        return Download(f"{stem}_overlay.png", "image/png", png_bytes(drawn))
     if kind not in DICOM_KINDS:
         raise ValueError(f"there is no download {kind!r}; there are {', '.join(KINDS)}.")
     try:

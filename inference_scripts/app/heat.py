@@ -6,10 +6,8 @@
 The ways and what they mean: `processing/answer_maps.py`; `litegpt explain` writes the same maps into files.
 """
 
-import base64
 import warnings
 from collections.abc import Mapping
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ from PIL import Image
 from litegpt.common.overlay import COLOUR_MAP
 from litegpt.inference_scripts.answerers import LocalAnswerer
 from litegpt.inference_scripts.app.shelf import Radiograph
+from litegpt.inference_scripts.ask_server import data_url
 from litegpt.inference_scripts.finding_maps import TASK, FindingMap
 from litegpt.processing.answer_maps import DEFAULT_METHOD, METHODS, PIXELS, label_maps, text_maps
 from litegpt.processing.answers import text_to_findings
@@ -73,9 +72,3 @@ def coloured_grid(grid: np.ndarray, size: tuple[int, int]) -> Image.Image:
     strength = np.abs(smooth)  # what speaks neither for nor against hides nothing
     colours[..., 3] = strength / (strength.max() or 1.0)
     return Image.fromarray((255 * colours).round().astype(np.uint8))
-
-
-def data_url(picture: Image.Image) -> str:
-    png = BytesIO()
-    picture.save(png, "PNG")
-    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()

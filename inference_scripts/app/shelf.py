@@ -76,7 +76,7 @@ class Shelf:
     def forget(self, session: str) -> None:
         """Drops all that a page has opened."""
         with self._lock:
-            for token in [token for token, (of, _, _) in self._kept.items() if of == session]:
+            for token in [token for token, (owner, _, _) in self._kept.items() if owner == session]:
                 del self._kept[token]
 
     def clear_old(self) -> None:

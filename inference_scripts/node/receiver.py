@@ -21,10 +21,10 @@ from pynetdicom.dsutils import create_file_meta, encode_file_meta
 from pynetdicom.sop_class import Verification
 
 from litegpt.inference_scripts.arguments import NodeArguments
-from litegpt.inference_scripts.dicom_identity import RADIOGRAPH_CLASSES
+from litegpt.inference_scripts.dicom_identity import RADIOGRAPH_CLASSES, is_uid
 from litegpt.inference_scripts.node.bounds import BoundedReading, BoundedServer, IncomingDataSet
 from litegpt.inference_scripts.node.monitoring import Monitor
-from litegpt.inference_scripts.node.spool import Spool, is_uid
+from litegpt.inference_scripts.node.spool import Spool
 from litegpt.inference_scripts.node.tls import server_context
 
 UNIT = 1 << 17  # bytes of a protocol data unit that senders are offered

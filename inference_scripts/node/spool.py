@@ -22,7 +22,6 @@ import itertools
 import json
 import os
 import queue
-import re
 import shutil
 import threading
 import time
@@ -33,14 +32,8 @@ from typing import Any
 
 import pydicom
 
-UID_FORM = re.compile(r"[0-9]+(\.[0-9]+)*")  # PS3.5, 9.1; leading zeros occur, and are no danger to a file name
 FOLDERS = ("receiving", "incoming", "results", "done", "failed")
 DAY = 24 * 3600
-
-
-def is_uid(text: Any) -> bool:
-    """Whether it can be a UID, and so a file's name: digits and dots, at most 64."""
-    return isinstance(text, str) and len(text) <= 64 and UID_FORM.fullmatch(text) is not None
 
 
 class Spool:

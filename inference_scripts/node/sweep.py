@@ -18,13 +18,12 @@ from typing import Any
 
 import requests
 from dicomweb_client.api import DICOMwebClient
-from pydicom import Dataset
 from pydicom.uid import UID
 
-from litegpt.dicom_output.result_uids import result_uids
-from litegpt.inference_scripts.dicom_identity import RADIOGRAPH_CLASSES
+from litegpt.dicom_output.result_uids import ImageUids, result_uids
+from litegpt.inference_scripts.dicom_identity import RADIOGRAPH_CLASSES, is_uid
 from litegpt.inference_scripts.node.monitoring import Monitor, kind_and_place
-from litegpt.inference_scripts.node.spool import Spool, is_uid, sync
+from litegpt.inference_scripts.node.spool import Spool, sync
 
 Page = list[dict[str, Any]]
 MODALITIES = ("CR", "DX")
@@ -137,8 +136,7 @@ class Sweep:
                     continue
                 if self.spool.is_known(uid) or self.spool.has_failed(uid):
                     continue
-                source = Dataset()
-                source.StudyInstanceUID, source.SeriesInstanceUID, source.SOPInstanceUID = study, name, uid
+                source = ImageUids(study, name, uid)
                 results, result = result_uids(source, self.facts, self.how.last_kind)
                 if results in series and results not in of_series:
                     found_there = self._paged(self.client.search_for_instances, study, results)

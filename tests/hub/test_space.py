@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -16,6 +15,7 @@ from huggingface_hub import RepoCard
 from litegpt.hub.arguments import PushArguments
 from litegpt.hub.push_to_hub import main
 from litegpt.hub.space import SDK_VERSION, requirements, space_files
+from litegpt.inference_scripts.hospital.children import free_port
 from tests.hub_stand_in import HubStandIn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,9 +63,7 @@ print(*names)
 
 def test_the_page_starts_from_the_spaces_folder_alone(space, tiny_checkpoint, tmp_path):
     pytest.importorskip("gradio", reason='needs Gradio, of the extra app: pip install ".[app]"')
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        port = place.getsockname()[1]
+    port = free_port()
     # Without the Hub the repository's name is a folder, as `from_pretrained` takes it.
     (tmp_path / "acme").mkdir()
     (tmp_path / "acme" / "litegpt").symlink_to(tiny_checkpoint)

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import pytest
 from PIL import Image
 
 from litegpt.common.overlay import is_drawn
+from litegpt.inference_scripts.hospital.children import free_port
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 ARGUMENTS = [
@@ -28,12 +28,6 @@ pytest.importorskip("gradio", reason='needs Gradio, of the extra app: pip instal
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, which drives Chromium")
 if not Path(CHROMIUM).is_file():
     pytest.skip(f"needs Chromium ({CHROMIUM})", allow_module_level=True)
-
-
-def free_port() -> int:
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        return place.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

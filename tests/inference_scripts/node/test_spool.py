@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from litegpt.inference_scripts.node.spool import Spool, is_uid
+from litegpt.inference_scripts.dicom_identity import is_uid
+from litegpt.inference_scripts.node.spool import Spool
 from tests.small_pacs import radiograph
 
 

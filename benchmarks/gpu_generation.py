@@ -9,12 +9,13 @@ time that this takes at the bandwidth of a copy on the same device, measured in 
 is the limit divided by the measured time. Eager is `generate` as it is; compiled is `generate` with
 `cache_implementation="static"`, which compiles decoding (prefill stays eager).
 
-The three other modes answer in the answer language, greedily, in the same decoding loop: `constrained` reads a token a
-pass; `jump_certain` also reads with it what the grammar leaves no choice about; `jump_ahead` also guesses, as
-`predict.py` does. Answers name findings as long as there is room. Figures are tokens of answers a second, of the
-whole call, and tokens a pass beside those of `constrained`. How many guesses are right is the weights' doing, and
-random ones tell nothing about trained ones (`jump_ahead.py` measures a trained checkpoint); what is certain hangs on
-the grammar alone.
+The other modes answer in the answer language, greedily, in the same decoding loop: `constrained` reads a token a pass;
+`jump_certain` also reads with it what the grammar leaves no choice about; `jump_ahead` also guesses, as `predict.py`
+does; `jump_compiled` does so by compiled passes of a fixed width (`block_reader.py`), CUDA graphs on a GPU, whose
+share of the limit is given too: of a pass over all rows and up to 16 tokens of each. Answers name findings as long as
+there is room. Figures are tokens of answers a second, of the whole call, and tokens a pass beside those of
+`constrained`. How many guesses are right is the weights' doing, and random ones tell nothing about trained ones
+(`jump_ahead.py` measures a trained checkpoint); what is certain hangs on the grammar alone.
 """
 
 import argparse
@@ -39,6 +40,7 @@ from litegpt.modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGenerat
 from litegpt.processing import constrained_decoding
 from litegpt.processing.answer_automaton import State
 from litegpt.processing.answer_grammar import AnswerGrammar
+from litegpt.processing.block_reader import CompiledPass
 from litegpt.processing.constrained_decoding import ConstrainedGreedyOutput
 from litegpt.processing.processing_litegpt import LiteGPTProcessor
 
@@ -58,7 +60,7 @@ TINY = {
     "image_token_id": 3,
     "projector_hidden_size": 96,
 }
-PLAIN, CONSTRAINED = ("eager", "compiled"), ("constrained", "jump_certain", "jump_ahead")
+PLAIN, CONSTRAINED = ("eager", "compiled"), ("constrained", "jump_certain", "jump_ahead", "jump_compiled")
 MODES = (*PLAIN, *CONSTRAINED)
 WARM_UP = 2  # calls: compilation, then the recording of CUDA graphs
 LOOKAHEAD = constrained_decoding.LOOKAHEAD
@@ -115,9 +117,13 @@ def main(
                     figures = {"prefill": (prefill, "s", None), "share": (limit / step, "x", AGAINST)}
                 else:
                     inputs = questions(processor, batch_size, device)
-                    speed, per_pass = constrained_speed(model, processor, inputs, mode, new_tokens, wait, calls)
+                    speed, per_pass, step = constrained_speed(model, processor, inputs, mode, new_tokens, wait, calls)
                     speeds[batch_size, mode] = speed
                     figures = {"tokens_a_pass": (per_pass, "tokens", "1 of constrained decoding without jumps")}
+                    if step is not None:
+                        tokens_so_far = inputs["input_ids"].shape[1] + new_tokens / 2
+                        limit = (weights + batch_size * tokens_so_far * key_value_bytes(config)) / bandwidth
+                        figures["share"] = (limit / step, "x", AGAINST)
                     if one_token_a_pass := speeds.get((batch_size, "constrained")):
                         figures["gain"] = (speed / one_token_a_pass, "x", "constrained decoding without jumps")
                 figures["speed"] = (speed, "tokens/s", None)
@@ -172,14 +178,14 @@ def constrained_speed(
     new_tokens: int,
     wait: Callable[[], None],
     calls: Callable[[Callable[[], Any]], list],
-) -> tuple[float, float]:
-    """Tokens of answers a second, and tokens that a pass adds to an answer, by constrained greedy decoding.
+) -> tuple[float, float, float | None]:
+    """Tokens of answers a second, tokens that a pass adds to an answer, and seconds of a compiled pass, if it is one.
 
     An answer ends within `new_tokens`, or the fewest that the grammar can do with.
     """
     pad = processor.tokenizer.pad_token_id
     options = {
-        "custom_generate": processor.constrained_greedy(jump_ahead=mode != "constrained"),
+        "custom_generate": processor.constrained_greedy(mode != "constrained", compiled=mode == "jump_compiled"),
         "return_dict_in_generate": True,
         "max_new_tokens": max(new_tokens, processor.answer_grammar.least_room("identify")),
         "do_sample": False,
@@ -193,12 +199,26 @@ def constrained_speed(
         wait()
         return time.perf_counter() - start, output
 
-    with patch.object(constrained_decoding, "LOOKAHEAD", LOOKAHEAD if mode == "jump_ahead" else 0):
+    steps: dict[int, list[float]] = {}  # by rows
+    read = CompiledPass.read
+
+    def timed_read(compiled: CompiledPass, lines: torch.Tensor, most_read: int) -> tuple[torch.Tensor, ...]:
+        wait()
+        start = time.perf_counter()
+        output = read(compiled, lines, most_read)
+        wait()
+        steps.setdefault(len(lines), []).append(time.perf_counter() - start)
+        return output
+
+    guesses = LOOKAHEAD if mode in ("jump_ahead", "jump_compiled") else 0
+    with patch.object(constrained_decoding, "LOOKAHEAD", guesses), patch.object(CompiledPass, "read", timed_read):
         seconds, outputs = zip(*calls(timed), strict=True)
     output = outputs[-1]
     tokens = (output.sequences[:, inputs["input_ids"].shape[1] :] != pad).sum().item()
     rows = len(output.sequences)
-    return tokens / statistics.median(seconds), tokens / rows / output.num_forward_passes
+    # As answers end, passes are over fewer rows.
+    step = statistics.median(steps[max(steps)]) if steps else None
+    return tokens / statistics.median(seconds), tokens / rows / output.num_forward_passes, step
 
 
 def architecture_config(architecture: str) -> LiteGPTConfig:

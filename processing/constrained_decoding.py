@@ -14,7 +14,7 @@ Guesses are what the model itself chose at the same place in the last pass, afte
 that were written before it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -36,6 +36,7 @@ from transformers.utils import ModelOutput
 from .answer_automaton import State
 from .answer_grammar import AnswerGrammar
 from .answers import NO_FINDING, Finding, text_to_findings
+from .block_reader import Allowed, BlockReader, Choices, CompiledReader
 from .box_scores import InsertedFinding
 from .diagnosis_probabilities import diagnosis_probabilities
 from .insertion import Insertion, inserted_findings
@@ -92,6 +93,8 @@ class ConstrainedGreedy:
         jump_ahead: without it each pass reads one token.
         insertion: looks for findings that the answers do not name; None: it does not. Only what is returned with
             `return_dict_in_generate=True` has them.
+        compiled: compiles the passes behind the first one with torch's Inductor, once for a model: half a minute that
+            pays from some thousand radiographs on. On a GPU they become CUDA graphs.
 
     Raises:
         ValueError: on a call for anything but one greedy answer a row with a cache that grows, or with a way of
@@ -105,11 +108,13 @@ class ConstrainedGreedy:
         identifiers: Mapping[int, str],
         jump_ahead: bool = True,
         insertion: Insertion | None = None,
+        compiled: bool = False,
     ):
         self.grammar = grammar
         self.identifiers = dict(identifiers)
         self.jump_ahead = jump_ahead
         self.insertion = insertion
+        self.compiled = compiled
 
     def __call__(
         self,
@@ -132,27 +137,24 @@ class ConstrainedGreedy:
             for task, token in zip(tasks, input_ids[:, -1].tolist(), strict=True)
         ]
         device = input_ids.device
-        allowed, is_allowed = (table.to(device) for table in _tables(self.grammar))
-        reader, running = _Reader(model, input_ids, **model_kwargs), answers
+        read_by = CompiledReader if self.compiled else BlockReader
+        reader, running = read_by(model, input_ids, _tables(self.grammar, device), **model_kwargs), answers
         about_findings = [row for row, task in enumerate(tasks) if answer_kind(task) is FINDINGS]
         prompts = None
         num_streamed = 1  # of `_Answer.tokens`: the prompt's last one
         if answer_streamer is not None:
             answer_streamer.put(input_ids.cpu())
         while running:
-            blocks, nodes = zip(*(answer.block() for answer in running), strict=True)
-            logits = reader.read(blocks, [answer.num_read for answer in running]).to(device)
-            nodes = _padded(nodes, device)
-            candidates = allowed[nodes]
-            scores = logits.gather(-1, candidates).float().masked_fill(~is_allowed[nodes], -torch.inf)
-            chosen = candidates.gather(-1, scores.argmax(dim=-1, keepdim=True)).squeeze(-1)
-            probabilities = scores.softmax(dim=-1)
+            certain = max(answer.num_certain for answer in running)
+            num_guesses = reader.most_guesses(certain, LOOKAHEAD) if self.jump_ahead else 0
+            blocks, nodes = zip(*(answer.block(num_guesses) for answer in running), strict=True)
+            choices = reader.read(blocks, nodes, [answer.num_read for answer in running])
             if with_probabilities:
-                self._add_label_probabilities(running, scores, logits, reader)
+                self._add_label_probabilities(running, choices, reader)
                 if self.insertion is not None and about_findings and prompts is None:
                     prompts = reader.prompts(about_findings)
-            considered = list(zip(candidates, probabilities, strict=True))
-            choice = zip(running, blocks, chosen.tolist(), probabilities.amax(-1).tolist(), considered, strict=True)
+            considered = zip(choices.candidates, choices.probabilities, strict=True)
+            choice = zip(running, blocks, choices.chosen, considered, strict=True)
             num_right = [answer.take(*row) for answer, *row in choice]
             if answer_streamer is not None:
                 for token in answers[0].tokens[num_streamed:]:
@@ -179,8 +181,8 @@ class ConstrainedGreedy:
         return ConstrainedGreedyOutput(
             sequences=sequences,
             token_probabilities=pad_sequence(token_probabilities, batch_first=True, padding_value=1.0),
-            candidates=_stacked(answers, 0, torch.zeros_like(candidates[0, 0])),
-            candidate_probabilities=_stacked(answers, 1, torch.zeros_like(probabilities[0, 0])),
+            candidates=_stacked(answers, 0, torch.zeros_like(choices.candidates[0, 0])),
+            candidate_probabilities=_stacked(answers, 1, torch.zeros_like(choices.probabilities[0, 0])),
             label_probabilities=[answer.label_probabilities for answer in answers],
             inserted_findings=None if self.insertion is None else inserted,
             num_forward_passes=reader.num_passes,
@@ -190,19 +192,25 @@ class ConstrainedGreedy:
         text = self.grammar.tokenizer.decode(tokens, skip_special_tokens=True)
         return text_to_findings(text.removeprefix(" "), self.grammar.finding_labels)
 
-    def _add_label_probabilities(
-        self, answers: list["_Answer"], scores: torch.Tensor, logits: torch.Tensor, reader: "_Reader"
-    ) -> None:
+    def _add_label_probabilities(self, answers: list["_Answer"], choices: Choices, reader: BlockReader) -> None:
         """Adds them where a pass has just read what they need: up to the first decision, or the prompt."""
+        deciding, places = [], []
         for row, answer in enumerate(answers):
             if answer_kind(answer.task) is FINDINGS and not answer.label_probabilities:
                 decision, choice = _first_decision(self.grammar, answer.task)
                 if answer.state == decision:
-                    place = len(answer.tokens) - answer.num_read - 1
-                    answer.label_probabilities = {NO_FINDING: scores[row, place].softmax(dim=-1)[choice].item()}
+                    deciding.append(answer)
+                    places.append((row, answer.num_certain - 1, choice))
+        if deciding:
+            rows, tokens, chosen = torch.tensor(places, device=choices.probabilities.device).T
+            for answer, probability in zip(
+                deciding, choices.probabilities[rows, tokens, chosen].tolist(), strict=True
+            ):
+                answer.label_probabilities = {NO_FINDING: probability}
         rows = [row for row, answer in enumerate(answers) if answer_kind(answer.task) is DIAGNOSES]
         if rows and reader.num_passes == 1:
-            marginals = diagnosis_probabilities(reader.model, self.grammar, *reader.prompts(rows), logits[rows, 0])
+            first = reader.first_logits[rows]
+            marginals = diagnosis_probabilities(reader.model, self.grammar, *reader.prompts(rows), first)
             for row, values in zip(rows, marginals.tolist(), strict=True):
                 answers[row].label_probabilities = dict(zip(self.grammar.diagnosis_labels, values, strict=True))
 
@@ -232,12 +240,17 @@ class _Answer:
         self._guesses: list[int] = []  # what the model chose after `tokens` when it last read guesses there
         self._add_certain()
 
-    def block(self) -> tuple[list[int], list[int]]:
+    @property
+    def num_certain(self) -> int:
+        """How many of `tokens` are still to be read."""
+        return len(self.tokens) - self.num_read
+
+    def block(self, num_guesses: int) -> tuple[list[int], list[int]]:
         """The tokens to read next, and for each the node that says what may follow it (0: that is known already)."""
         tokens = self.tokens[self.num_read :]
         nodes = [0] * (len(tokens) - 1) + [self.state.node]
         state, room = self.state, self._room
-        for index in range(LOOKAHEAD if self._jump_ahead else 0):
+        for index in range(num_guesses):
             token = self._guesses[index] if index < len(self._guesses) else None
             if token not in self._grammar.allowed[state.node]:
                 token = _first_guess(self._grammar, state.node)
@@ -252,28 +265,27 @@ class _Answer:
     def take(
         self,
         block: list[int],
-        chosen: list[int],
-        probabilities: list[float],
+        chosen: list[tuple[int, float]],
         considered: tuple[torch.Tensor, torch.Tensor],
     ) -> int:
         """Adds the model's choices, as far as it has read right tokens; returns how many of `block` were right.
 
         Args:
             block: what was read, as the last call of `block` returned it.
-            chosen, probabilities: of the model after each of its tokens.
+            chosen: what the model chooses after each of its tokens, and how probable that is.
             considered: (tokens, widest) ids and their probabilities, after each of its tokens.
         """
-        num_right = len(self.tokens) - self.num_read
+        num_right = self.num_certain
         while True:
-            token = chosen[num_right - 1]
+            token, probability = chosen[num_right - 1]
             candidates, candidate_probabilities = considered
             place = candidates[num_right - 1], candidate_probabilities[num_right - 1]
-            self._add(token, probabilities[num_right - 1], place)
+            self._add(token, probability, place)
             if self.state == END or num_right == len(block) or block[num_right] != token:
                 break
             num_right += 1
         self.num_read += num_right
-        self._guesses = chosen[num_right : len(block)]
+        self._guesses = [guess for guess, _ in chosen[num_right : len(block)]]
         self._add_certain()
         return num_right
 
@@ -296,81 +308,6 @@ def _stacked(answers: list[_Answer], which: int, nothing: torch.Tensor) -> torch
         torch.stack([nothing if place is None else place[which] for place in answer.considered]) for answer in answers
     ]
     return pad_sequence(rows, batch_first=True)
-
-
-class _Reader:
-    """Reads tokens into the model's cache, for rows that grow by different numbers of tokens.
-
-    A pass puts the tokens of all rows after the longest row. What then lies between a row's own tokens is masked, and
-    their positions are given.
-    """
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        input_ids: torch.LongTensor,
-        position_ids: torch.LongTensor,
-        attention_mask: torch.LongTensor | None,
-        **inputs,
-    ):
-        self.model = model
-        self.num_passes = 0
-        self._cache: DynamicCache = inputs.pop(CACHE)
-        self._last_position = position_ids[:, -1:]
-        # The first pass reads the prompt (and image) too, but for its last token, with which `_Answer.tokens` begin.
-        self._prompt = {"input_ids": input_ids[:, :-1], "position_ids": position_ids[:, :-1]}
-        self._inputs = inputs
-        self._prompt_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        self._mask = self._prompt_mask[:, :-1]
-
-    def read(self, blocks: Sequence[list[int]], num_read: list[int]) -> torch.Tensor:
-        """(rows, longest block, vocabulary): logits after each token of each row's block.
-
-        Args:
-            num_read: how many tokens each row has read, from the prompt's last one on.
-        """
-        device = self._mask.device
-        tokens = _padded(blocks, device)
-        places = torch.arange(tokens.shape[1], device=device)
-        positions = self._last_position + torch.tensor(num_read, device=device)[:, None] + places
-        is_read = places < torch.tensor([len(block) for block in blocks], device=device)[:, None]
-        if self.num_passes == 0:
-            tokens = torch.cat([self._prompt["input_ids"], tokens], dim=1)
-            positions = torch.cat([self._prompt["position_ids"], positions], dim=1)
-        inputs = {
-            **self._inputs,
-            "input_ids": tokens,
-            "position_ids": positions,
-            "attention_mask": torch.cat([self._mask, is_read.to(self._mask.dtype)], dim=1),
-            CACHE: self._cache,
-            "use_cache": True,
-            "logits_to_keep": len(places),
-        }
-        self.num_passes += 1
-        self._inputs, self._width = {}, len(places)
-        return self.model(**inputs).logits
-
-    def keep(self, num_right: list[int], is_running: list[bool]) -> None:
-        """Forgets what of the last blocks lies after the right tokens, and rows whose answers have ended."""
-        rows = [row for row, goes_on in enumerate(is_running) if goes_on]
-        if not rows:
-            return
-        right = torch.tensor([[num_right[row]] for row in rows], device=self._mask.device)
-        longest = max(num_right[row] for row in rows)
-        self._cache.crop(longest - self._width)
-        if len(rows) < len(is_running):
-            index = torch.tensor(rows, device=self._mask.device)
-            self._cache.batch_select_indices(index)
-            self._mask, self._last_position = self._mask[index], self._last_position[index]
-        is_right = torch.arange(longest, device=self._mask.device) < right
-        self._mask = torch.cat([self._mask, is_right.to(self._mask.dtype)], dim=1)
-
-    def prompts(self, rows: list[int]) -> tuple[DynamicCache, torch.Tensor]:
-        """Cache and attention mask of some rows' prompts alone, after the first pass."""
-        cache, length = DynamicCache(), self._prompt_mask.shape[1]
-        for number, layer in enumerate(self._cache.layers):
-            cache.update(layer.keys[rows, :, :length], layer.values[rows, :, :length], number)
-        return cache, self._prompt_mask[rows]
 
 
 class AnswerLogitsProcessor(LogitsProcessor):
@@ -468,11 +405,11 @@ def _refuse_missing_radiographs(input_ids: torch.LongTensor, image_token_id: int
 
 
 @lru_cache(maxsize=4)
-def _tables(grammar: AnswerGrammar) -> tuple[torch.Tensor, torch.Tensor]:
-    """(nodes, largest choice): tokens that may follow, int64; and where there is one, bool."""
+def _tables(grammar: AnswerGrammar, device: torch.device) -> Allowed:
+    """The tokens that may follow, by node."""
     allowed = [torch.tensor(tokens) for tokens in grammar.allowed]
-    tokens = pad_sequence(allowed, batch_first=True)
-    return tokens, torch.arange(tokens.shape[1]) < torch.tensor([[len(row)] for row in allowed])
+    tokens, sizes = pad_sequence(allowed, batch_first=True), torch.tensor([[len(row)] for row in allowed])
+    return Allowed(tokens.to(device), (torch.arange(tokens.shape[1]) < sizes).to(device))
 
 
 @lru_cache(maxsize=16)
@@ -500,8 +437,3 @@ def _ends(grammar: AnswerGrammar, state: State, token: int) -> bool:
     while state != END and len(grammar.allowed[state.node]) == 1:
         state = grammar.advance(state, grammar.allowed[state.node][0], ANY_ROOM)
     return state == END
-
-
-def _padded(rows: Sequence[list[int]], device: torch.device) -> torch.Tensor:
-    width = max(map(len, rows))
-    return torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)

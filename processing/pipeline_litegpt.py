@@ -95,6 +95,7 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
             stand among the findings, each of which then has its "source", "answer" or "candidate".
         views: in how many other views, slightly moved, never mirrored, each radiograph is shown beside itself. With
             `candidates` each view has its own.
+        compiled: compile the passes of constrained answers: for thousands of radiographs, see `ConstrainedGreedy`.
         explain: give each finding a "map", (g, g) float32, over the whole radiograph as given: what in it speaks for
             the finding's label, `answer_maps`. True for integrated gradients, or a name of `METHODS`. The answer is
             explained as the tokenizer writes it.
@@ -113,6 +114,7 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
     def __init__(self, *args, **kwargs):
         # What a call is made with unless it says otherwise, as far as it matters before the library has it.
         self._given = {name: kwargs.get(name) for name in ("candidates", "views", "batch_size")}
+        self._prompts: dict[str, dict[str, torch.Tensor]] = {}  # as the processor makes them, the same for every image
         super().__init__(*args, **kwargs)
         self.tokenizer = self.processor.tokenizer  # batches are padded with it
 
@@ -143,11 +145,12 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         written_boxes: bool | None = None,
         candidates: bool | float | None = None,
         views: int | None = None,
+        compiled: bool | None = None,
     ):
         preprocess = {} if tasks is None else {"tasks": tuple(tasks)}
         if views is not None:
             preprocess["views"] = views
-        forward = {"max_new_tokens": max_new_tokens, "constrained": constrained}
+        forward = {"max_new_tokens": max_new_tokens, "constrained": constrained, "compiled": compiled}
         forward = {name: value for name, value in forward.items() if value is not None}
         if candidates is not None:
             least = LEAST_CANDIDATE if candidates else None
@@ -180,10 +183,14 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         about = {"size": radiograph.size, "turn": radiograph.turn, "warnings": radiograph.warnings}
         shown = [radiograph, *(view.radiograph(radiograph) for view in moved_views(views))]
         asked = [(task, view) for task in tasks for view in range(len(shown) if _has_boxes(task) else 1)]
+        pixels: dict[int, dict[str, torch.Tensor]] = {}
         for index, (task, view) in enumerate(asked):
-            inputs = self.processor(
-                images=shown[view], text=self.processor.prompt(task), add_special_tokens=False, return_tensors="pt"
-            )
+            prompt = self.processor.prompt(task)
+            if view not in pixels or prompt not in self._prompts:
+                inputs = self.processor(images=shown[view], text=prompt, add_special_tokens=False, return_tensors="pt")
+                pixels[view] = {name: inputs.pop(name) for name in PIXELS if name in inputs}
+                self._prompts = {**self._prompts, prompt: dict(inputs)}
+            inputs = {**self._prompts[prompt], **pixels[view]}
             yield {"is_last": index == len(asked) - 1, "task": task, "view": view, **about, **inputs}
 
     def _forward(
@@ -193,6 +200,7 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         constrained: bool = True,
         explain: str | None = None,
         candidates: float | None = None,
+        compiled: bool = False,
     ) -> dict[str, Any]:
         if candidates is not None and not constrained:
             raise ValueError("candidates are what a constrained answer leaves out: constrained=False has none.")
@@ -202,14 +210,23 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         tasks, views = ([of] if isinstance(of, (str, int)) else of for of in (kept["task"], kept["view"]))
         # A moved view is asked for its answer alone.
         of_plain = ["" if view else task for task, view in zip(tasks, views, strict=True)]
-        detected = self._detected(inputs, of_plain)
+        for name in pixels:
+            del inputs[name]
+        with torch.no_grad():
+            once, numbers = shown_once(pixels)
+            features = self.model.get_patch_features(**once)
+            detected = self._detected(features, numbers, of_plain)
+            image = self.model.get_image_features(patch_features=features, return_dict=True)
+        # The same tensor for all rows about a radiograph: what their prompts have in common is read once.
+        image.pooler_output = [image.pooler_output[number] for number in numbers]
+        inputs["mm_encoder_outputs"] = {"image": image}
         inserted: list[tuple] = [()] * len(tasks)
         greedy = {"max_new_tokens": max_new_tokens, "do_sample": False, "num_beams": 1}
         if constrained:
             output = self.model.generate(
                 **inputs,
                 **greedy,
-                custom_generate=self.processor.constrained_greedy(least_insertion=candidates),
+                custom_generate=self.processor.constrained_greedy(least_insertion=candidates, compiled=compiled),
                 return_dict_in_generate=True,
             )
             sequences, token_probabilities = output.sequences, output.token_probabilities
@@ -242,18 +259,19 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
     def _has_detector(self) -> bool:
         return getattr(self.model.config, "num_detector_labels", 0) > 0
 
-    def _detected(self, inputs: dict[str, Any], tasks: Sequence[str]) -> list[tuple[np.ndarray, ...]]:
+    def _detected(
+        self, features: torch.Tensor, numbers: Sequence[int], tasks: Sequence[str]
+    ) -> list[tuple[np.ndarray, ...]]:
         """For each row the candidates of the model's detector; none without one, or where no boxes are asked for.
 
-        The towers' output takes the place of the pixels in `inputs`: they look once.
+        Args:
+            features: of each radiograph that is shown.
+            numbers: of each row's radiograph.
         """
         if not self._has_detector or not any(map(_has_boxes, tasks)):
             return [()] * len(tasks)
-        with torch.no_grad():
-            features = self.model.get_patch_features(**{name: inputs.pop(name) for name in PIXELS if name in inputs})
-            candidates = self.model.detect(features).float().cpu().numpy()
-        inputs["patch_features"] = features
-        return [(found,) if _has_boxes(task) else () for found, task in zip(candidates, tasks, strict=True)]
+        candidates = self.model.detect(features).float().cpu().numpy()
+        return [(candidates[number],) if _has_boxes(task) else () for number, task in zip(numbers, tasks, strict=True)]
 
     def _maps(
         self, new_tokens: torch.Tensor, tasks: Sequence[str], pixels: dict[str, torch.Tensor], method: str | None
@@ -338,6 +356,16 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
                 if value > 0:
                     considered[place][texts[token]] = considered[place].get(texts[token], 0.0) + value
         return considered
+
+
+def shown_once(pixels: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], list[int]]:
+    """Each radiograph once, and its number for each row: rows about the same one stand one after another."""
+    is_other = torch.zeros(len(next(iter(pixels.values()))) - 1, dtype=torch.bool)
+    for values in pixels.values():
+        is_other |= (values[1:] != values[:-1]).flatten(1).any(dim=1).cpu()
+    numbers = [0, *is_other.cumsum(dim=0).tolist()]
+    first = [numbers.index(number) for number in range(numbers[-1] + 1)]
+    return {name: values[first] for name, values in pixels.items()}, numbers
 
 
 def _has_boxes(task: str) -> bool:

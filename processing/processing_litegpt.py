@@ -186,16 +186,19 @@ class LiteGPTProcessor(ProcessorMixin):
         """
         return AnswerGrammar(self.tokenizer, self.instructions, self.finding_labels, self.diagnosis_labels)
 
-    def constrained_greedy(self, jump_ahead: bool = True, least_insertion: float | None = None) -> ConstrainedGreedy:
+    def constrained_greedy(
+        self, jump_ahead: bool = True, least_insertion: float | None = None, compiled: bool = False
+    ) -> ConstrainedGreedy:
         """For `generate(custom_generate=...)`: greedy answers in the answer language, several tokens a pass.
 
         Args:
             jump_ahead: False reads one token a pass; the answers are the same.
             least_insertion: looks for findings that an answer leaves out, of at least this probability of standing in
                 it (`insertion.py`); None: it does not.
+            compiled: compiles the passes, see `ConstrainedGreedy`.
         """
         insertion = None if least_insertion is None else Insertion(least_insertion, self.box_order)
-        return ConstrainedGreedy(self.answer_grammar, self._identifiers, jump_ahead, insertion)
+        return ConstrainedGreedy(self.answer_grammar, self._identifiers, jump_ahead, insertion, compiled)
 
     def answer_logits_processor(self, max_new_tokens: int) -> AnswerLogitsProcessor:
         """For `generate(logits_processor=[...])`: any decoding, beams and sampling too, in the answer language."""

@@ -115,8 +115,7 @@ def read_tree(
     device = attention_mask.device
     sees_prompt = attention_mask.to(torch.bool)[:, None, None].expand(-1, -1, tokens.shape[1], -1)
     visible = torch.cat([sees_prompt, sees.to(device)[:, None]], dim=-1)
-    dtype = cache.layers[0].keys.dtype
-    mask = torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(~visible, torch.finfo(dtype).min)
+    mask = additive_mask(visible, cache.layers[0].keys.dtype)
     text_config = model.config.get_text_config()
     attention = text_config._attn_implementation
     try:
@@ -133,3 +132,9 @@ def read_tree(
     finally:
         text_config._attn_implementation = attention
     return output.logits
+
+
+def additive_mask(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """What is added to the scores of attention, so that a token sees what is visible, a tensor of bool."""
+    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return mask.masked_fill_(~visible, torch.finfo(dtype).min)

@@ -1,10 +1,12 @@
 """Constrained greedy decoding that jumps ahead, against plain `generate` with a logits processor, token for token."""
 
 import copy
+import gc
 import json
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,9 +92,11 @@ def ordinary(loaded: Loaded, inputs: dict, max_new_tokens: int, **kwargs) -> tor
     return model.generate(**inputs, max_new_tokens=max_new_tokens, logits_processor=processors, **kwargs)
 
 
-def jumping(loaded: Loaded, inputs: dict, max_new_tokens: int, jump_ahead: bool = True) -> ConstrainedGreedyOutput:
+def jumping(
+    loaded: Loaded, inputs: dict, max_new_tokens: int, jump_ahead: bool = True, compiled: bool = False
+) -> ConstrainedGreedyOutput:
     model, processor = loaded
-    decoding = processor.constrained_greedy(jump_ahead)
+    decoding = processor.constrained_greedy(jump_ahead, compiled=compiled)
     options = {"max_new_tokens": max_new_tokens, "custom_generate": decoding, "return_dict_in_generate": True}
     return model.generate(**inputs, **options)
 
@@ -129,6 +133,72 @@ def test_answers_are_those_of_ordinary_constrained_greedy_decoding_and_never_mal
         answer = expected[row, inputs["input_ids"].shape[1] :]
         assert torch.equal(tokens, answer[: len(tokens)])
         assert (answer[len(tokens) :] == loaded[1].tokenizer.pad_token_id).all()
+
+
+@pytest.mark.parametrize(("seed", "room"), [(8, 1), (13, 40), (14, 300)])
+def test_compiled_passes_give_the_same_answers_and_scores(loaded, seed, room, monkeypatch):
+    """Rows end one after another, and the cache of fixed size grows; torch's compiler itself takes a minute."""
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    loaded = other_weights(loaded, seed)
+    max_new_tokens = max(loaded[1].answer_grammar.least_room(task) for task in TASKS) + room
+    tasks = [TASKS[row % 7 % 3] for row in range(11)]
+    # A second batch, with more rows, and one row alone are read by what was compiled for the first.
+    for rows in (tasks[:6], tasks, tasks[:1]):
+        inputs = prompts(loaded[1], rows, seed)
+        expected = jumping(loaded, inputs, max_new_tokens)
+        output = jumping(loaded, inputs, max_new_tokens, compiled=True)
+        assert torch.equal(output.sequences, expected.sequences)
+        assert torch.allclose(output.token_probabilities, expected.token_probabilities, atol=1e-4)
+        for ours, theirs in zip(output.label_probabilities, expected.label_probabilities, strict=True):
+            assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_torch_compiles_the_passes(tiny):
+    inputs = prompts(tiny[1], ["identify", "vqa", "identify"])
+    expected = jumping(tiny, inputs, 80)
+    assert torch.equal(jumping(tiny, inputs, 80, compiled=True).sequences, expected.sequences)
+
+
+def test_a_compiled_pass_goes_with_its_model(tiny, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    model, processor = other_weights(tiny, 1)
+    jumping((model, processor), prompts(processor, ["identify"]), 80, compiled=True)
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_what_prompts_about_the_same_radiograph_have_in_common_is_read_once(loaded, compiled, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    loaded = other_weights(loaded, 8)
+    model, processor = loaded
+    inputs = prompts(processor, ["identify", "vqa", "grounding"] * 2)
+    for name in ("pixel_values", "aux_pixel_values"):  # two radiographs
+        inputs[name] = inputs[name][[0, 0, 0, 3, 3, 3]]
+    # Every third prompt begins otherwise, so less is shared; without it, all up to the identifier.
+    for chosen in (range(6), [0, 2, 3, 5]):
+        of_rows = {name: tensor[list(chosen)] for name, tensor in inputs.items()}
+        expected = jumping(loaded, of_rows, 80)
+        image = model.get_image_features(of_rows.pop("pixel_values"), of_rows.pop("aux_pixel_values"))
+        first = [image.pooler_output[0], image.pooler_output[len(chosen) // 2]]
+        image.pooler_output = [first[row // (len(chosen) // 2)] for row in range(len(chosen))]
+        read = []
+        reading = model.register_forward_pre_hook(
+            lambda _, args, kwargs, read=read: read.append(kwargs["input_ids"].shape), with_kwargs=True
+        )
+        output = jumping(loaded, of_rows | {"mm_encoder_outputs": {"image": image}}, 80, compiled=compiled)
+        reading.remove()
+        assert torch.equal(output.sequences, expected.sequences)
+        assert torch.allclose(output.token_probabilities, expected.token_probabilities, atol=1e-4)
+        for ours, theirs in zip(output.label_probabilities, expected.label_probabilities, strict=True):
+            assert ours == pytest.approx(theirs, abs=1e-5)
+        is_shared = len(chosen) == 4
+        assert (read[0][0] == 2) == is_shared  # the beginning of two prompts, or the whole of all
+        if is_shared:
+            assert read[0][1] > processor.image_seq_length
 
 
 def test_scores_are_those_of_one_token_a_pass(loaded):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
+from peft import PeftModel
 from PIL import Image
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
@@ -158,7 +159,7 @@ def training_arguments(folder: str | Path, batch_size: int, **options) -> SFTCon
 
 
 def litegpt_trainer(
-    model: LiteGPTForConditionalGeneration,
+    model: LiteGPTForConditionalGeneration | PeftModel,
     processor: LiteGPTProcessor,
     rows: Dataset,
     arguments: SFTConfig,
@@ -168,12 +169,15 @@ def litegpt_trainer(
     """As `sft.py` trains: frozen towers, the paper's LoRA in float32, its examples, collator and trainer.
 
     Args:
+        model: also one that has that adapter already.
         folder: where radiographs, and features if `cached`, are written.
     """
     views = views_of(rows, 0, arguments.seed)
     store = RadiographStore(rows, processor.tower_image_processors, folder)
-    features = patch_feature_file(model.model, store, views, folder) if cached else None
-    adapted = add_adapter(model, lora_config(LORA, processor), trained_dtype=torch.float32)
+    adapted = model
+    if not isinstance(model, PeftModel):
+        adapted = add_adapter(model, lora_config(LORA, processor), trained_dtype=torch.float32)
+    features = patch_feature_file(adapted.get_base_model().model, store, views, folder) if cached else None
     return LiteGPTTrainer(
         recipe=RecipeArguments(),
         model=adapted,

@@ -5,6 +5,7 @@ trainer.train()   # a full disk, a loss that is no number, ...: a Refusal, one s
 """
 
 import math
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from safetensors import SafetensorError
 from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import TrainerCallback, TrainingArguments
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 from trl import SFTConfig, SFTTrainer
@@ -184,6 +186,11 @@ class LiteGPTTrainer(SteadyTrainer, SFTTrainer):
         arguments.dataset_kwargs = {"skip_prepare_dataset": True}
         arguments.remove_unused_columns = False
         arguments.max_length = None
+        if arguments.torch_compile:
+            compile_layers(kwargs["model"], arguments.torch_compile_backend, arguments.torch_compile_mode)
+            arguments.torch_compile = False  # the library would compile the whole model
+            for name in ("ACCELERATE_DYNAMO_BACKEND", "ACCELERATE_DYNAMO_MODE"):  # by which the arguments told it so
+                os.environ.pop(name, None)
         super().__init__(**kwargs)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
@@ -235,6 +242,18 @@ class LiteGPTTrainer(SteadyTrainer, SFTTrainer):
             of_detector = detector_loss(base.model.detector, features, findings, known)
             loss = loss + self.recipe.detector_loss_weight * of_detector / self.current_gradient_accumulation_steps
         return (loss, outputs) if return_outputs else loss
+
+
+def compile_layers(model: torch.nn.Module, backend: str = "inductor", mode: str | None = None) -> None:
+    """Compiles the layers of the language model in place; what is saved of the model stays the same.
+
+    They are the same code many times, which is compiled once, in seconds; what differs from batch to batch (lengths,
+    how many answers have boxes) stays around them.
+    """
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    for module in base.model.language_model.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.compile(backend=backend, mode=mode)
 
 
 def refuse_options_without_effect(arguments: SFTConfig, recipe: RecipeArguments) -> None:

@@ -6,10 +6,10 @@
     attempts.end("shard-000007-of-000200")               # its result is there: the file goes
 
 The rule. A shard is set aside when its workers died of it twice (`DEATHS`), which the run saw; or when it was under
-way three times (`LOSSES`) as a run ended without a word, or as a worker's whole machine went. There it may be innocent:
-all that were under way count alike, so two kills in a row cost no shard. A run that ends by an error, Ctrl-C or SIGTERM
-counts for none. `set_aside/NAME.json` names the shard and the reason; who deletes it has the shard tried again, as if
-it had never been.
+way three times (`LOSSES`) as a run ended without a word, or as a worker's whole machine went. There it may be
+innocent: all that were under way count alike, so two kills in a row cost no shard. A run that ends by an error, Ctrl-C
+or SIGTERM counts for none. `set_aside/NAME.json` names the shard and the reason; who deletes it has the shard tried
+again, as if it had never been.
 """
 
 import json

@@ -67,7 +67,8 @@ setup(
         "safetensors>=0.6",
         "huggingface_hub>=1.0",
         "datasets>=5.2",
-        "filelock",  # any that datasets takes
+        "filelock",  # any that datasets takes, as of the next
+        "fsspec",
         "accelerate>=1.15",
         "peft>=0.21",
         "trl>=1.14,<2",  # 1.14 is the last for Python 3.10

@@ -17,7 +17,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from litegpt.common.files import write_text
+from litegpt.common.addresses import entries_of, exists, open_address, remove, write_bytes
 
 DEATHS, LOSSES = 2, 3
 ADVICE = "Delete this file to have the shard tried again by the next run."
@@ -30,12 +30,12 @@ class ShardAttempts:
         set_aside: name -> reason, of those of the names that are.
 
     Args:
-        folder: that holds `attempts/` and `set_aside/`.
+        folder: that holds `attempts/` and `set_aside/`, a path or an address.
         names: of the run's own shards; others may be under way in another run.
     """
 
-    def __init__(self, folder: Path, names: Collection[str]):
-        self.attempts, self.aside = folder / "attempts", folder / "set_aside"
+    def __init__(self, folder: str | Path, names: Collection[str]):
+        self.attempts, self.aside = f"{folder}/attempts", f"{folder}/set_aside"
         self.set_aside = {name: found["reason"] for name, found in _kept(self.aside, names).items()}
         self._tried = {name: found for name, found in _kept(self.attempts, names).items()}
         for name, found in self._tried.items():
@@ -51,7 +51,7 @@ class ShardAttempts:
     def end(self, name: str) -> None:
         """Its result is there."""
         del self._tried[name]
-        (self.attempts / f"{name}.json").unlink(missing_ok=True)
+        remove(f"{self.attempts}/{name}.json")
 
     def interrupt(self, name: str) -> None:
         """The run ends while the shard is under way, for reasons that are not the shard's."""
@@ -75,16 +75,22 @@ class ShardAttempts:
                 reason = f"it was tried {most} times, and each time its worker was gone: {'; '.join(reasons)}"
                 self.set_aside[name] = reason
                 kept = {"shard": name, "reason": reason, "advice": ADVICE}
-                write_text(self.aside / f"{name}.json", json.dumps(kept, indent=2) + "\n")
-                (self.attempts / f"{name}.json").unlink(missing_ok=True)
+                write_bytes(f"{self.aside}/{name}.json", json.dumps(kept, indent=2).encode() + b"\n")
+                remove(f"{self.attempts}/{name}.json")
                 return reason
         self._write(name)
         return None
 
     def _write(self, name: str) -> None:
-        write_text(self.attempts / f"{name}.json", json.dumps(self._tried[name]) + "\n")
+        write_bytes(f"{self.attempts}/{name}.json", json.dumps(self._tried[name]).encode() + b"\n")
 
 
-def _kept(folder: Path, names: Collection[str]) -> dict[str, dict[str, Any]]:
-    found = {path.stem: path for path in folder.glob("*.json") if path.stem in names}
-    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in sorted(found.items())}
+def _kept(folder: str, names: Collection[str]) -> dict[str, dict[str, Any]]:
+    """What the files of a folder say of those names."""
+    found = {}
+    for file in entries_of(folder)[1] if exists(folder) else []:
+        name, suffix = file[:-5], file[-5:]
+        if suffix == ".json" and name in names:
+            with open_address(f"{folder}/{file}") as opened:
+                found[name] = json.load(opened)
+    return found

@@ -27,10 +27,10 @@ class ShardWork(Protocol):
     """What is computed in shards; small and picklable, as it travels to the workers.
 
     Attributes:
-        folder: of the output, where `attempts/` and `set_aside/` are kept.
+        folder: of the output, a path or an address, where `attempts/` and `set_aside/` are kept.
     """
 
-    folder: Path
+    folder: str | Path
 
     def start(self) -> Callable[[int], None]:
         """Loads, in the worker, what shards need; what it returns computes one and writes its result whole."""

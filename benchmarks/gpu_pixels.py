@@ -14,8 +14,8 @@ JPEG 2000 and RLE are decoded by imagecodecs where that is installed, else by py
 without an encoder here is left out.
 
 What is needed is read from the file of figures (`--output`), where `gpu_generation.py`, `gpu_training.py` and
-`gpu_towers.py` have written: answers a second, and radiographs a second of the fastest training (two for each study
-of CXR-CLIP). Where the first has only tokens a second, an answer is taken to have 64, three findings.
+`gpu_towers.py` have written: answers a second with jumps ahead, and radiographs a second of the fastest training (two
+for each study of CXR-CLIP). Where the first has only tokens a second, an answer is taken to have 64, three findings.
 """
 
 import argparse
@@ -37,6 +37,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from litegpt.benchmarks.gpu_generation import architecture_config
+from litegpt.benchmarks.gpu_report import answers_a_second
 from litegpt.benchmarks.measured_training import processor_for
 from litegpt.benchmarks.results import merge, parsed, progress, read
 from litegpt.datasets_scripts.phantom_cxr import encode_dicom
@@ -55,7 +56,6 @@ ROW_SIDE = 512
 ROWS = 16  # that are drawn; the store has them this many times
 TIMES = 16
 DICOM_BATCH, ROW_BATCH = 2, 32
-ANSWER_TOKENS = 64
 ROW = "rows"
 
 Figure = dict[str, Any]
@@ -70,7 +70,7 @@ def main(output: str, width: int, height: int, workers: Sequence[int], seconds: 
     """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # it warns in every process that a loader forks
     figures = read(output)
-    demand = {ROW: needed_by_trainings(figures), "DICOM": needed_by_answers(figures)}
+    demand = {ROW: needed_by_trainings(figures), "DICOM": answers_a_second(figures)}
     decoder = "imagecodecs" if find_spec("imagecodecs") else "pylibjpeg"
     processor = processor_for(architecture_config("litegpt"))
     print(f"{os.cpu_count()} cores; JPEG 2000 and RLE decoded by {decoder}")
@@ -118,20 +118,6 @@ def needed_by_trainings(figures: dict[str, Figure]) -> tuple[float, str] | None:
             images = 2 if parts[2].startswith("cxr_clip") else 1
             found.append((images * measured["value"], f"{images * measured['value']:.0f} images/s of {name}"))
     return max(found, default=None)
-
-
-def needed_by_answers(figures: dict[str, Figure]) -> tuple[float, str] | None:
-    """Radiographs that are answered a second where that is fastest, and how."""
-    found = []
-    for name, measured in figures.items():
-        if not name.startswith("generation/"):
-            continue
-        if measured["unit"] == "images/s":
-            found.append((True, measured["value"], f"{measured['value']:.0f} images/s of {name}"))
-        elif measured["unit"] == "tokens/s":
-            speed = measured["value"] / ANSWER_TOKENS
-            found.append((False, speed, f"{speed:.0f} images/s, {name} at {ANSWER_TOKENS} tokens an answer"))
-    return max(found)[1:] if found else None
 
 
 class FileCollator:

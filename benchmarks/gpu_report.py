@@ -3,6 +3,8 @@
 python benchmarks/gpu_report.py begin --folder FOLDER
 python benchmarks/gpu_report.py collect --folder FOLDER --output outputs/gpu/gpu.json
 python benchmarks/gpu_report.py append --output outputs/gpu/gpu.json
+
+Others read the figures back: `newest(GPU.md or gpu.json)`, `answers_a_second(figures)`.
 """
 
 import argparse
@@ -12,9 +14,11 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import runpy
 import subprocess
 from pathlib import Path
+from typing import Any
 
 REPORT = Path(__file__).with_name("GPU.md")
 NOT_YET = "Not yet measured.\n"
@@ -44,6 +48,8 @@ STATE = {
     "temperature": "temperature.gpu",
 }
 BEGIN = "begin.json"
+ROW = re.compile(r"\| (\S+) \| ([\d.e+-]+) \| (\S+) \| (.+) \|")  # of the table of a section
+ANSWER_TOKENS = 64  # three findings
 
 
 def begin(folder: Path) -> None:
@@ -123,6 +129,35 @@ def section(measured: dict) -> str:
     for name, figure in measured["figures"].items():
         lines.append(f"| {name} | {figure['value']:.3g} | {figure['unit']} | {figure['against']} |")
     return "\n".join([*lines, "", ""])
+
+
+def newest(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Card and date, and the figures, of a gpu.json or of a report's last section."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".json":
+        measured = json.loads(text)
+        return f"{measured['card']}, {measured['date']}", measured["figures"]
+    title, _, rest = text.rpartition("\n## ")[2].partition("\n")
+    rows = (ROW.fullmatch(line) for line in rest.splitlines())
+    figures = {row[1]: {"value": float(row[2]), "unit": row[3], "against": row[4]} for row in rows if row}
+    return title, figures
+
+
+def answers_a_second(figures: dict[str, dict[str, Any]]) -> tuple[float, str] | None:
+    """Radiographs that are answered a second, where that is fastest with jumps ahead, and how that is known.
+
+    Where only tokens a second were measured, an answer is taken to have `ANSWER_TOKENS`.
+    """
+    found = []
+    for name, measured in figures.items():
+        if not name.startswith("generation/") or "/jump_ahead/" not in name:
+            continue
+        if measured["unit"] == "images/s":
+            found.append((True, measured["value"], f"{measured['value']:.1f} images/s of {name}"))
+        elif measured["unit"] == "tokens/s":
+            speed = measured["value"] / ANSWER_TOKENS
+            found.append((False, speed, f"{speed:.1f} images/s: {name}, and {ANSWER_TOKENS} tokens an answer"))
+    return max(found)[1:] if found else None
 
 
 if __name__ == "__main__":

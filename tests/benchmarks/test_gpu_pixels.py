@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from litegpt.benchmarks import gpu_pixels
-from litegpt.benchmarks.gpu_pixels import main, needed_by_answers, needed_by_trainings
+from litegpt.benchmarks.gpu_pixels import main, needed_by_trainings
 
 TRAINING = {
     "training/litegpt/bfloat16/pixels/sdpa/speed": {"value": 34.0, "unit": "samples/s"},
@@ -41,11 +41,3 @@ def test_a_study_of_cxr_clip_is_two_radiographs_and_features_need_none():
     value, which = needed_by_trainings(TRAINING)
     assert value == 1600 and "cxr_clip_swin" in which
     assert needed_by_trainings({}) is None
-
-
-def test_answers_a_second_count_before_tokens_a_second():
-    figures = {"generation/litegpt/batch_32/jump_ahead/speed": {"value": 3200.0, "unit": "tokens/s"}}
-    assert needed_by_answers(figures)[0] == 50
-    figures["generation/litegpt/batch_32/jump_ahead/images"] = {"value": 40.0, "unit": "images/s"}
-    assert needed_by_answers(figures)[0] == 40
-    assert needed_by_answers(TRAINING) is None

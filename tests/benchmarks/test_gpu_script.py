@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from litegpt.benchmarks.gpu_report import HEADING, NOT_YET, REPORT, STATE, append, begin, collect
+from litegpt.benchmarks.gpu_report import (
+    HEADING,
+    NOT_YET,
+    REPORT,
+    STATE,
+    answers_a_second,
+    append,
+    begin,
+    collect,
+    newest,
+)
 
 ROOT = Path(__file__).parents[2]
 # In the place of Python: what writes the report is real; of the measurements one fails and one hangs.
@@ -129,3 +139,23 @@ def test_the_report_gets_a_section_for_each_run(tmp_path):
     assert "Driver 580, CUDA 13.0, torch 2.11.0; 16 cores. decoding: done, 70 s." in text
     assert "The card before it: SM 345 MHz" in text and "The card after it: SM 1980 MHz" in text
     assert text.count("| speed | 31.4 | tokens/s | no reference |") == 2
+
+
+def test_answers_a_second_count_before_tokens_a_second_and_other_decoding_not_at_all():
+    figures = {
+        "generation/litegpt/batch_32/compiled/speed": {"value": 6400.0, "unit": "tokens/s"},
+        "generation/litegpt/batch_32/jump_ahead/speed": {"value": 3200.0, "unit": "tokens/s"},
+    }
+    assert answers_a_second(figures)[0] == 50
+    figures["generation/litegpt/batch_32/jump_ahead/images"] = {"value": 40.0, "unit": "images/s"}
+    assert answers_a_second(figures)[0] == 40
+    assert answers_a_second({}) is None
+
+
+def test_the_figures_of_the_last_section_are_read_back(tmp_path):
+    title, figures = newest(REPORT)
+    assert title == REPORT.read_text().rpartition("\n## ")[2].splitlines()[0]
+    assert figures["generation/litegpt/batch_32/jump_ahead/speed"]["unit"] == "tokens/s"
+    path = tmp_path / "gpu.json"
+    path.write_text(json.dumps({"card": "A card", "date": "2026-12-01", "figures": figures}))
+    assert newest(path) == ("A card, 2026-12-01", figures)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What waits for a GPU, in one command of at most eight minutes: decoding, jumps ahead and LoRA training of the 7B model.
+# What waits for a GPU, in one command of at most eight minutes: decoding, jumps ahead and LoRA training of the 7B model,
+# training of CXR-CLIP and ECAMP, and the pixels that feed them.
 #
 #   benchmarks/gpu.sh wheels [FOLDER]   with a network: downloads what a machine with torch and transformers may lack
 #   benchmarks/gpu.sh run [FOLDER]      on that machine, no network: installs it for this run alone, measures
@@ -18,12 +19,15 @@ if [ -z "${PYTHON:-}" ]; then
     if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; fi
 fi
 # Not among them: what such a machine has (torch, transformers, accelerate, peft, pyarrow, pandas, scipy, scikit-learn,
-# matplotlib, filelock, xxhash) and imagecodecs, which no part needs.
-# Their releases are the lock file's.
+# matplotlib, filelock, xxhash); imagecodecs (26 MB), in whose place pylibjpeg decodes, which takes longer; and vLLM.
+# Their releases are the lock file's. All together: 50 MB.
 WHEELS=(
-    datasets dill multiprocess # the last two are what datasets takes
-    trl evaluate pydicom
-    bitsandbytes # 43 MB: the 8-bit training alone needs it
+    datasets dill multiprocess # 1 MB: rows; the last two are what datasets takes
+    trl                        # 1 MB: the trainer that ours is made of
+    evaluate                   # imported by the trainer's validation
+    pydicom                    # 2 MB: DICOM files
+    pylibjpeg pylibjpeg-openjpeg pylibjpeg-rle # 2 MB: JPEG 2000 and RLE in them
+    bitsandbytes               # 43 MB: the 8-bit training alone needs it
 )
 
 wheels() {
@@ -65,17 +69,25 @@ measure() {
         echo "The wheels in $1 could not be installed: going on with what is there."
     fi
     export PYTHONPATH="$ROOT:$TEMPORARY/packages${PYTHONPATH:+:$PYTHONPATH}" TMPDIR=$TEMPORARY HF_HUB_OFFLINE=1
-    local answering=(--quick) training=(--quick)
+    "$PYTHON" benchmarks/gpu_report.py begin --folder "$TEMPORARY"
+    local answering=(--quick) training=(--quick) towers=(--quick) pixels=(--quick)
     if ! nvidia-smi -L 2>/dev/null; then
         echo "No GPU here: tiny models on the CPU, which shows that the programs run and nothing else."
         local tiny=(--device cpu --architecture tiny)
         answering=("${tiny[@]}" --batch_sizes 2 --new_tokens 4 --repeats 1)
         training=("${tiny[@]}" --batch_size 2 --num_steps 1 --rounds 1)
+        towers=("${tiny[@]}" --batch_size 4 --num_steps 1)
+        pixels=(--width 160 --height 192 --workers 1 2 --seconds 0.1)
     fi
+    # The most valuable first: what comes last has the time that is left.
     part "decoding" 90 benchmarks/gpu_generation.py --modes eager "${answering[@]}"
     part "jumps ahead" 90 benchmarks/gpu_generation.py --modes constrained jump_certain jump_ahead "${answering[@]}"
-    part "LoRA training" 180 benchmarks/gpu_training.py "${training[@]}"
-    part "compiled decoding" 180 benchmarks/gpu_generation.py --modes compiled "${answering[@]}"
+    part "LoRA training" 150 benchmarks/gpu_training.py "${training[@]}"
+    part "towers" 75 benchmarks/gpu_towers.py "${towers[@]}"
+    part "compiled decoding" 120 benchmarks/gpu_generation.py --modes compiled "${answering[@]}"
+    part "pixels" 75 benchmarks/gpu_pixels.py "${pixels[@]}"
+    part "compiled towers" 150 benchmarks/gpu_towers.py --compiled "${towers[@]}"
+    echo "vLLM is not measured: its wheel (0.32) is 0.33 GB and takes torch 2.13 with CUDA's libraries, which is too much to bring."
     if nvidia-smi -L >/dev/null 2>&1; then "$PYTHON" benchmarks/gpu_report.py append --output "$OUT/gpu.json"; fi
     echo "$OUT/gpu.json: $SECONDS s in all"
     return "$FAILED"

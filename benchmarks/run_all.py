@@ -2,8 +2,8 @@
 
     python benchmarks/run_all.py --quick --output outputs/bench.json
 
-With `--quick` each runs in its quick form where it has one. Three measure the checkpoint that `make demo` trains, two
-a GPU: without one `--device cuda` has nothing to measure, and they say so, as do two that need an Orthanc. One
+With `--quick` each runs in its quick form where it has one. Four measure the checkpoint that `make demo` trains,
+three a GPU: without one `--device cuda` has nothing to measure, and they say so, as do two that need an Orthanc. One
 compares with open_clip only where that is installed (`make bench`). A program that fails is named, and the others
 continue; the status is then 1.
 """
@@ -36,6 +36,9 @@ PROGRAMS = {  # and whether they have a quick form
     "node_speed": True,
     "gpu_generation": True,
     "gpu_training": True,
+    "gpu_towers": True,
+    "gpu_pixels": True,
+    "cost_model": True,
 }
 
 

@@ -43,12 +43,12 @@ from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
 
-import imagecodecs
 import numpy as np
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
@@ -436,7 +436,9 @@ def _say_semi_synthetic(dataset: Dataset, task: Task, seed: int) -> None:
     dataset.ViewPosition = task.background.view
 
 
-def encode_dicom(pixels: np.ndarray, image_id: str, rng: np.random.Generator) -> Dataset:
+def encode_dicom(
+    pixels: np.ndarray, image_id: str, rng: np.random.Generator, transfer_syntax: UID | None = None
+) -> Dataset:
     """A DICOM data set of a radiograph, in an encoding drawn at random.
 
     Drawn are the transfer syntax, 12, 14 or 16 stored bits, MONOCHROME1 or 2, the rescale slope and intercept,
@@ -447,6 +449,7 @@ def encode_dicom(pixels: np.ndarray, image_id: str, rng: np.random.Generator) ->
         pixels: (height, width) float in [0, 1], in which 0 and 1 occur.
         image_id: 32 hexadecimal digits; the UIDs are derived from them.
         rng: the same state gives the same bytes.
+        transfer_syntax: one of `TRANSFER_SYNTAXES`; None: it is drawn.
     """
     bits = int(rng.choice([12, 14, 16]))
     inverted = bool(rng.random() < 0.3)
@@ -496,9 +499,13 @@ def encode_dicom(pixels: np.ndarray, image_id: str, rng: np.random.Generator) ->
         dataset.WindowCenter, dataset.WindowWidth = (black + white + 1) / 2, white - black + 1
 
     syntax = list(TRANSFER_SYNTAXES)[rng.choice(len(TRANSFER_SYNTAXES), p=list(TRANSFER_SYNTAXES.values()))]
+    if transfer_syntax is not None:
+        syntax = transfer_syntax
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = syntax
     if syntax == JPEGLosslessSV1:  # pydicom has no encoder for it
+        import imagecodecs  # large, and nothing else here needs it
+
         frame = imagecodecs.jpeg8_encode(stored, lossless=True, predictor=1, bitspersample=bits)
         dataset.PixelData = encapsulate([frame])
         dataset["PixelData"].VR = "OB"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 PREDICTIONS, DIGESTS, MAPS = "predictions.jsonl", "digests.jsonl", "maps.jsonl"
 WRITTEN = (PREDICTIONS, DIGESTS, MAPS)
+RUN = ("plan.json", "plan", "results")  # a folder that `litegpt predict-many` writes is left out whole
 UNFINISHED = ".incomplete"  # `files.replacing` was interrupted
 
 
@@ -34,27 +35,45 @@ class Listing:
 
 def files_below(paths: Sequence[Path]) -> Listing:
     """The files themselves and every file below the folders, in order."""
-    listing, entered, links = Listing(), set(), []
-    for path in paths:
-        if path.is_dir():
-            _enter(path, listing, entered, links)
-        else:
-            listing.files.append(path)
-    for link in links:  # grows, where a linked folder has links
-        if link.resolve() not in {*entered, *link.parent.resolve().parents}:
-            _enter(link, listing, entered, links)
+    listing = Listing()
+    for file, is_drawn in each_file(paths):
+        (listing.drawn if is_drawn else listing.files).append(file)
     listing.files = list(dict.fromkeys(listing.files))
     return listing
 
 
-def _enter(folder: Path, listing: Listing, entered: set[Path], links: list[Path]) -> None:
-    if folder.resolve() in entered:
-        return
-    entered.add(folder.resolve())
+def each_file(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
+    """The same one after another, each with whether it is a drawn picture: in memory are one folder's, and links."""
+    entered: list[Path] = []  # with all that is below
+    links: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            yield from _enter_all(path, entered, links)
+        else:
+            yield path, False
+    for link in links:  # grows, where a linked folder has links
+        if link.resolve() not in link.parent.resolve().parents:
+            yield from _enter_all(link, entered, links)
+
+
+def _enter_all(folder: Path, entered: list[Path], links: list[Path]) -> Iterator[tuple[Path, bool]]:
+    real = folder.resolve()
+    for other in entered:
+        if real.is_relative_to(other) and not any(part.startswith(".") for part in real.relative_to(other).parts):
+            return
+    before = set(entered)
+    entered.append(real)
+    yield from _enter(folder, real, before, links)
+
+
+def _enter(folder: Path, real: Path, before: set[Path], links: list[Path]) -> Iterator[tuple[Path, bool]]:
+    """The files of a folder, whose real path is `real`, and below it, but for what was entered before."""
     try:
         entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError:
-        listing.files.append(folder)
+        yield folder, False
+        return
+    if all((folder / name).exists() for name in RUN):
         return
     drawn = {*_named(folder / PREDICTIONS, "overlay"), *_named(folder / MAPS, "overlay")}
     written = {*WRITTEN, *_named(folder / MAPS, "grid")}
@@ -62,14 +81,14 @@ def _enter(folder: Path, listing: Listing, entered: set[Path], links: list[Path]
         if entry.is_dir():
             if entry.is_symlink():
                 links.append(entry)
-            else:
-                _enter(entry, listing, entered, links)
+            elif real / entry.name not in before:
+                yield from _enter(entry, real / entry.name, before, links)
         elif entry.name in drawn:
-            listing.drawn.append(entry)
+            yield entry, True
         elif entry.name in written or entry.name.endswith(UNFINISHED):
             continue
         elif entry.is_file() or entry.is_symlink():  # no pipe, which would wait for ever
-            listing.files.append(entry)
+            yield entry, False
 
 
 def _named(lines_file: Path, key: str) -> Iterator[str]:

@@ -11,6 +11,20 @@ from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+SHELF_FILES = """
+from fsspec.implementations.local import LocalFileSystem
+
+class ShelfFiles(LocalFileSystem):
+    protocol = "shelf"
+
+    def __init__(self, **options):
+        super().__init__(auto_mkdir=True, **options)
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return path.removeprefix("shelf://").rstrip("/")
+"""
+
 
 @pytest.fixture(scope="session")
 def real_cxr() -> Path:
@@ -125,3 +139,27 @@ def processor(tiny_checkpoint):
     from litegpt.modeling_litegpt.checkpoints import load_checkpoint
 
     return load_checkpoint(tiny_checkpoint)[1]
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch) -> str:
+    """An address that stands for a bucket: fsspec and a protocol of its own, in child processes too, as a package.
+
+    What lies there lies below `tmp_path / "shelf"`.
+    """
+    import fsspec
+
+    package = tmp_path / "package"
+    (package / "shelf_files-1.dist-info").mkdir(parents=True)
+    (package / "shelf_files-1.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: shelf-files\nVersion: 1\n"
+    )
+    (package / "shelf_files-1.dist-info" / "entry_points.txt").write_text(
+        "[fsspec.specs]\nshelf = shelf_files.ShelfFiles\n"
+    )
+    (package / "shelf_files.py").write_text(SHELF_FILES)
+    monkeypatch.syspath_prepend(package)
+    monkeypatch.setenv("PYTHONPATH", f"{package}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    fsspec.register_implementation("shelf", "shelf_files.ShelfFiles", clobber=True)
+    (tmp_path / "shelf").mkdir()
+    return f"shelf://{tmp_path / 'shelf'}"

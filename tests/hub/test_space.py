@@ -56,8 +56,8 @@ print(*names)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     ours = {re.split(r"[^\w.-]", line)[0].lower() for line in requires("litegpt") if ";" not in line}
     lines = {re.split(r"[^\w.-]", line)[0].lower() for line in requirements()}
-    # Both come with others of ours: jinja2 needs markupsafe, and datasets filelock.
-    assert set(done.stdout.split()) & ours - lines <= {"markupsafe", "filelock"}
+    # Both come with others of ours: jinja2 needs markupsafe, and datasets filelock and fsspec.
+    assert set(done.stdout.split()) & ours - lines <= {"markupsafe", "filelock", "fsspec"}
     assert all(">" in line or line == "scipy" for line in requirements())
 
 

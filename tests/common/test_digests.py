@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from litegpt.inference_scripts.digests import Digests
+from litegpt.common.digests import Digests
 
 
 @pytest.fixture

@@ -75,17 +75,18 @@ measure() {
         echo "No GPU here: tiny models on the CPU, which shows that the programs run and nothing else."
         local tiny=(--device cpu --architecture tiny)
         answering=("${tiny[@]}" --batch_sizes 2 --new_tokens 4 --repeats 1)
-        training=("${tiny[@]}" --batch_size 2 --num_steps 1 --rounds 1)
+        training=("${tiny[@]}" --batch_sizes 2 --num_steps 1 --rounds 1)
         towers=("${tiny[@]}" --batch_size 4 --num_steps 1)
         pixels=(--width 160 --height 192 --workers 1 2 --seconds 0.1)
     fi
     # The most valuable first: what comes last has the time that is left.
-    part "decoding" 90 benchmarks/gpu_generation.py --modes eager "${answering[@]}"
-    part "jumps ahead" 90 benchmarks/gpu_generation.py --modes constrained jump_certain jump_ahead "${answering[@]}"
-    part "LoRA training" 150 benchmarks/gpu_training.py "${training[@]}"
+    part "decoding" 120 benchmarks/gpu_generation.py \
+        --modes eager constrained jump_certain jump_ahead "${answering[@]}"
+    part "compiled jumps" 120 benchmarks/gpu_generation.py --modes jump_ahead jump_compiled "${answering[@]}"
+    part "LoRA training" 180 benchmarks/gpu_training.py "${training[@]}"
     part "towers" 75 benchmarks/gpu_towers.py "${towers[@]}"
-    part "compiled decoding" 120 benchmarks/gpu_generation.py --modes compiled "${answering[@]}"
     part "pixels" 75 benchmarks/gpu_pixels.py "${pixels[@]}"
+    part "compiled decoding" 120 benchmarks/gpu_generation.py --modes compiled "${answering[@]}"
     part "compiled towers" 150 benchmarks/gpu_towers.py --compiled "${towers[@]}"
     echo "vLLM is not measured: its wheel (0.32) is 0.33 GB and takes torch 2.13 with CUDA's libraries, which is too much to bring."
     if nvidia-smi -L >/dev/null 2>&1; then "$PYTHON" benchmarks/gpu_report.py append --output "$OUT/gpu.json"; fi

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from threading import Lock
 
 from litegpt.common.files import complete_lines
 
@@ -27,7 +28,7 @@ class Digests:
     """
 
     def __init__(self, path: Path | None = None):
-        self.path = path
+        self.path, self._keeping = path, Lock()  # threads read files
         self.known = {} if path is None else {line["file"]: line for line in complete_lines(path)}
 
     def file(self, file: Path) -> str:
@@ -69,10 +70,11 @@ class Digests:
     def _keep(self, file: Path, state: os.stat_result, digest: str) -> str:
         line = {"file": str(file), "sha256": digest, **_times(state)}
         if line != self.known.get(str(file)):
-            self.known[str(file)] = line
-            if self.path is not None:
-                with self.path.open("a", encoding="utf-8") as kept:
-                    kept.write(json.dumps(line) + "\n")
+            with self._keeping:
+                self.known[str(file)] = line
+                if self.path is not None:
+                    with self.path.open("a", encoding="utf-8") as kept:
+                        kept.write(json.dumps(line) + "\n")
         return digest
 
 

@@ -20,6 +20,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers.pipelines.pt_utils import KeyDataset
 
+from litegpt.common.cpus import threads_for
 from litegpt.common.files import complete_lines, each_line, write_text
 from litegpt.common.programs import Refusal
 from litegpt.datasets_scripts.rows import check_labels
@@ -43,6 +44,7 @@ def load_pipeline(args: EvaluationArguments, rows: Dataset) -> ChestXrayFindings
     for task in args.tasks:
         processor.prompt(task)  # a ValueError where the checkpoint does not know it
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(threads_for(model.num_parameters()))
     return ChestXrayFindingsPipeline(model=model.eval(), processor=processor, device=device)
 
 

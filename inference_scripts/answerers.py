@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from litegpt.common.cpus import threads_for
 from litegpt.common.digests import Digests
 from litegpt.inference_scripts.ask_server import Client
 from litegpt.inference_scripts.inbox import Received
@@ -88,7 +89,7 @@ class Answerer:
 
 
 class LocalAnswerer(Answerer):
-    """A checkpoint in this process, on its GPU where it has one.
+    """A checkpoint in this process, on its GPU where it has one; on the CPU, with the threads that suit its size.
 
     Raises:
         OSError: there is no such checkpoint, or the adapter's base is not found.
@@ -98,6 +99,7 @@ class LocalAnswerer(Answerer):
     def __init__(self, settings: AnswerSettings, digests: Digests | None = None):
         super().__init__(settings, digests)
         model, self.processor = load_checkpoint(settings.model)
+        torch.set_num_threads(threads_for(model.num_parameters()))
         self.pipe = ChestXrayFindingsPipeline(
             model=model.eval(),
             processor=self.processor,

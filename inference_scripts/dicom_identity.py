@@ -10,10 +10,8 @@ has been read as a radiograph before, which bounds what a deflated file inflates
 """
 
 import functools
-import logging
 import mimetypes
 import re
-import warnings
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import PurePath
@@ -30,6 +28,8 @@ from pydicom.uid import (
     DigitalXRayImageStorageForPresentation,
     DigitalXRayImageStorageForProcessing,
 )
+
+from litegpt.processing.dicom import silence_pydicom
 
 P, R = ParamSpec("P"), TypeVar("R")
 # Classes of radiographs of today; what a PACS passes on, and a node takes.
@@ -66,10 +66,8 @@ def quietly(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def without_a_word(*args: P.args, **kwargs: P.kwargs) -> R:
-        logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return function(*args, **kwargs)
+        silence_pydicom()
+        return function(*args, **kwargs)
 
     return without_a_word
 

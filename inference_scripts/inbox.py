@@ -16,7 +16,6 @@ is every file where the checkpoint was trained or calibrated again in its place.
 import json
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,13 +28,16 @@ from tqdm.auto import tqdm
 from litegpt.common.digests import Digests
 from litegpt.common.files import complete_lines, write_text
 from litegpt.common.overlay import is_drawn
+from litegpt.common.read_ahead import ahead
 from litegpt.inference_scripts.dicom_identity import identity, other_kind
 from litegpt.inference_scripts.listing import DIGESTS, files_below
 from litegpt.processing.dicom import MAX_BYTES, RadiographError, unusable
+from litegpt.processing.doubts import collected_warnings, short
 from litegpt.processing.radiograph import load_radiograph
 
 DRAWN = "pictures with answers drawn on them"
 NAMED = 20  # files of one kind in the summary
+READ_AHEAD = 16  # radiographs
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,14 @@ class Inbox:
         numbers = [int(line["overlay"].partition("_")[0]) for line in lines if "overlay" in line]
         self.next_number = 1 + max(numbers, default=-1)
 
-    def readable(self, paths: Sequence[Path], windowing: str) -> Iterator[Received]:
-        """The radiographs that can be used; what is wrong with the others, or odd about these, to standard error."""
-        for path in paths:
-            with warnings.catch_warnings(record=True) as notes:
-                warnings.simplefilter("always")
-                received = sort_out(path, partial(self._read, path), windowing)
+    def readable(self, paths: Sequence[Path], windowing: str, threads: int = 1) -> Iterator[Received]:
+        """The radiographs that can be used; what is wrong with the others, or odd about these, to standard error.
+
+        Args:
+            threads: that read ahead, while what was read is answered.
+        """
+        reading = ahead(lambda path: sort_out(path, partial(self._read, path), windowing), paths, threads, READ_AHEAD)
+        for path, received in zip(paths, reading, strict=True):
             if isinstance(received, Rejected):
                 if received.kind is not None:
                     self.skipped.setdefault(received.kind, []).append(path)
@@ -113,8 +117,8 @@ class Inbox:
                     self.failures += 1
                     tqdm.write(received.reason, file=sys.stderr)
                 continue
-            for note in notes:
-                tqdm.write(str(note.message), file=sys.stderr)
+            for doubt in received.picture.info.get("warnings", ()):
+                tqdm.write(f"{short(str(path))}: {doubt}", file=sys.stderr)
             yield received
 
     def answer(self, received: Received, output: dict[str, Any]) -> dict[str, Any]:
@@ -170,7 +174,7 @@ class Inbox:
 
 
 def sort_out(path: Path | str, read: Callable[[], tuple[bytes, str]], windowing: str) -> Received | Rejected:
-    """A radiograph, or why a file is none.
+    """A radiograph, or why a file is none; what is doubtful about it goes with its picture alone.
 
     Args:
         path: what messages call it, and lines of the predictions.
@@ -181,7 +185,8 @@ def sort_out(path: Path | str, read: Callable[[], tuple[bytes, str]], windowing:
         data, digest = read()
         if is_drawn(data):
             return Rejected(DRAWN, "")
-        return receive(path, data, digest, windowing)
+        with collected_warnings(quiet=True):
+            return receive(path, data, digest, windowing)
     except RadiographError as error:
         return Rejected(other_kind(data, PurePath(path).name), str(error))
 

@@ -17,7 +17,7 @@ command resumes where an interrupted run stopped, and answers anew what has been
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,12 +26,14 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from litegpt.common.arguments import parse
+from litegpt.common.cpus import usable_cpus
 from litegpt.common.files import complete_lines, each_line
 from litegpt.common.overlay import contact_sheet, overlay, save
 from litegpt.common.programs import Refusal, program, refuse_bad_input
+from litegpt.common.read_ahead import ahead
 from litegpt.inference_scripts.answerers import AnswerSettings, LocalAnswerer
 from litegpt.inference_scripts.arguments import PredictArguments
-from litegpt.inference_scripts.inbox import Inbox, question
+from litegpt.inference_scripts.inbox import Inbox, Received, question
 
 if TYPE_CHECKING:
     from litegpt.inference_scripts.dicom_results import DicomResults
@@ -49,18 +51,28 @@ def main(args: PredictArguments) -> int:
     predictions = output_dir / "predictions.jsonl"
     results = dicom_results(args)
     inbox = Inbox(args.radiographs, settings.facts, answerer.source.line(), predictions)
-    with predictions.open("a", encoding="utf-8") as file:
-        for start in tqdm(range(0, len(inbox.pending), args.batch_size), desc="Radiographs", unit="batch"):
-            paths = inbox.pending[start : start + args.batch_size]
-            batch = list(inbox.readable(paths, answerer.processor.windowing))
-            outputs = answerer.outputs([received.picture for received in batch]) if batch else []
+    processor, threads = answerer.processor, usable_cpus()
+
+    def answered() -> Iterator[tuple[Received, dict[str, Any]]]:
+        readable = inbox.readable(inbox.pending, processor.windowing, threads)
+        while batch := list(islice(readable, args.batch_size)):
+            outputs = answerer.outputs([received.picture for received in batch])
             for received, output in zip(batch, outputs, strict=True):
                 line = inbox.answer(received, output)
                 line["overlay"] = f"{inbox.next_number:05d}_{received.path.stem}.png"
                 inbox.next_number += 1
-                drawn = overlay(received.picture, line, answerer.processor.score_thresholds)
-                save(drawn, output_dir / line["overlay"])
-                file.write(json.dumps(line) + "\n")
+                yield received, line
+
+    def drawn(of_radiograph: tuple[Received, dict[str, Any]]) -> dict[str, Any]:
+        received, line = of_radiograph
+        save(overlay(received.picture, line, processor.score_thresholds), output_dir / line["overlay"])
+        return line
+
+    with predictions.open("a", encoding="utf-8") as file:
+        # While a batch is answered, the last one's pictures are drawn, and the next one's are read.
+        lines = ahead(drawn, answered(), threads, most=args.batch_size)
+        for line in tqdm(lines, total=len(inbox.pending), desc="Radiographs", unit=" radiographs"):
+            file.write(json.dumps(line) + "\n")
             file.flush()
     if results is not None:
         for line in each_line(predictions):  # also those of an earlier run

@@ -9,6 +9,7 @@ What is in `API` is imported when it is asked for. Everything else is imported a
 folders lie beside this one, and are those of the clone, whatever else is installed.
 """
 
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,10 @@ API = {  # name -> the module that has it
     "source_header": "litegpt.dicom_output.source_header",
 }
 __all__ = list(API)
+
+# Read when torch is loaded: threads that have nothing to do sleep. By default they spin, and beside another program
+# each small operation then waits for a thread that has no core.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _CLONE = Path(__file__).resolve().parent.parent
 if (_CLONE / "setup.py").is_file():

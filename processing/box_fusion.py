@@ -62,11 +62,16 @@ def keep_one_of_overlapping(boxes: np.ndarray, iou_threshold: float = IOU_THRESH
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     if not (boxes[:, 2:] > boxes[:, :2]).all():
         raise ValueError("A box has no area: boxes must be xyxy with x2 > x1 and y2 > y1.")
-    overlaps = pairwise_iou(boxes) > iou_threshold
-    kept: list[int] = []
-    for index in range(len(boxes)):
-        if not overlaps[index, kept].any():
+    return _first_of_overlapping(pairwise_iou(boxes) > iou_threshold)
+
+
+def _first_of_overlapping(overlaps: np.ndarray) -> np.ndarray:
+    """The kept ones of (n, n) bool, which boxes overlap which."""
+    kept, is_dropped = [], np.zeros(len(overlaps), dtype=bool)
+    for index in range(len(overlaps)):
+        if not is_dropped[index]:
             kept.append(index)
+            is_dropped |= overlaps[index]
     return np.array(kept, dtype=np.int64)
 
 
@@ -87,8 +92,9 @@ def kept_boxes(candidates: np.ndarray, channel: int) -> np.ndarray:
     own = own[np.argsort(-own[:, 0], kind="stable")]
     if not len(own):
         return own
-    kept = keep_one_of_overlapping(own[:, 1:], OVERLAP)[:MAX_BOXES]
-    votes = (pairwise_iou(own[:, 1:])[kept] > VOTING) * own[:, 0]
+    iou = pairwise_iou(own[:, 1:])
+    kept = _first_of_overlapping(iou > OVERLAP)[:MAX_BOXES]
+    votes = (iou[kept] > VOTING) * own[:, 0]
     return np.hstack([own[kept, :1], votes @ own[:, 1:] / votes.sum(axis=1, keepdims=True)])
 
 

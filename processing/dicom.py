@@ -803,17 +803,21 @@ def apply_table(table: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def _import_pydicom(name: str) -> ModuleType:
-    """pydicom, silenced for the whole process: its warnings quote tags, and `catch_warnings` is not thread-safe."""
     pydicom = _import_optional("pydicom", name)
     _import_optional("pydicom.encaps", name)
     _import_optional("pydicom.pixels", name)
+    silence_pydicom()
+    return pydicom
+
+
+def silence_pydicom() -> None:
+    """For the whole process: its warnings quote tags, and `catch_warnings` is not thread-safe."""
     logger = logging.getLogger("pydicom")
     if logger.level != logging.CRITICAL:  # setting it takes a millisecond
         logger.setLevel(logging.CRITICAL)
     module = r"pydicom\."
     if ("ignore", None, Warning, re.compile(module), 0) not in warnings.filters:
         warnings.filterwarnings("ignore", module=module)
-    return pydicom
 
 
 def _import_optional(module: str, name: str) -> ModuleType:

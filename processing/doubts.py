@@ -33,24 +33,29 @@ def unusable(name: str, reason: str) -> RadiographError:
 
 
 def warn(name: str, message: str) -> None:
-    """Says a doubt about a radiograph, once: a UserWarning, and a text for `collected_warnings`."""
+    """Says a doubt about a radiograph, once: a UserWarning, and a text for `collected_warnings`, or that alone."""
     collected = getattr(_thread, "warnings", None)
     if collected is not None:
         if message in collected:
             return
         collected.append(message)
-    warnings.warn(f"{short(name)}: {message}", stacklevel=2)
+    if not getattr(_thread, "is_quiet", False):
+        warnings.warn(f"{short(name)}: {message}", stacklevel=2)
 
 
 @contextmanager
-def collected_warnings() -> Iterator[list[str]]:
-    """The texts that `warn` says of one radiograph in this thread, without its name; the outermost collects."""
-    outer = getattr(_thread, "warnings", None)
-    _thread.warnings = [] if outer is None else outer
+def collected_warnings(quiet: bool = False) -> Iterator[list[str]]:
+    """The texts that `warn` says of one radiograph in this thread, without its name; the outermost collects.
+
+    Args:
+        quiet: they are collected, and no UserWarning says them, which threads could not tell apart.
+    """
+    outer, was_quiet = getattr(_thread, "warnings", None), getattr(_thread, "is_quiet", False)
+    _thread.warnings, _thread.is_quiet = ([] if outer is None else outer), quiet or was_quiet
     try:
         yield _thread.warnings
     finally:
-        _thread.warnings = outer
+        _thread.warnings, _thread.is_quiet = outer, was_quiet
 
 
 def short(name: str) -> str:

@@ -375,7 +375,7 @@ def _has_boxes(task: str) -> bool:
 
 def was_trained(config: PreTrainedConfig, part: str) -> bool:
     """Whether a checkpoint's record of its trainings names a part, such as "detector"."""
-    record = config.to_dict().get("training_record") or []
+    record = getattr(config, "training_record", None) or []
     return any(part in entry["trained"] for entry in record)
 
 

@@ -10,12 +10,13 @@ batch is so many radiographs that follow each other in the shard, and a worker h
 
 import functools
 import hashlib
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from litegpt.common.programs import Refusal
+from litegpt.common.read_ahead import ahead
 from litegpt.inference_scripts.answerers import Answerer, AnswerSettings, LocalAnswerer, ServerAnswerer
 from litegpt.inference_scripts.dicomweb import WebPlace
 from litegpt.inference_scripts.inbox import Received, Rejected, sort_out
@@ -23,6 +24,7 @@ from litegpt.inference_scripts.many.plan import Plan
 from litegpt.inference_scripts.many.reading import Reader
 from litegpt.inference_scripts.many.results import results_there, row_of, write_results
 from litegpt.inference_scripts.many.sources import Item
+from litegpt.processing.doubts import RadiographError
 
 
 @dataclass
@@ -64,49 +66,58 @@ class PredictionWork:
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()  # each worker would show how it loads
-        torch.set_num_threads(self.plan.settings["threads"])
         try:
             answerer = (
                 ServerAnswerer(self.settings, self.base_urls) if self.base_urls else LocalAnswerer(self.settings)
             )
         except (OSError, ValueError) as error:
             raise Refusal(str(error).strip().splitlines()[0]) from error
+        torch.set_num_threads(self.plan.settings["threads"])
         return functools.partial(self._answer_shard, answerer, Reader(self.dicomweb))
 
     def _answer_shard(self, answerer: Answerer, reader: Reader, number: int) -> None:
         facts = {"checkpoint_sha256": self.plan.settings["checkpoint_sha256"]}
         facts |= {name: answerer.source.line()[name] for name in ("checkpoint", "caution")}
-        items, size = self.plan.items(number), self.plan.settings["batch_size"]
+        items = self.plan.items(number)
         try:
-            rows = list(answered_rows(items, reader, answerer, size, facts))
+            rows = list(answered_rows(items, reader, answerer, self.plan.settings, facts))
         except ConnectionError as error:  # of a server
             raise Refusal(str(error)) from error
         write_results(self.folder, self.name(number), rows, self.plan.settings["format"])
 
 
 def answered_rows(
-    items: Sequence[Item], reader: Reader, answerer: Answerer, batch_size: int, facts: dict[str, Any]
+    items: Sequence[Item], reader: Reader, answerer: Answerer, settings: dict[str, Any], facts: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """The rows of a shard: a batch of radiographs is read, answered, and becomes rows."""
-    for start in range(0, len(items), batch_size):
-        batch = [(item, *read(item, reader, answerer.processor.windowing)) for item in items[start:][:batch_size]]
+    """The rows of a shard: while a batch of radiographs is answered, the next one is read, in the plan's order."""
+    size, windowing = settings["batch_size"], answerer.processor.windowing
+    of_items = zip(items, ahead(lambda item: read(item, reader), items, 1, size), strict=True)
+    found_ahead = ahead(lambda of_item: found_of(*of_item, windowing), of_items, settings["threads"], size)
+    while batch := list(islice(found_ahead, size)):
         pictures = [found.picture for _, _, found in batch if isinstance(found, Received)]
         outputs = iter(answerer.outputs(pictures) if pictures else [])
         for item, sha256, found in batch:
             yield row_of(item, sha256, found, next(outputs) if isinstance(found, Received) else {}, facts)
 
 
-def read(item: Item, reader: Reader, windowing: str) -> tuple[str | None, Received | Rejected]:
-    """A radiograph with the digest of its bytes; None where it has none."""
-    sha256 = None
-
-    def read_bytes() -> tuple[bytes, str]:
-        nonlocal sha256
+def read(item: Item, reader: Reader) -> tuple[bytes, str] | RadiographError:
+    """A radiograph's bytes and their digest, or why there are none."""
+    try:
         data = reader.read(item)
-        sha256 = hashlib.sha256(data).hexdigest()
-        return data, sha256
+    except RadiographError as error:
+        return error
+    return data, hashlib.sha256(data).hexdigest()
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is doubtful goes with the picture into its row
-        found = sort_out(item.name, read_bytes, windowing)
-    return sha256, found
+
+def found_of(
+    item: Item, was_read: tuple[bytes, str] | RadiographError, windowing: str
+) -> tuple[Item, str | None, Received | Rejected]:
+    """The radiograph, or why there is none, with the digest of its bytes."""
+
+    def given() -> tuple[bytes, str]:
+        if isinstance(was_read, RadiographError):
+            raise was_read
+        return was_read
+
+    sha256 = None if isinstance(was_read, RadiographError) else was_read[1]
+    return item, sha256, sort_out(item.name, given, windowing)

@@ -29,6 +29,7 @@ import re
 from collections import Counter
 from typing import Any
 
+from litegpt.common.addresses import absolute, entries_of, is_folder
 from litegpt.common.arguments import parse
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.annotations import Box
@@ -61,7 +62,7 @@ def recognise(data_dir: str) -> bool:
 def _files(data_dir: str) -> dict[str, str]:
     """{the subset's name: path of its file}."""
     folder = os.path.join(data_dir, FOLDER)
-    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    names = entries_of(folder)[1] if is_folder(folder) else []
     return {found[1]: os.path.join(folder, name) for name in names if (found := FILE.fullmatch(name))}
 
 
@@ -82,7 +83,7 @@ def read_release(data_dir: str | os.PathLike, name: str | None = None, licence: 
         FileNotFoundError: a file or all radiographs are missing.
         ValueError: a file is no COCO, or its boxes cannot be used; the file is named, and the annotation.
     """
-    data_dir = os.path.abspath(data_dir)
+    data_dir = absolute(data_dir)
     files = _files(data_dir)
     if not files:
         raise FileNotFoundError(f"{data_dir} has no {LAYOUT}.")

@@ -34,6 +34,7 @@ from collections import Counter
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from litegpt.common.addresses import absolute, entries_of
 from litegpt.common.arguments import parse
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.annotations import Box
@@ -66,7 +67,7 @@ def recognise(data_dir: str) -> bool:
 
 
 def _files(data_dir: str) -> list[str]:
-    return [os.path.join(data_dir, name) for name in sorted(os.listdir(data_dir)) if FILE.fullmatch(name)]
+    return [os.path.join(data_dir, name) for name in entries_of(data_dir)[1] if FILE.fullmatch(name)]
 
 
 def facts(data_dir: str) -> DataSetFacts:
@@ -92,7 +93,7 @@ def read_release(
         ValueError: the export cannot be used; the file is named, and the task.
     """
     check_merge(merge)
-    data_dir = os.path.abspath(data_dir)
+    data_dir = absolute(data_dir)
     files = _files(data_dir)
     if not files:
         raise FileNotFoundError(f"{data_dir} has no {LAYOUT}.")

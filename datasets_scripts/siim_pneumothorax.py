@@ -32,6 +32,7 @@ import os
 import numpy as np
 from PIL import Image
 
+from litegpt.common.addresses import absolute, is_folder
 from litegpt.common.arguments import parse
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.annotations import ImageAnnotation
@@ -144,8 +145,8 @@ def read_release(data_dir: str | os.PathLike) -> Release:
         FileNotFoundError: there is no table, or none of the radiographs.
         ValueError: the table cannot be read; it names the file and the line.
     """
-    data_dir = os.path.abspath(data_dir)
-    if not os.path.isdir(data_dir):
+    data_dir = absolute(data_dir)
+    if not is_folder(data_dir):
         raise FileNotFoundError(f"{data_dir} is no folder: data_dir must be the folder of a SIIM-ACR release.")
     table = table_of(data_dir)
     if table is None:

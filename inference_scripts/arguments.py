@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from litegpt.common.addresses import exists, is_remote, shown
 from litegpt.common.arguments import Bounds, Count, Positive, Share, WholeNumber, argument
 
 EXPLAIN_METHODS = ("attention", "gradient_attention", "integrated", "occlusion")
@@ -14,7 +15,7 @@ BOX_FORMATS = ("coco", "kaggle", "label-studio", "cvat")
 DICOM_KINDS = ("SR", "PR", "SC")
 BOX_SOURCES = ("findings", "detected_findings", "fused_findings", "candidates", "view_findings")
 AE_TITLE = re.compile(r"(?=.*\S)[\x20-\x5b\x5d-\x7e]{1,16}")  # PS3.5, table 6.2-1
-RADIOGRAPHS = "DICOM, PNG or JPEG files, or folders of them."
+RADIOGRAPHS = "DICOM, PNG or JPEG files, or folders of them; paths or addresses (s3://, gs://, hf://)."
 
 
 def threshold(text: str) -> float | str:
@@ -30,9 +31,25 @@ def threshold(text: str) -> float | str:
 
 def check_there(paths: list[str]) -> None:
     """Refuses what is not there; raises a ValueError that names it."""
-    missing = [path for path in paths if not Path(path).exists()]
+    try:
+        missing = [shown(path) for path in paths if not exists(path)]
+    except OSError as error:  # of an address: nobody can say
+        raise ValueError(str(error)) from None
     if missing:
         raise ValueError(f"no such file or folder: {', '.join(missing)}")
+
+
+def check_local(paths: list[str | None]) -> None:
+    """Refuses addresses where only paths can stand: of folders to which results are added bit by bit, and the like.
+
+    Raises:
+        ValueError: it names the address.
+    """
+    remote = [shown(path) for path in paths if path is not None and is_remote(path)]
+    if remote:
+        raise ValueError(
+            f"{', '.join(remote)} must be on this machine: addresses are taken for radiographs that are read."
+        )
 
 
 @dataclass
@@ -72,6 +89,7 @@ class PredictArguments:
     )
 
     def __post_init__(self):
+        check_local([self.output_dir, self.dicom_out, self.contact_sheet])
         check_there(self.radiographs)
         if self.dicom_out is not None and Path(self.dicom_out).resolve() == Path(self.output_dir).resolve():
             raise ValueError("--dicom_out must be another folder than --output_dir")
@@ -93,6 +111,7 @@ class AskArguments:
     views: WholeNumber = argument("Moved views of each radiograph that are asked about beside it.", default=0)
 
     def __post_init__(self):
+        check_local([self.output_dir])
         check_there(self.radiographs)
 
 
@@ -118,6 +137,7 @@ class ExplainArguments:
     against: str | None = argument("CXR-CLIP: a contrasting sentence, whose cosines are subtracted.", default=None)
 
     def __post_init__(self):
+        check_local([self.output_dir])
         check_there(self.radiographs)
         if not all(text.strip() for text in [*(self.texts or ()), "." if self.against is None else self.against]):
             raise ValueError("a sentence of --texts or --against is empty")
@@ -145,6 +165,7 @@ class HospitalArguments:
     node_port: WholeNumber = argument("Of the node; 0: any that is free.", default=0)
 
     def __post_init__(self):
+        check_local([self.output_dir, self.ohif_dir, *(self.radiographs or [])])
         check_there(self.radiographs or [])
 
 
@@ -173,6 +194,7 @@ class ExportArguments:
     )
 
     def __post_init__(self):
+        check_local([self.output_dir, self.predictions])
         check_there([self.predictions])
 
 
@@ -265,6 +287,7 @@ class NodeArguments:
             raise ValueError("candidates and fused_findings are not to be had from a server (--base_url)")
         if self.tls_certificate is None and self.tls_key is not None:
             raise ValueError("--tls_key needs --tls_certificate")
+        check_local([self.spool])
         check_there(
             [
                 path
@@ -305,4 +328,5 @@ class AppArguments:
     examples: str | None = argument("A folder of radiographs that the page offers.", default=None)
 
     def __post_init__(self):
+        check_local([self.examples])
         check_there([self.examples] if self.examples else [])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from litegpt.inference_scripts.digests import Digests
+from litegpt.inference_scripts.digests import Digests, state_of_file
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def opened(monkeypatch) -> list[str]:
 def test_a_file_is_read_once_also_by_the_next_run(tmp_path, opened):
     file = tmp_path / "a.dcm"
     file.write_bytes(b"pixels")
-    digest = Digests(tmp_path / "digests.jsonl").bytes_read(file, file.stat(), file.read_bytes())
+    digest = Digests(tmp_path / "digests.jsonl").bytes_read(file, state_of_file(file), file.read_bytes())
     assert digest == hashlib.sha256(b"pixels").hexdigest()
     del opened[:]
     assert Digests(tmp_path / "digests.jsonl").file(file) == digest and opened == []

@@ -18,6 +18,7 @@ only when all of it has arrived, so there it is uploaded under its own name. fss
 
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -224,6 +225,17 @@ def remove(address: str | os.PathLike) -> None:
         if files.exists(path):
             files.rm_file(path)
         files.invalidate_cache(path.rpartition("/")[0])
+
+
+def remove_folder(address: str | os.PathLike) -> None:
+    """Removes a folder and all below; where there is none, nothing happens."""
+    if not is_remote(address):
+        shutil.rmtree(address, ignore_errors=True)
+    elif is_folder(address):
+        files, path = _file_system(address)
+        with _explained(address):
+            files.rm(path, recursive=True)
+            files.invalidate_cache(path)
 
 
 def _file_system(address: str) -> tuple[Any, str]:

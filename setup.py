@@ -104,6 +104,7 @@ setup(
         "conformance": ["parameterized>=0.9"],  # of transformers' own tests
         # Answers as DICOM objects, and `litegpt node`; with that, dicomweb-client reads and stores over HTTP.
         "dicom": ["highdicom>=0.28.2,<0.29", "pynetdicom>=3.0.4", "dicomweb-client>=0.61"],
+        "ray": ["ray>=2.50"],  # only its core: shards on many machines
         "app": ["gradio>=6.31,<7"],  # `litegpt app`; it holds Pillow below 13, so `dev` is without it
         # gguf: the format of the real weights that tests/real_tokenizers read.
         "dev": [
@@ -113,7 +114,7 @@ setup(
             "xgrammar>=0.2.8",
             "gguf>=0.17",
             "opencv-python-headless>=4.11",
-            "litegpt[dicom]",
+            "litegpt[dicom,ray]",
             "playwright>=1.65",  # drives Debian's Chromium, in tests of pages
         ],
     },

@@ -6,13 +6,18 @@
             rows = load_rows(args.data_dir)   # a ValueError or OSError in here is bad input
         ...                                   # in here it is a bug, and keeps its traceback
 
+    with stopped_by_sigterm():                # a cluster's scheduler ends a job as Ctrl-C would
+        ...
+
 Libraries raise; only a program's `main` exits: what it raises is bad input in a block of `refuse_bad_input`, and
 anywhere a `Refusal`, a disk that is full or read-only, and Ctrl-C.
 """
 
 import errno
 import functools
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
@@ -65,3 +70,16 @@ def refuse_bad_input() -> Iterator[None]:
         if not isinstance(error, (OSError, ValueError)) and type(error).__name__ != "DatasetGenerationError":
             raise
         raise SystemExit(str(error.__cause__ or error).strip().splitlines()[0]) from None
+
+
+@contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """SIGTERM is as Ctrl-C in this block: Slurm and others send it some time before they kill."""
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,11 +1,13 @@
 import errno
 import json
+import os
+import signal
 
 import pytest
 from datasets.exceptions import DatasetGenerationError
 
 from litegpt.common.files import complete_lines, write_text
-from litegpt.common.programs import Refusal, program, refuse_bad_input
+from litegpt.common.programs import Refusal, program, refuse_bad_input, stopped_by_sigterm
 
 
 def test_a_line_that_was_cut_off_is_removed_from_the_file(tmp_path):
@@ -48,6 +50,13 @@ def ended(error: BaseException) -> SystemExit:
 def test_ctrl_c_ends_a_program_with_its_status_and_a_sentence(capsys):
     assert ended(KeyboardInterrupt()).code == 130
     assert capsys.readouterr().err.strip() == "Stopped. The same command resumes."
+
+
+def test_sigterm_is_as_ctrl_c_where_a_program_says_so():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), stopped_by_sigterm():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_what_a_person_can_mend_is_one_sentence_wherever_it_is_found():

@@ -55,6 +55,11 @@ def absolute(address: str | os.PathLike) -> str:
     return address.rstrip("/") if is_remote(address) else os.path.abspath(address)
 
 
+def resolved(address: str | os.PathLike) -> str:
+    """By what a run knows its input again: a path without its links; an address as `absolute` has it."""
+    return absolute(address) if is_remote(address) else str(Path(address).resolve())
+
+
 def place(text: str) -> Path | str:
     """What a person has named: a `Path` on this machine, or the address."""
     return text if is_remote(text) else Path(text)

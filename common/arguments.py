@@ -29,6 +29,8 @@ from operator import ge, gt, le, lt
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, NoReturn
 
+from litegpt.common.addresses import is_remote, shown
+
 
 class Bounds(NamedTuple):
     """What a number must be; None: no such bound."""
@@ -63,7 +65,8 @@ def argument(help: str, default: Any = dataclasses.MISSING, **metadata: Any) -> 
     Args:
         help: its line of `--help`.
         default: without one it must be given. A list or dictionary is copied for every instance.
-        metadata: `choices`, `positional` (one or several values without a flag), `parse` (text -> value).
+        metadata: `choices`, `positional` (one or several values without a flag), `parse` (text -> value), `remote`
+            (an address may be given in a path's place, such as s3://bucket/a).
     """
     metadata = {"help": help, **metadata}
     if isinstance(default, (list, dict)):
@@ -91,6 +94,7 @@ def parse(arguments: Sequence[type], argv: Sequence[str] | None, program: str, d
         try:
             found.append(dataclass(**{name: values[name] for name in names}))
             check_numbers(found[-1])
+            check_places(found[-1])
         except ValueError as error:
             parser.error(str(error))
     return found
@@ -108,6 +112,19 @@ def check_numbers(arguments: Any) -> None:
         for number in value if isinstance(value, list) else [value]:
             if bounds is not None and isinstance(number, (int, float)) and (broken := bounds.broken(number)):
                 raise ValueError(f"--{name} must be {broken}, not {number}.")
+
+
+def check_places(arguments: Any) -> None:
+    """Refuses addresses in options that take paths alone; those of a web server are let through.
+
+    Raises:
+        ValueError: there is one; it names the flag.
+    """
+    for field in dataclasses.fields(arguments):
+        value = getattr(arguments, field.name)
+        for text in value if isinstance(value, list) else [value]:
+            if not field.metadata.get("remote") and is_remote(text) and not text.startswith(("http://", "https://")):
+                raise ValueError(f"--{field.name} is on this machine: it takes no address such as {shown(text)}.")
 
 
 def configuration_file(path: str | Path) -> Path:

@@ -49,7 +49,8 @@ from litegpt.datasets_scripts.arguments import PreparationArguments
 from litegpt.datasets_scripts.image_files import Files, file_counts, find_files, image_id_of, match, paths_by_split
 from litegpt.datasets_scripts.picture_boxes import boxes_in_pixels
 from litegpt.datasets_scripts.preparation.demographics import age_in_years, known_sex
-from litegpt.datasets_scripts.preparation.prepare import load_release, prepare
+from litegpt.datasets_scripts.preparation.many_machines import run_preparation
+from litegpt.datasets_scripts.preparation.prepare import load_release
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
 from litegpt.datasets_scripts.tables import box_numbers, has_columns, plain, read_csv, read_text
 from litegpt.processing.answers import NO_FINDING
@@ -379,7 +380,7 @@ def load_chestx_ray14(
 def main(arguments: PreparationArguments, options: PreparationOptions) -> None:
     """Prepares a release."""
     with refuse_bad_input():
-        prepare(read_release(arguments.data_dir), arguments.output_dir, options, arguments.num_proc)
+        run_preparation(read_release, arguments, options)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ from litegpt.datasets_scripts.annotations import ImageAnnotation
 from litegpt.datasets_scripts.arguments import PreparationArguments
 from litegpt.datasets_scripts.image_files import file_counts, find_files, image_id_of, match, paths_by_split
 from litegpt.datasets_scripts.preparation.demographics import age_in_years, known_sex
-from litegpt.datasets_scripts.preparation.prepare import prepare
+from litegpt.datasets_scripts.preparation.many_machines import run_preparation
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
 from litegpt.datasets_scripts.tables import EMPTY_CELLS, has_columns, read_csv
 from litegpt.processing.answers import NO_FINDING
@@ -406,7 +406,7 @@ def five_by_two_hundred(images: Sequence[ImageAnnotation], number: int = 200, se
 def main(arguments: PreparationArguments, options: PreparationOptions) -> None:
     """Prepares a release."""
     with refuse_bad_input():
-        prepare(read_release(arguments.data_dir), arguments.output_dir, options, arguments.num_proc)
+        run_preparation(read_release, arguments, options)
 
 
 if __name__ == "__main__":

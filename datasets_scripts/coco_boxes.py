@@ -46,7 +46,7 @@ from litegpt.datasets_scripts.corrected_boxes import (
     release_of,
 )
 from litegpt.datasets_scripts.image_files import ImageIds
-from litegpt.datasets_scripts.preparation.prepare import prepare
+from litegpt.datasets_scripts.preparation.many_machines import run_preparation
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
 
 FOLDER, FILE = "annotations", re.compile(r"instances_(\w+)\.json")
@@ -173,8 +173,8 @@ def _box(annotation: dict[str, Any], where: str) -> Box:
 def main(arguments: OwnDataArguments, options: PreparationOptions) -> None:
     """Prepares corrected boxes."""
     with refuse_bad_input():
-        release = read_release(arguments.data_dir, arguments.name, arguments.licence)
-        prepare(release, arguments.output_dir, options, arguments.num_proc)
+        own = {"name": arguments.name, "licence": arguments.licence}
+        run_preparation(read_release, arguments, options, **own)
 
 
 if __name__ == "__main__":

@@ -50,8 +50,8 @@ from litegpt.datasets_scripts.corrected_boxes import (
     release_of,
 )
 from litegpt.datasets_scripts.image_files import image_id_of
+from litegpt.datasets_scripts.preparation.many_machines import run_preparation
 from litegpt.datasets_scripts.preparation.merge_readers import check_merge
-from litegpt.datasets_scripts.preparation.prepare import prepare
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
 
 FILE = re.compile(r"project-\d+-at-.*\.json|label_studio\.json")
@@ -206,8 +206,8 @@ def _rectangle(region: dict[str, Any], where: str) -> tuple[list[str], Box, tupl
 def main(arguments: ReadersArguments, options: PreparationOptions) -> None:
     """Prepares corrected boxes."""
     with refuse_bad_input():
-        release = read_release(arguments.data_dir, arguments.merge, arguments.name, arguments.licence)
-        prepare(release, arguments.output_dir, options, arguments.num_proc)
+        own = {"merge": arguments.merge, "name": arguments.name, "licence": arguments.licence}
+        run_preparation(read_release, arguments, options, **own)
 
 
 if __name__ == "__main__":

@@ -59,8 +59,9 @@ from litegpt.datasets_scripts.annotations import Box, Finding, ImageAnnotation, 
 from litegpt.datasets_scripts.arguments import ReadersArguments
 from litegpt.datasets_scripts.image_files import Files, ImageIds, file_counts, find_files, image_id_of, match
 from litegpt.datasets_scripts.picture_boxes import STRAY_SHARE, boxes_in_pixels
+from litegpt.datasets_scripts.preparation.many_machines import run_preparation
 from litegpt.datasets_scripts.preparation.merge_readers import check_merge, merge_diagnoses, merge_readers
-from litegpt.datasets_scripts.preparation.prepare import load_release, prepare
+from litegpt.datasets_scripts.preparation.prepare import load_release
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release, own_facts
 from litegpt.datasets_scripts.tables import box_numbers, flag, has_columns, header, plain, read_csv
 from litegpt.processing.answers import NO_FINDING
@@ -570,8 +571,8 @@ def load_vindr_cxr(
 def main(arguments: ReadersArguments, options: PreparationOptions) -> None:
     """Prepares a release."""
     with refuse_bad_input():
-        release = read_release(arguments.data_dir, arguments.merge, arguments.name, arguments.licence)
-        prepare(release, arguments.output_dir, options, arguments.num_proc)
+        own = {"merge": arguments.merge, "name": arguments.name, "licence": arguments.licence}
+        run_preparation(read_release, arguments, options, **own)
 
 
 if __name__ == "__main__":

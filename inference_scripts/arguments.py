@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from litegpt.common.addresses import exists, is_remote, shown
+from litegpt.common.addresses import exists, shown
 from litegpt.common.arguments import Bounds, Count, Positive, Share, WholeNumber, argument
 
 EXPLAIN_METHODS = ("attention", "gradient_attention", "integrated", "occlusion")
@@ -39,22 +39,9 @@ def check_there(paths: list[str]) -> None:
         raise ValueError(f"no such file or folder: {', '.join(missing)}")
 
 
-def check_local(paths: list[str | None]) -> None:
-    """Refuses addresses where only paths can stand: of folders to which results are added bit by bit, and the like.
-
-    Raises:
-        ValueError: it names the address.
-    """
-    remote = [shown(path) for path in paths if path is not None and is_remote(path)]
-    if remote:
-        raise ValueError(
-            f"{', '.join(remote)} must be on this machine: addresses are taken for radiographs that are read."
-        )
-
-
 @dataclass
 class PredictArguments:
-    radiographs: list[str] = argument(RADIOGRAPHS, positional=True)
+    radiographs: list[str] = argument(RADIOGRAPHS, positional=True, remote=True)
     model_name_or_path: str = argument("A LiteGPT checkpoint or adapter: folder or Hub repository.")
     output_dir: str = argument("Where predictions and pictures are written.")
     batch_size: Count = argument("Radiographs read and answered together.", default=8)
@@ -89,7 +76,6 @@ class PredictArguments:
     )
 
     def __post_init__(self):
-        check_local([self.output_dir, self.dicom_out, self.contact_sheet])
         check_there(self.radiographs)
         if self.dicom_out is not None and Path(self.dicom_out).resolve() == Path(self.output_dir).resolve():
             raise ValueError("--dicom_out must be another folder than --output_dir")
@@ -101,7 +87,7 @@ class PredictArguments:
 
 @dataclass
 class AskArguments:
-    radiographs: list[str] = argument(RADIOGRAPHS, positional=True)
+    radiographs: list[str] = argument(RADIOGRAPHS, positional=True, remote=True)
     base_url: str = argument("Of the server's API, such as http://127.0.0.1:8000/v1.")
     model_name_or_path: str = argument("The checkpoint served: folder or Hub repository.")
     output_dir: str = argument("Where predictions are written.")
@@ -111,13 +97,12 @@ class AskArguments:
     views: WholeNumber = argument("Moved views of each radiograph that are asked about beside it.", default=0)
 
     def __post_init__(self):
-        check_local([self.output_dir])
         check_there(self.radiographs)
 
 
 @dataclass
 class ExplainArguments:
-    radiographs: list[str] = argument(RADIOGRAPHS, positional=True)
+    radiographs: list[str] = argument(RADIOGRAPHS, positional=True, remote=True)
     model_name_or_path: str = argument(
         "A LiteGPT checkpoint or adapter, a CXR-CLIP or a radiograph classifier: folder or Hub repository."
     )
@@ -137,7 +122,6 @@ class ExplainArguments:
     against: str | None = argument("CXR-CLIP: a contrasting sentence, whose cosines are subtracted.", default=None)
 
     def __post_init__(self):
-        check_local([self.output_dir])
         check_there(self.radiographs)
         if not all(text.strip() for text in [*(self.texts or ()), "." if self.against is None else self.against]):
             raise ValueError("a sentence of --texts or --against is empty")
@@ -165,7 +149,6 @@ class HospitalArguments:
     node_port: WholeNumber = argument("Of the node; 0: any that is free.", default=0)
 
     def __post_init__(self):
-        check_local([self.output_dir, self.ohif_dir, *(self.radiographs or [])])
         check_there(self.radiographs or [])
 
 
@@ -190,11 +173,12 @@ class ExportArguments:
     )
     pictures: bool = argument("Write the radiographs as PNG, into pictures/.", default=False)
     picture_url: str = argument(
-        "What stands before a picture's name where Label Studio finds it.", default="/data/local-files/?d=pictures/"
+        "What stands before a picture's name where Label Studio finds it.",
+        default="/data/local-files/?d=pictures/",
+        remote=True,
     )
 
     def __post_init__(self):
-        check_local([self.output_dir, self.predictions])
         check_there([self.predictions])
 
 
@@ -287,7 +271,6 @@ class NodeArguments:
             raise ValueError("candidates and fused_findings are not to be had from a server (--base_url)")
         if self.tls_certificate is None and self.tls_key is not None:
             raise ValueError("--tls_key needs --tls_certificate")
-        check_local([self.spool])
         check_there(
             [
                 path
@@ -328,5 +311,4 @@ class AppArguments:
     examples: str | None = argument("A folder of radiographs that the page offers.", default=None)
 
     def __post_init__(self):
-        check_local([self.examples])
         check_there([self.examples] if self.examples else [])

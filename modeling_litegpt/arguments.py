@@ -26,7 +26,7 @@ class DetectorArguments:
 class NewCheckpointArguments(DetectorArguments):
     output_dir: str = argument("Where the checkpoint is written; must not exist or be empty.")
     data_dir: str | None = argument(
-        "A prepared folder, whose labels the checkpoint has; VinDr-CXR's by default.", default=None
+        "A prepared folder, whose labels the checkpoint has; VinDr-CXR's by default.", default=None, remote=True
     )
     vision_config: dict[str, Any] = argument("First tower, with `model_type`.", default={})
     aux_vision_config: dict[str, Any] | None = argument("Second tower; none: one tower.", default=None)

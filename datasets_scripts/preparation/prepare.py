@@ -604,7 +604,8 @@ def finish(shards: list[Shard], folder: str, digest: str, release: Release, opti
     for line in summary.summary_in_words(folder):
         log(folder, line)
     write_bytes(os.path.join(folder, "README.md"), card.encode())
-    remove_folder(os.path.join(folder, "manifest"))
+    for name in ("manifest", "attempts", "set_aside"):  # the last two are of `shard_attempts.py`
+        remove_folder(os.path.join(folder, name))
 
 
 def log(folder: str, text: str) -> None:

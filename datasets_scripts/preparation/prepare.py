@@ -39,6 +39,7 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from litegpt.common.addresses import (
+    StoreError,
     entries_of,
     exists,
     is_file,
@@ -233,10 +234,12 @@ def _rules(release: Release, options: PreparationOptions) -> list[Any]:
 def _state_of(path: str | None) -> tuple[str, int, int | str] | None:
     if path is None:
         return None
-    if is_remote(path):
-        return path.rpartition("/")[2], *state_of(path)
     try:
+        if is_remote(path):
+            return os.path.basename(path), *state_of(path)
         status = os.stat(path)
+    except StoreError:
+        raise
     except OSError:  # a link to nowhere: reading it will say so
         return None
     return os.path.basename(path), status.st_size, status.st_mtime_ns

@@ -203,7 +203,7 @@ class ArgumentParser(argparse.ArgumentParser):
                     value = action.type(value)
                 except (ValueError, argparse.ArgumentTypeError):
                     self.error(f"{path}: {name} cannot be {value!r}")
-            if action.nargs == "+" and not isinstance(value, list):
+            if action.nargs in ("+", "*") and not isinstance(value, list):
                 self.error(f"{path}: {name} is a list, not {value!r}")
             for choice in value if isinstance(value, list) else [value]:
                 if action.choices is not None and choice not in action.choices:
@@ -259,6 +259,8 @@ def _add(parser: ArgumentParser, field: dataclasses.Field, hint: Any) -> None:
     if is_list:
         options["nargs"] = "+"
     if metadata.get("positional"):
+        if default is not dataclasses.MISSING:
+            options |= {"nargs": "*", "default": default}
         parser.add_argument(field.name, **options)
         return
     flag = f"--{field.name}"

@@ -5,6 +5,7 @@
     (line,) = answerer.lines([received])     # as the predictions file has it: boxes in pixels of the file's picture
 
     ServerAnswerer(AnswerSettings("outputs/demo/checkpoint"), "http://127.0.0.1:8000/v1")   # a vLLM server, likewise
+    ServerAnswerer(AnswerSettings("outputs/demo/checkpoint"), [url, other_url])             # several divide a batch
 
 A line carries what `answerer.facts` say: the settings, and of the checkpoint its name, digest, training and caution.
 """
@@ -18,8 +19,8 @@ from typing import Any
 import torch
 from PIL import Image
 
+from litegpt.common.digests import Digests
 from litegpt.inference_scripts.ask_server import Client
-from litegpt.inference_scripts.digests import Digests
 from litegpt.inference_scripts.inbox import Received
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint, load_processor
 from litegpt.modeling_litegpt.provenance import provenance, recorded_config
@@ -113,24 +114,30 @@ class LocalAnswerer(Answerer):
 class ServerAnswerer(Answerer):
     """The checkpoint at a server with an API like OpenAI's, as vLLM has it; `candidates` are not to be had there.
 
+    Several servers that have it divide each batch.
+
     Raises:
         OSError, ValueError: as `LocalAnswerer`'s.
         ConnectionError: no such server answers there; `outputs` raises it, too.
     """
 
-    def __init__(self, settings: AnswerSettings, base_url: str, digests: Digests | None = None):
+    def __init__(self, settings: AnswerSettings, base_url: str | Sequence[str], digests: Digests | None = None):
         super().__init__(settings, digests)
         if settings.candidates:
             raise ValueError(f"candidates are not to be had from a server ({base_url}).")
         self.processor = load_processor(settings.model)
-        self.client = Client(
-            base_url,
-            self.processor,
-            constrained=settings.constrained,
-            views=settings.views,
-            threshold=settings.threshold,
-        )
+        self.clients = [
+            Client(
+                url,
+                self.processor,
+                constrained=settings.constrained,
+                views=settings.views,
+                threshold=settings.threshold,
+            )
+            for url in ([base_url] if isinstance(base_url, str) else base_url)
+        ]
 
     def outputs(self, pictures: Sequence[Image.Image]) -> list[dict[str, Any]]:
+        clients = (self.clients[number % len(self.clients)] for number in range(len(pictures)))
         with ThreadPoolExecutor(len(pictures)) as threads:
-            return list(threads.map(self.client, pictures))
+            return list(threads.map(lambda client, picture: client(picture), clients, pictures))

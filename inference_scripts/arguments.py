@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from litegpt.common.addresses import exists, shown
+from litegpt.common.addresses import exists, is_remote, shown
 from litegpt.common.arguments import Bounds, Count, Positive, Share, WholeNumber, argument
+from litegpt.common.shard_runs import own_share
 
 EXPLAIN_METHODS = ("attention", "gradient_attention", "integrated", "occlusion")
 CLASSIFIER_MAPS = ("cam", "positive")
 BOX_FORMATS = ("coco", "kaggle", "label-studio", "cvat")
+RESULT_FORMATS = ("parquet", "jsonl")
 DICOM_KINDS = ("SR", "PR", "SC")
 BOX_SOURCES = ("findings", "detected_findings", "fused_findings", "candidates", "view_findings")
 AE_TITLE = re.compile(r"(?=.*\S)[\x20-\x5b\x5d-\x7e]{1,16}")  # PS3.5, table 6.2-1
@@ -83,6 +85,74 @@ class PredictArguments:
             raise ValueError("--dicom_source view_findings needs --views")
         if "SC" in self.dicom_kinds and self.dicom_source != "findings":
             raise ValueError("an SC shows the answer's own boxes: with another --dicom_source take SR and PR")
+
+
+@dataclass
+class PredictManyArguments:
+    model_name_or_path: str = argument("A LiteGPT checkpoint or adapter: folder or Hub repository.")
+    output_dir: str = argument("Where plan and results are written; a folder or an address.", remote=True)
+    radiographs: list[str] = argument(
+        "Files, folders of them, Parquet files with a column image; paths or addresses such as s3://.",
+        default=[],
+        positional=True,
+        remote=True,
+    )
+    list_file: str | None = argument("A text file with one of those a line.", default=None, remote=True)
+    dicomweb_url: str | None = argument(
+        "Of a PACS's DICOMweb, such as https://pacs/dicom-web, whose CR and DX radiographs are answered.", default=None
+    )
+    dicomweb_filters: dict = argument(
+        'Which studies of it, as JSON: \'{"StudyDate": "20260101-20261231"}\'.', default={}
+    )
+    dicomweb_user: str | None = argument("Of basic authentication.", default=None)
+    dicomweb_password_file: str | None = argument(
+        "File of its password; otherwise the environment's LITEGPT_DICOMWEB_PASSWORD.", default=None
+    )
+    dicomweb_token_file: str | None = argument(
+        "File of a bearer token; otherwise the environment's LITEGPT_DICOMWEB_TOKEN.", default=None
+    )
+    tls_ca: str | None = argument("Authority (PEM) that the PACS's certificate must be of.", default=None)
+
+    shard_size: Count = argument("Radiographs of a shard: the results' files.", default=500)
+    format: str = argument("Of the results.", default="parquet", choices=list(RESULT_FORMATS))
+    batch_size: Count = argument("Radiographs read and answered together.", default=8)
+    constrained: bool = argument("Answers in the answer language alone, with the checkpoint's labels.", default=True)
+    threshold: float | str | None = argument(
+        "Leave out findings with a smaller score; operating_point: the checkpoint's own threshold for each label.",
+        default=None,
+        parse=threshold,
+    )
+    candidates: bool = argument("Look for findings that the answer leaves out, too.", default=False)
+    views: WholeNumber = argument("Moved views of each radiograph that are answered beside it.", default=0)
+    base_url: list[str] = argument(
+        "Of servers that have the checkpoint, such as http://127.0.0.1:8000/v1; otherwise each worker loads it.",
+        default=[],
+    )
+
+    num_workers: WholeNumber = argument(
+        "That answer at a time; one is this process. 0: one, or one for each server.", default=0
+    )
+    threads: Count = argument("Of each worker.", default=1)
+    gpus: Annotated[float, Bounds(at_least=0)] = argument("Of each worker; 0.5 shares one between two.", default=0.0)
+    shard: str = argument("Every so manieth shard alone, such as 3/16: 0/16 to 15/16 make all.", default="0/1")
+    ray: str | None = argument(
+        "Workers are actors of the Ray cluster at this address; auto: that of this machine; local: one of its own.",
+        default=None,
+    )
+
+    def __post_init__(self):
+        check_there([path for path in self.radiographs if not is_remote(path)])
+        files = (self.list_file, self.dicomweb_password_file, self.dicomweb_token_file, self.tls_ca)
+        check_there([path for path in files if path is not None and not is_remote(path)])
+        if not (self.radiographs or self.list_file or self.dicomweb_url):
+            raise ValueError("there is nothing to answer: give files or folders, --list_file or --dicomweb_url")
+        if self.dicomweb_url is not None and not re.match("https?://", self.dicomweb_url):
+            raise ValueError(f"--dicomweb_url is a URL, not {self.dicomweb_url}")
+        if self.dicomweb_filters and self.dicomweb_url is None:
+            raise ValueError("--dicomweb_filters needs --dicomweb_url")
+        if self.base_url and self.candidates:
+            raise ValueError("candidates are not to be had from a server (--base_url)")
+        own_share(range(0), self.shard)
 
 
 @dataclass

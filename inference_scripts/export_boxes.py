@@ -35,6 +35,7 @@ from tqdm.auto import tqdm
 
 from litegpt.common.addresses import is_remote, place, read_bytes
 from litegpt.common.arguments import parse
+from litegpt.common.digests import Digests
 from litegpt.common.files import replacing
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.corrected_boxes import Labels, write_labels
@@ -42,7 +43,6 @@ from litegpt.datasets_scripts.image_files import image_id_of
 from litegpt.datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
 from litegpt.inference_scripts.arguments import ExportArguments
 from litegpt.inference_scripts.box_formats import FORMATS, Answered, LabelledBox
-from litegpt.inference_scripts.digests import Digests
 from litegpt.inference_scripts.listing import DIGESTS
 from litegpt.processing.dicom import MAX_BYTES
 from litegpt.processing.radiograph import load_radiograph

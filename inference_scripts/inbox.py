@@ -16,19 +16,20 @@ is every file where the checkpoint was trained or calibrated again in its place.
 import json
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePath
 from typing import Any
 
 from PIL import Image
 from tqdm.auto import tqdm
 
 from litegpt.common.addresses import is_remote, place, read_bytes, shown
+from litegpt.common.digests import Digests, state_of_file
 from litegpt.common.files import complete_lines, write_text
 from litegpt.common.overlay import is_drawn
 from litegpt.inference_scripts.dicom_identity import identity, other_kind
-from litegpt.inference_scripts.digests import Digests, state_of_file
 from litegpt.inference_scripts.listing import DIGESTS, files_below
 from litegpt.processing.dicom import MAX_BYTES, RadiographError, unusable
 from litegpt.processing.radiograph import load_radiograph
@@ -50,6 +51,19 @@ class Received:
     path: Path | str
     picture: Image.Image
     facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A file that cannot be answered.
+
+    Attributes:
+        kind: what it is that is no radiograph; None of a radiograph that cannot be used.
+        reason: one sentence.
+    """
+
+    kind: str | None
+    reason: str
 
 
 class Inbox:
@@ -89,22 +103,15 @@ class Inbox:
     def readable(self, paths: Sequence[Path | str], windowing: str) -> Iterator[Received]:
         """The radiographs that can be used; what is wrong with the others, or odd about these, to standard error."""
         for path in paths:
-            data = b""
-            try:
-                data, digest = self._read(path)
-                if is_drawn(data):
-                    self.skipped.setdefault(DRAWN, []).append(path)
-                    continue
-                with warnings.catch_warnings(record=True) as notes:
-                    warnings.simplefilter("always")
-                    received = receive(path, data, digest, windowing)
-            except RadiographError as error:
-                kind = other_kind(data, Path(path).name)
-                if kind is not None:
-                    self.skipped.setdefault(kind, []).append(path)
-                    continue
-                self.failures += 1
-                tqdm.write(str(error), file=sys.stderr)
+            with warnings.catch_warnings(record=True) as notes:
+                warnings.simplefilter("always")
+                received = sort_out(path, partial(self._read, path), windowing)
+            if isinstance(received, Rejected):
+                if received.kind is not None:
+                    self.skipped.setdefault(received.kind, []).append(path)
+                else:
+                    self.failures += 1
+                    tqdm.write(received.reason, file=sys.stderr)
                 continue
             for note in notes:
                 tqdm.write(str(note.message), file=sys.stderr)
@@ -158,26 +165,46 @@ class Inbox:
             return False
 
     def _read(self, path: Path | str) -> tuple[bytes, str]:
-        """The file's bytes and their digest.
-
-        Raises:
-            RadiographError: there is no such file, or it cannot be read.
-        """
-        if is_remote(path):
-            try:
-                state, data = state_of_file(path), read_bytes(path, MAX_BYTES)
-            except OSError as error:
-                raise RadiographError(str(error)) from None
-            return data, self.digests.bytes_read(path, state, data)
-        if path.is_dir():
-            raise unusable(str(path), "it is a folder that cannot be listed")
-        try:
-            if not path.is_file() or path.stat().st_size > MAX_BYTES:
-                load_radiograph(path)  # it says what is wrong, and reads nothing
-            state, data = state_of_file(path), path.read_bytes()
-        except OSError as error:
-            raise unusable(str(path), f"it cannot be opened ({error.strerror})") from None
+        state, data = bytes_of(path)
         return data, self.digests.bytes_read(path, state, data)
+
+
+def sort_out(path: Path | str, read: Callable[[], tuple[bytes, str]], windowing: str) -> Received | Rejected:
+    """A radiograph, or why a file is none.
+
+    Args:
+        path: what messages call it, and lines of the predictions.
+        read: gives its bytes and their digest, or raises a RadiographError.
+    """
+    data = b""
+    try:
+        data, digest = read()
+        if is_drawn(data):
+            return Rejected(DRAWN, "")
+        return receive(path, data, digest, windowing)
+    except RadiographError as error:
+        return Rejected(other_kind(data, PurePath(path).name), str(error))
+
+
+def bytes_of(path: Path | str) -> tuple[dict[str, Any], bytes]:
+    """A file's state from before it was read, as `Digests` takes it, and its bytes.
+
+    Raises:
+        RadiographError: there is no such file, or it cannot be read.
+    """
+    if is_remote(path):
+        try:
+            return state_of_file(path), read_bytes(path, MAX_BYTES)
+        except OSError as error:
+            raise RadiographError(str(error)) from None
+    if path.is_dir():
+        raise unusable(str(path), "it is a folder that cannot be listed")
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_BYTES:
+            load_radiograph(path)  # it says what is wrong, and reads nothing
+        return state_of_file(path), path.read_bytes()
+    except OSError as error:
+        raise unusable(str(path), f"it cannot be opened ({error.strerror})") from None
 
 
 def receive(path: Path | str, data: bytes, sha256: str, windowing: str) -> Received:
@@ -186,7 +213,7 @@ def receive(path: Path | str, data: bytes, sha256: str, windowing: str) -> Recei
     Raises:
         RadiographError: it cannot be used.
     """
-    picture = load_radiograph({"bytes": data, "path": path}, windowing)
+    picture = load_radiograph({"bytes": data, "path": str(path)}, windowing)
     size = {"width": picture.width, "height": picture.height}
     return Received(path, picture, {"file": str(path), "sha256": sha256, **identity(data), **size})
 

@@ -18,6 +18,7 @@ from litegpt.common.addresses import entries_of, is_folder, is_remote, open_addr
 
 PREDICTIONS, DIGESTS, MAPS = "predictions.jsonl", "digests.jsonl", "maps.jsonl"
 WRITTEN = (PREDICTIONS, DIGESTS, MAPS)
+RUN = ("plan.json", "plan", "results")  # a folder that `litegpt predict-many` writes is left out whole
 UNFINISHED = ".incomplete"  # `files.replacing` was interrupted
 
 
@@ -39,66 +40,86 @@ def files_below(paths: Sequence[Path | str]) -> Listing:
     """The files themselves and every file below the folders, in order.
 
     Raises:
-        OSError: nobody can say whether a remote one is a file or a folder.
+        StoreError: nobody can say whether a remote one is a file or a folder.
     """
-    listing, entered, links = Listing(), set(), []
-    for path in paths:
-        if is_remote(path):
-            if is_folder(path):
-                _enter_remote(path.rstrip("/"), listing)
-            else:
-                listing.files.append(path)
-        elif path.is_dir():
-            _enter(path, listing, entered, links)
-        else:
-            listing.files.append(path)
-    for link in links:  # grows, where a linked folder has links
-        if link.resolve() not in {*entered, *link.parent.resolve().parents}:
-            _enter(link, listing, entered, links)
+    listing = Listing()
+    for file, is_drawn in each_file(paths):
+        (listing.drawn if is_drawn else listing.files).append(file)
     listing.files = list(dict.fromkeys(listing.files))
     return listing
 
 
-def _enter(folder: Path, listing: Listing, entered: set[Path], links: list[Path]) -> None:
-    if folder.resolve() in entered:
-        return
-    entered.add(folder.resolve())
+def each_file(paths: Sequence[Path | str]) -> Iterator[tuple[Path | str, bool]]:
+    """The same one after another, each with whether it is a drawn picture: in memory are one folder's, and links."""
+    entered: list[Path] = []  # with all that is below
+    links: list[Path] = []
+    for path in paths:
+        if is_remote(path):
+            if is_folder(path):
+                yield from _enter_remote(path.rstrip("/"))
+            else:
+                yield path, False
+        elif path.is_dir():
+            yield from _enter_all(path, entered, links)
+        else:
+            yield path, False
+    for link in links:  # grows, where a linked folder has links
+        if link.resolve() not in link.parent.resolve().parents:
+            yield from _enter_all(link, entered, links)
+
+
+def _enter_all(folder: Path, entered: list[Path], links: list[Path]) -> Iterator[tuple[Path, bool]]:
+    real = folder.resolve()
+    for other in entered:
+        if real.is_relative_to(other) and not any(part.startswith(".") for part in real.relative_to(other).parts):
+            return
+    before = set(entered)
+    entered.append(real)
+    yield from _enter(folder, real, before, links)
+
+
+def _enter(folder: Path, real: Path, before: set[Path], links: list[Path]) -> Iterator[tuple[Path, bool]]:
+    """The files of a folder, whose real path is `real`, and below it, but for what was entered before."""
     try:
         entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError:
-        listing.files.append(folder)
+        yield folder, False
+        return
+    if all((folder / name).exists() for name in RUN):
         return
     drawn, written = _written(folder / PREDICTIONS, folder / MAPS)
     for entry in entries:
         if entry.is_dir():
             if entry.is_symlink():
                 links.append(entry)
-            else:
-                _enter(entry, listing, entered, links)
+            elif real / entry.name not in before:
+                yield from _enter(entry, real / entry.name, before, links)
         elif entry.name in drawn:
-            listing.drawn.append(entry)
+            yield entry, True
         elif entry.name in written or entry.name.endswith(UNFINISHED):
             continue
         elif entry.is_file() or entry.is_symlink():  # no pipe, which would wait for ever
-            listing.files.append(entry)
+            yield entry, False
 
 
-def _enter_remote(folder: str, listing: Listing) -> None:
+def _enter_remote(folder: str) -> Iterator[tuple[str, bool]]:
     try:
         folders, names = entries_of(folder)
     except OSError:
-        listing.files.append(folder)
+        yield folder, False
+        return
+    if {*RUN} <= {*folders, *names}:
         return
     drawn, written = _written(*(f"{folder}/{name}" if name in names else None for name in (PREDICTIONS, MAPS)))
     for name in sorted([*folders, *names]):
         if name.startswith("."):
             continue
         if name in folders:
-            _enter_remote(f"{folder}/{name}", listing)
+            yield from _enter_remote(f"{folder}/{name}")
         elif name in drawn:
-            listing.drawn.append(f"{folder}/{name}")
+            yield f"{folder}/{name}", True
         elif name not in written and not name.endswith(UNFINISHED):
-            listing.files.append(f"{folder}/{name}")
+            yield f"{folder}/{name}", False
 
 
 def _written(predictions: Path | str | None, maps: Path | str | None) -> tuple[set[str], set[str]]:

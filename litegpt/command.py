@@ -20,7 +20,12 @@ from litegpt import __version__
 from litegpt.common.arguments import argument_parser, did_you_mean, parse
 from litegpt.common.programs import program
 
-EXTRAS = {"highdicom": "dicom", "pynetdicom": "dicom", "dicomweb_client": "dicom"}  # package -> extra that has it
+EXTRAS = {
+    "highdicom": "dicom",
+    "pynetdicom": "dicom",
+    "dicomweb_client": "dicom",
+    "ray": "ray",
+}  # package -> extra that has it
 FOLDERS = Path(__file__).resolve().parent  # of an installed package; in a clone they lie beside this one
 
 
@@ -57,6 +62,11 @@ class Command:
 COMMANDS = {
     "predict": Command(
         "inference_scripts/predict.py", ("PredictArguments",), "findings, boxes and diagnoses of radiographs"
+    ),
+    "predict-many": Command(
+        "inference_scripts/many/predict_many.py",
+        ("PredictManyArguments",),
+        "the same of thousands to millions, on one machine or many",
     ),
     "ask": Command("inference_scripts/ask_server.py", ("AskArguments",), "the same, from a server"),
     "node": Command(

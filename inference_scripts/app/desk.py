@@ -85,7 +85,7 @@ class Desk:
             "calibrated": is_calibrated(self.processor),
             "has_operating_points": bool(self.processor.score_thresholds),
             "local": local,
-            "server": None if local else self.answerer.client.base_url,
+            "server": None if local else self.answerer.clients[0].base_url,
             "most_views": MOST_VIEWS if local else 0,
             "tasks": [{"name": name, "words": words} for name, words in self.processor.instructions.items()],
             "examples": [path.name for path in self.examples],
@@ -220,7 +220,7 @@ class Desk:
 
     def _words(self, picture: Image.Image, text: str) -> str:
         if isinstance(self.answerer, ServerAnswerer):
-            client = self.answerer.client
+            client = self.answerer.clients[0]
             image = {"type": "image_url", "image_url": {"url": data_url(in_standard_view(picture))}}
             content = [image, {"type": "text", "text": text}]
             request = {"model": client.model, "messages": [{"role": "user", "content": content}]}

@@ -8,10 +8,8 @@
 An object that the PACS has already counts as stored: results have the same UIDs each time they are made.
 """
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import requests
 from dicomweb_client.api import DICOMwebClient
@@ -22,13 +20,12 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification
 
 from litegpt.inference_scripts.arguments import NodeArguments
+from litegpt.inference_scripts.dicomweb import CONNECTING, WebPlace, web_client
 from litegpt.inference_scripts.node.bounds import send_at_once
 from litegpt.inference_scripts.node.tls import client_context
 
 DUPLICATE = 0x0111
 OUT_OF_RESOURCES = range(0xA700, 0xA800)
-CONNECTING = 10  # seconds within which a PACS takes a connection
-PASSWORD, TOKEN = "LITEGPT_DICOMWEB_PASSWORD", "LITEGPT_DICOMWEB_TOKEN"  # of the environment
 
 
 class UnreachableError(Exception):
@@ -178,26 +175,11 @@ def dicomweb_client(args: NodeArguments) -> DICOMwebClient:
         OSError: a file cannot be read.
         ValueError: the URL is none.
     """
-    session = requests.Session()
-    session.trust_env = False  # no proxy and no .netrc that nobody wrote into the node's configuration
-    if args.tls_ca is not None:
-        session.verify = args.tls_ca
-    if args.pacs_tls and args.tls_certificate is not None:
-        session.cert = (args.tls_certificate, args.tls_key) if args.tls_key else args.tls_certificate
-    token, password = _secret(args.dicomweb_token_file, TOKEN), _secret(args.dicomweb_password_file, PASSWORD)
-    if args.dicomweb_user is not None:
-        session.auth = (args.dicomweb_user, password or "")
-    elif token is not None:
-        session.headers["Authorization"] = f"Bearer {token}"
-    client = DICOMwebClient(
-        args.dicomweb_url.rstrip("/"), session, callback=_plain_type, timeout=(CONNECTING, args.network_timeout)
-    )
-    client.set_http_retry_params(retry=False)  # the node's own attempts are the ones that are counted
-    return client
-
-
-def _secret(file: str | None, variable: str) -> str | None:
-    return Path(file).read_text(encoding="utf-8").strip() if file is not None else os.environ.get(variable)
+    certificate = args.tls_certificate if args.pacs_tls else None
+    if certificate is not None and args.tls_key:
+        certificate = (certificate, args.tls_key)
+    secrets = (args.dicomweb_user, args.dicomweb_password_file, args.dicomweb_token_file)
+    return web_client(WebPlace(args.dicomweb_url, *secrets, args.tls_ca, certificate, args.network_timeout))
 
 
 def _as_dataset(response: requests.Response) -> Dataset:
@@ -206,11 +188,3 @@ def _as_dataset(response: requests.Response) -> Dataset:
         return Dataset.from_json(response.json())
     except Exception:  # whatever its text runs into
         return Dataset()
-
-
-def _plain_type(response: requests.Response, *args: Any, **kwargs: Any) -> requests.Response:
-    """Without parameters of the content type, with which dicomweb-client overlooks what a PACS says has failed."""
-    kind = response.headers.get("Content-Type", "")
-    if "json" in kind or "xml" in kind:
-        response.headers["Content-Type"] = kind.partition(";")[0].strip()
-    return response

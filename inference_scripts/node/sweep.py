@@ -11,9 +11,10 @@ a time, and of a study that is complete its number of objects, so that it is not
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import partial
 from typing import Any
 
 import requests
@@ -22,19 +23,21 @@ from pydicom.uid import UID
 
 from litegpt.dicom_output.result_uids import ImageUids, result_uids
 from litegpt.inference_scripts.dicom_identity import RADIOGRAPH_CLASSES, is_uid
+from litegpt.inference_scripts.dicomweb import (
+    INSTANCE,
+    MODALITIES,
+    MODALITY,
+    PAGE,
+    SERIES,
+    STUDY,
+    first_value,
+    instances,
+    paged,
+)
 from litegpt.inference_scripts.node.monitoring import Monitor, kind_and_place
 from litegpt.inference_scripts.node.spool import Spool, sync
 
-Page = list[dict[str, Any]]
-MODALITIES = ("CR", "DX")
-STUDY, SERIES, INSTANCE, SOP_CLASS, MODALITY, OBJECTS = (
-    "0020000D",
-    "0020000E",
-    "00080018",
-    "00080016",
-    "00080060",
-    "00201208",
-)
+OBJECTS = "00201208"  # Number of Study Related Instances
 MOST_WAITING = 200  # radiographs in the queue at which a sweep waits for the model
 
 
@@ -50,7 +53,7 @@ class SweepSettings:
 
     days: int = 2
     last_kind: str = "SR"
-    page: int = 100
+    page: int = PAGE
 
 
 class Sweep:
@@ -69,6 +72,7 @@ class Sweep:
         self.client, self.spool, self.facts, self.how, self.monitor = client, spool, facts, how, monitor
         self.trouble: str | None = None
         self._complete: dict[str, int] = {}  # study -> objects that it had
+        self._paged = partial(paged, page=how.page)
 
     def run(self, stop: threading.Event, every: float) -> None:
         while True:
@@ -118,29 +122,26 @@ class Sweep:
             for found in self._paged(
                 self.client.search_for_studies, search_filters=filters, fields=["NumberOfStudyRelatedInstances"]
             ):
-                study, objects = _value(found, STUDY), _value(found, OBJECTS)
+                study, objects = first_value(found, STUDY), first_value(found, OBJECTS)
                 if is_uid(study):
                     yield study, None if objects is None else int(objects)
 
     def _missing(self, study: str) -> Iterator[tuple[str, str]]:
         """Series and UID of each radiograph of a study that is without results."""
         series = {
-            _value(found, SERIES): _value(found, MODALITY)
+            first_value(found, SERIES): first_value(found, MODALITY)
             for found in self._paged(self.client.search_for_series, study)
         }
         of_series: dict[str, set[str]] = {}  # of results, asked for once
         for name in (name for name, modality in series.items() if modality in MODALITIES and is_uid(name)):
-            for found in self._paged(self.client.search_for_instances, study, name, fields=["SOPClassUID"]):
-                uid, sop_class = _value(found, INSTANCE), _value(found, SOP_CLASS)
-                if not is_uid(uid) or sop_class is not None and sop_class not in RADIOGRAPH_CLASSES:
-                    continue
+            for uid in instances(self.client, study, name, self.how.page):
                 if self.spool.is_known(uid) or self.spool.has_failed(uid):
                     continue
                 source = ImageUids(study, name, uid)
                 results, result = result_uids(source, self.facts, self.how.last_kind)
                 if results in series and results not in of_series:
                     found_there = self._paged(self.client.search_for_instances, study, results)
-                    of_series[results] = {_value(each, INSTANCE) for each in found_there}
+                    of_series[results] = {first_value(each, INSTANCE) for each in found_there}
                 if result not in of_series.get(results, ()):
                     yield name, uid
 
@@ -167,27 +168,3 @@ class Sweep:
         self.monitor.count("swept")
         self.monitor.log("fetched", uid=uid)
         return 1
-
-    def _paged(self, search: Callable[..., Page], *args: Any, **kwargs: Any) -> Iterator[dict[str, Any]]:
-        """The results of a search, a page at a time."""
-        limit = self.how.page
-        page = search(*args, limit=limit, **kwargs)
-        yield from page
-        count = len(page)
-        while len(page) == limit:
-            following = search(*args, limit=limit, offset=count, **kwargs)
-            if following and following != page:
-                page, count = following, count + len(following)
-                yield from page
-                continue
-            # That was all, or the server knows no offset, as Orthanc's plugin 1.7, which then answers with nothing.
-            limit += count
-            page = search(*args, limit=limit, **kwargs)
-            yield from page[count:]
-            count = max(count, len(page))
-
-
-def _value(found: Mapping[str, Any], tag: str) -> Any:
-    """The first value of an attribute in DICOM's JSON model (PS3.18, F.2); None where there is none."""
-    values = found.get(tag, {}).get("Value") or [None]
-    return values[0]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from litegpt.inference_scripts.digests import Digests, state_of_file
+from litegpt.common.digests import Digests, state_of_file
 
 
 @pytest.fixture

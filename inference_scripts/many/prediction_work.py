@@ -1,0 +1,110 @@
+"""Shards of radiographs as work for `common/shard_runs.py`: a worker holds the model, reads a shard and answers it.
+
+    work = PredictionWork(plan, AnswerSettings("outputs/demo/checkpoint"))
+    answer_shard = work.start()         # loads the checkpoint
+    answer_shard(123)                   # results/shard-000123-of-000200.parquet is there
+
+What makes an answer's last digits is in the plan, so that results are the same bytes however they are computed: a
+batch is so many radiographs that follow each other in the shard, and a worker has so many threads.
+"""
+
+import functools
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from litegpt.common.programs import Refusal
+from litegpt.inference_scripts.answerers import Answerer, AnswerSettings, LocalAnswerer, ServerAnswerer
+from litegpt.inference_scripts.dicomweb import WebPlace
+from litegpt.inference_scripts.inbox import Received, Rejected, sort_out
+from litegpt.inference_scripts.many.plan import Plan
+from litegpt.inference_scripts.many.reading import Reader
+from litegpt.inference_scripts.many.results import results_there, row_of, write_results
+from litegpt.inference_scripts.many.sources import Item
+
+
+@dataclass
+class PredictionWork:
+    """A `ShardWork`: the radiographs of a plan, answered.
+
+    Attributes:
+        plan: of the run.
+        settings: how they are answered.
+        base_urls: servers that have the checkpoint; none: it is loaded in the worker.
+        dicomweb: the PACS in which radiographs lie.
+    """
+
+    plan: Plan
+    settings: AnswerSettings
+    base_urls: Sequence[str] = ()
+    dicomweb: WebPlace | None = None
+
+    @property
+    def folder(self) -> str:
+        return self.plan.folder
+
+    def name(self, number: int) -> str:
+        return self.plan.name(number)
+
+    def is_done(self, number: int) -> bool:
+        """Whether its results were there when first one was asked for: a folder is listed once."""
+        return self.name(number) in self._results
+
+    @functools.cached_property
+    def _results(self) -> set[str]:
+        return results_there(self.folder, self.plan.settings["format"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_results"}  # workers need none
+
+    def start(self) -> Callable[[int], None]:
+        import torch
+
+        torch.set_num_threads(self.plan.settings["threads"])
+        try:
+            answerer = (
+                ServerAnswerer(self.settings, self.base_urls) if self.base_urls else LocalAnswerer(self.settings)
+            )
+        except (OSError, ValueError) as error:
+            raise Refusal(str(error).strip().splitlines()[0]) from error
+        return functools.partial(self._answer_shard, answerer, Reader(self.dicomweb))
+
+    def _answer_shard(self, answerer: Answerer, reader: Reader, number: int) -> None:
+        facts = {"checkpoint_sha256": self.plan.settings["checkpoint_sha256"]}
+        facts |= {name: answerer.source.line()[name] for name in ("checkpoint", "caution")}
+        items, size = self.plan.items(number), self.plan.settings["batch_size"]
+        try:
+            rows = list(answered_rows(items, reader, answerer, size, facts))
+        except ConnectionError as error:  # of a server
+            raise Refusal(str(error)) from error
+        write_results(self.folder, self.name(number), rows, self.plan.settings["format"])
+
+
+def answered_rows(
+    items: Sequence[Item], reader: Reader, answerer: Answerer, batch_size: int, facts: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """The rows of a shard: a batch of radiographs is read, answered, and becomes rows."""
+    for start in range(0, len(items), batch_size):
+        batch = [(item, *read(item, reader, answerer.processor.windowing)) for item in items[start:][:batch_size]]
+        pictures = [found.picture for _, _, found in batch if isinstance(found, Received)]
+        outputs = iter(answerer.outputs(pictures) if pictures else [])
+        for item, sha256, found in batch:
+            yield row_of(item, sha256, found, next(outputs) if isinstance(found, Received) else {}, facts)
+
+
+def read(item: Item, reader: Reader, windowing: str) -> tuple[str | None, Received | Rejected]:
+    """A radiograph with the digest of its bytes; None where it has none."""
+    sha256 = None
+
+    def read_bytes() -> tuple[bytes, str]:
+        nonlocal sha256
+        data = reader.read(item)
+        sha256 = hashlib.sha256(data).hexdigest()
+        return data, sha256
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is doubtful goes with the picture into its row
+        found = sort_out(item.name, read_bytes, windowing)
+    return sha256, found

@@ -1,0 +1,126 @@
+"""Where many radiographs come from, one after another: files, folders, Parquet, a list, a PACS.
+
+    for item in items_of(Sources(radiographs=["archive", "s3://bucket/rows.parquet"])):
+        item    # Item(image_id="a1", address="/data/archive/a1.dcm", row=None)
+
+In: what a person names. Out: an `Item` for each file, each row of a Parquet file and each radiograph of a PACS, in an
+order that is the same each time. Nothing is read but names, ids and UIDs, and no list of all is in memory.
+"""
+
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+from litegpt.common.addresses import absolute, is_folder, is_remote, list_files, open_address
+from litegpt.inference_scripts.dicomweb import WebPlace, radiographs, web_client
+from litegpt.inference_scripts.listing import UNFINISHED, each_file
+
+PICTURE, ID = "image", "image_id"  # columns of a Parquet file
+
+
+class Item(NamedTuple):
+    """A radiograph to be, before it is read.
+
+    Attributes:
+        image_id: a file's name without the suffix, what a Parquet row says, or a PACS's SOP Instance UID.
+        address: of the file.
+        row: in it, of a Parquet file.
+    """
+
+    image_id: str
+    address: str
+    row: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages and results call it: there is one such for each."""
+        return self.address if self.row is None else f"{self.address}#{self.row}"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a person names.
+
+    Attributes:
+        radiographs: files and folders, paths or addresses.
+        list_file: a text file with one of them a line; None for none.
+        dicomweb: a PACS; None for none.
+        filters: of QIDO-RS, that its studies pass.
+    """
+
+    radiographs: list[str] = field(default_factory=list)
+    list_file: str | None = None
+    dicomweb: WebPlace | None = None
+    filters: dict[str, str] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        """What a plan says of them: no secrets, and no more of the PACS than its URL."""
+        named = {"radiographs": [absolute(path) for path in self.radiographs]}
+        named["list_file"] = None if self.list_file is None else absolute(self.list_file)
+        named["dicomweb"] = None if self.dicomweb is None else asdict(self.dicomweb)["url"]
+        return {**named, "filters": dict(self.filters)}
+
+
+def items_of(sources: Sources) -> Iterator[Item]:
+    """Every radiograph to be; those of a file that is named twice come twice.
+
+    Raises:
+        OSError: a folder, a list or a Parquet file cannot be read.
+        ValueError: a Parquet file has no column of pictures.
+        requests.RequestException: the PACS does not answer, or refuses.
+    """
+    here = [Path(absolute(path)) for path in sources.radiographs if not is_remote(path)]
+    for path, _ in each_file(here):
+        yield from _of_file(str(path))
+    for address in filter(is_remote, sources.radiographs):
+        yield from _of_place(address)
+    if sources.list_file is not None:
+        with open_address(sources.list_file) as file:
+            for line in io.TextIOWrapper(file, encoding="utf-8"):
+                if line.strip():
+                    yield from _of_place(absolute(line.strip()))
+    if sources.dicomweb is not None:
+        client = web_client(sources.dicomweb)
+        for radiograph in radiographs(client, sources.filters):
+            yield Item(radiograph.uid, radiograph.address(sources.dicomweb.url))
+
+
+def _of_place(address: str) -> Iterator[Item]:
+    if not is_remote(address):
+        files = (str(path) for path, _ in each_file([Path(address)]))
+    elif not address.lower().endswith(".parquet") and is_folder(address):
+        files = (name for name in list_files(address) if not os.path.basename(name).startswith("."))
+    else:
+        files = iter([address])
+    for file in files:
+        if not file.endswith(UNFINISHED):
+            yield from _of_file(file)
+
+
+def _of_file(address: str) -> Iterator[Item]:
+    name = PurePath(address)
+    if name.suffix.lower() != ".parquet":
+        yield Item(name.stem, address)
+        return
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with open_address(address) as opened:
+        try:
+            file = pq.ParquetFile(opened)
+        except pa.ArrowInvalid:
+            raise ValueError(f"{address} is no Parquet file, or is damaged.") from None
+        columns = file.schema_arrow.names
+        if PICTURE not in columns:
+            raise ValueError(f"{address} has no column {PICTURE}, but {', '.join(columns)}.")
+        if ID not in columns:
+            yield from (Item(f"{name.stem}-{row}", address, row) for row in range(file.metadata.num_rows))
+            return
+        row = 0
+        for batch in file.iter_batches(batch_size=1 << 16, columns=[ID]):
+            for image_id in batch.column(0).to_pylist():
+                yield Item(str(image_id), address, row)
+                row += 1

@@ -57,6 +57,8 @@ Count = Annotated[int, Bounds(at_least=1)]
 WholeNumber = Annotated[int, Bounds(at_least=0)]
 Share = Annotated[float, Bounds(at_least=0, at_most=1)]
 Positive = Annotated[float, Bounds(above=0)]
+# A path or an address such as s3://bucket/a; all other options take none (`check_places`).
+Place = Annotated[str, "place"]
 
 
 def argument(help: str, default: Any = dataclasses.MISSING, **metadata: Any) -> Any:
@@ -65,8 +67,7 @@ def argument(help: str, default: Any = dataclasses.MISSING, **metadata: Any) -> 
     Args:
         help: its line of `--help`.
         default: without one it must be given. A list or dictionary is copied for every instance.
-        metadata: `choices`, `positional` (one or several values without a flag), `parse` (text -> value), `remote`
-            (an address may be given in a path's place, such as s3://bucket/a).
+        metadata: `choices`, `positional` (one or several values without a flag), `parse` (text -> value).
     """
     metadata = {"help": help, **metadata}
     if isinstance(default, (list, dict)):
@@ -120,11 +121,11 @@ def check_places(arguments: Any) -> None:
     Raises:
         ValueError: there is one; it names the flag.
     """
-    for field in dataclasses.fields(arguments):
-        value = getattr(arguments, field.name)
+    for name, hint in typing.get_type_hints(type(arguments), include_extras=True).items():
+        value = getattr(arguments, name)
         for text in value if isinstance(value, list) else [value]:
-            if not field.metadata.get("remote") and is_remote(text) and not text.startswith(("http://", "https://")):
-                raise ValueError(f"--{field.name} is on this machine: it takes no address such as {shown(text)}.")
+            if not _is_place(hint) and is_remote(text) and not text.startswith(("http://", "https://")):
+                raise ValueError(f"--{name} is on this machine: it takes no address such as {shown(text)}.")
 
 
 def configuration_file(path: str | Path) -> Path:
@@ -307,6 +308,11 @@ def _bounds(hint: Any) -> Bounds | None:
     if typing.get_origin(hint) is Annotated:
         return next((part for part in hint.__metadata__ if isinstance(part, Bounds)), None)
     return next((bounds for part in typing.get_args(hint) if (bounds := _bounds(part)) is not None), None)
+
+
+def _is_place(hint: Any) -> bool:
+    """Whether a type is `Place`, also `list[Place]` and `Place | None`."""
+    return Place in (hint, *typing.get_args(hint))
 
 
 def _config_parser() -> argparse.ArgumentParser:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from litegpt.common.arguments import Count, WholeNumber, argument
+from litegpt.common.arguments import Count, Place, WholeNumber, argument
 from litegpt.common.shard_runs import own_share
 from litegpt.datasets_scripts.preparation.merge_readers import MERGES
 from litegpt.datasets_scripts.preparation.release import PreparationOptions
@@ -23,11 +23,9 @@ NUM_PROC = "Processes that read radiographs."
 
 @dataclass
 class PreparationArguments:
-    data_dir: str = argument(
-        "The folder of the release; a path or an address, such as s3://bucket/folder.", remote=True
-    )
-    output_dir: str = argument(
-        "The prepared folder: new, empty, or one of an interrupted preparation; a path or an address.", remote=True
+    data_dir: Place = argument("The folder of the release; a path or an address, such as s3://bucket/folder.")
+    output_dir: Place = argument(
+        "The prepared folder: new, empty, or one of an interrupted preparation; a path or an address."
     )
     num_proc: Count = argument("Processes that read radiographs, of each worker.", default=1)
     shard: str | None = argument(
@@ -77,7 +75,7 @@ class PhantomArguments:
 
 @dataclass
 class DistilReportsArguments:
-    data_dir: str = argument(DATA_DIR, remote=True)
+    data_dir: Place = argument(DATA_DIR)
     output_dir: str = argument("Where distilled.jsonl is written: new, or one of an interrupted run.")
     split: str = argument("The split, or a slice such as train[:100].", default="train")
     method: str = argument(

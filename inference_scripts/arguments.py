@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from litegpt.common.addresses import exists, is_remote, shown
-from litegpt.common.arguments import Bounds, Count, Positive, Share, WholeNumber, argument
+from litegpt.common.arguments import Bounds, Count, Place, Positive, Share, WholeNumber, argument
 from litegpt.common.shard_runs import own_share
 
 EXPLAIN_METHODS = ("attention", "gradient_attention", "integrated", "occlusion")
@@ -43,7 +43,7 @@ def check_there(paths: list[str]) -> None:
 
 @dataclass
 class PredictArguments:
-    radiographs: list[str] = argument(RADIOGRAPHS, positional=True, remote=True)
+    radiographs: list[Place] = argument(RADIOGRAPHS, positional=True)
     model_name_or_path: str = argument("A LiteGPT checkpoint or adapter: folder or Hub repository.")
     output_dir: str = argument("Where predictions and pictures are written.")
     batch_size: Count = argument("Radiographs read and answered together.", default=8)
@@ -90,14 +90,13 @@ class PredictArguments:
 @dataclass
 class PredictManyArguments:
     model_name_or_path: str = argument("A LiteGPT checkpoint or adapter: folder or Hub repository.")
-    output_dir: str = argument("Where plan and results are written; a folder or an address.", remote=True)
-    radiographs: list[str] = argument(
+    output_dir: Place = argument("Where plan and results are written; a folder or an address.")
+    radiographs: list[Place] = argument(
         "Files, folders of them, Parquet files with a column image; paths or addresses such as s3://.",
         default=[],
         positional=True,
-        remote=True,
     )
-    list_file: str | None = argument("A text file with one of those a line.", default=None, remote=True)
+    list_file: Place | None = argument("A text file with one of those a line.", default=None)
     dicomweb_url: str | None = argument(
         "Of a PACS's DICOMweb, such as https://pacs/dicom-web, whose CR and DX radiographs are answered.", default=None
     )
@@ -157,7 +156,7 @@ class PredictManyArguments:
 
 @dataclass
 class AskArguments:
-    radiographs: list[str] = argument(RADIOGRAPHS, positional=True, remote=True)
+    radiographs: list[Place] = argument(RADIOGRAPHS, positional=True)
     base_url: str = argument("Of the server's API, such as http://127.0.0.1:8000/v1.")
     model_name_or_path: str = argument("The checkpoint served: folder or Hub repository.")
     output_dir: str = argument("Where predictions are written.")
@@ -172,7 +171,7 @@ class AskArguments:
 
 @dataclass
 class ExplainArguments:
-    radiographs: list[str] = argument(RADIOGRAPHS, positional=True, remote=True)
+    radiographs: list[Place] = argument(RADIOGRAPHS, positional=True)
     model_name_or_path: str = argument(
         "A LiteGPT checkpoint or adapter, a CXR-CLIP or a radiograph classifier: folder or Hub repository."
     )
@@ -242,10 +241,8 @@ class ExportArguments:
         "Of `litegpt evaluate`: whose answers.", default="identify", choices=["identify", "grounding"]
     )
     pictures: bool = argument("Write the radiographs as PNG, into pictures/.", default=False)
-    picture_url: str = argument(
-        "What stands before a picture's name where Label Studio finds it.",
-        default="/data/local-files/?d=pictures/",
-        remote=True,
+    picture_url: Place = argument(
+        "What stands before a picture's name where Label Studio finds it.", default="/data/local-files/?d=pictures/"
     )
 
     def __post_init__(self):

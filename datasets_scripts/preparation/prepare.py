@@ -188,6 +188,10 @@ def load_release(
     options = options or PreparationOptions()
     if streaming:
         return _stream(release, split, options)
+    if is_remote(cache_dir):
+        raise ValueError(
+            f"{cache_dir} is no cache_dir, which must be on this machine: prepare the release there first."
+        )
     cache_dir = Path(cache_dir or datasets.config.HF_DATASETS_CACHE)
     digest = digest_of(release, options)  # it looks at every radiograph's file
     folder = folder_of(cache_dir / f"{release.facts.name}-{digest[:32]}")

@@ -10,7 +10,8 @@ with `--views 4` what several moved views of each radiograph say together; neith
 controls: every image is given the answer to another one, drawn at random; the answer to a black image; and those to
 images of noise (`controls.jsonl` has them). Boxes also stand beside a location prior, which knows where the boxes of
 `--prior_split` lie, and no image. With `--explain` the gallery of `report.html` has maps of the findings that the
-answers of `predictions.jsonl` name.
+answers of `predictions.jsonl` name. With `--answers FOLDER` the answers are those that `litegpt predict-many` wrote
+there; the controls alone are then asked for.
 
 The reports and `metrics.json` name checkpoint and data, and have no path of this machine in them.
 """
@@ -34,6 +35,7 @@ from litegpt.common.files import weights_sha256, write_text
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.rows import data_set_facts, load_rows
 from litegpt.evaluation_scripts.arguments import EvaluationArguments
+from litegpt.evaluation_scripts.given_answers import given_predictions
 from litegpt.evaluation_scripts.predictions import doubts_unsaid, load_pipeline, predict
 from litegpt.evaluation_scripts.questions import label_names
 from litegpt.evaluation_scripts.reports.gallery import AnswerMaps
@@ -74,7 +76,8 @@ def main(args: EvaluationArguments) -> None:
         with refuse_bad_input():
             return load_pipeline(args, rows)
 
-    predictions = predict(args, rows, output_dir / "predictions.jsonl", pipe)
+    path = output_dir / "predictions.jsonl"
+    predictions = predict(args, rows, path, pipe) if args.answers is None else given_predictions(args, rows, path)
     control_lines = predict(args, control_images(processor), output_dir / "controls.jsonl", pipe)
     controls = {
         name: [line for line in control_lines if line["image_id"].startswith(name)] for name in ("noise", "black")

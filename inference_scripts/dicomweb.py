@@ -156,6 +156,13 @@ def fetched(client: DICOMwebClient, radiograph: WebRadiograph) -> bytes:
     return file.getvalue()
 
 
+def trouble(url: str, error: requests.RequestException) -> str:
+    """What is wrong with a PACS, as one sentence."""
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"{url}: the PACS answers with HTTP status {error.response.status_code}."
+    return f"{url}: the PACS does not answer ({type(error).__name__})."
+
+
 def _secret(file: str | None, variable: str) -> str | None:
     return Path(file).read_text(encoding="utf-8").strip() if file is not None else os.environ.get(variable)
 

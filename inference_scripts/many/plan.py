@@ -71,7 +71,7 @@ def make_plan(folder: str, sources: Sources, settings: dict[str, Any]) -> Plan:
     Raises:
         Refusal: the folder has a plan with other settings or of other sources, or results without a plan; there is
             nothing to answer.
-        OSError, ValueError, requests.RequestException: as `items_of`.
+        OSError, ValueError: as `items_of`.
     """
     settings = {**settings, "sources": sources.facts()}
     if not is_remote(folder):

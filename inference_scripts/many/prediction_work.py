@@ -61,7 +61,9 @@ class PredictionWork:
 
     def start(self) -> Callable[[int], None]:
         import torch
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # each worker would show how it loads
         torch.set_num_threads(self.plan.settings["threads"])
         try:
             answerer = (

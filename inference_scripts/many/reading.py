@@ -14,7 +14,7 @@ from typing import Any
 
 from litegpt.common.addresses import is_remote, open_address, read_bytes, size_of
 from litegpt.common.programs import Refusal
-from litegpt.inference_scripts.dicomweb import WebPlace, WebRadiograph, fetched, web_client
+from litegpt.inference_scripts.dicomweb import WebPlace, WebRadiograph, fetched, trouble, web_client
 from litegpt.inference_scripts.inbox import bytes_of
 from litegpt.inference_scripts.many.sources import PICTURE, Item
 from litegpt.processing.dicom import MAX_BYTES
@@ -68,10 +68,10 @@ class Reader:
         except requests.HTTPError as error:
             code = error.response.status_code
             if code in (401, 403, *PASSING):
-                raise Refusal(f"{self.dicomweb.url}: the PACS answers with HTTP status {code}.") from None
+                raise Refusal(trouble(self.dicomweb.url, error)) from None
             raise unusable(item.name, f"the PACS answers with HTTP status {code}") from None
         except requests.RequestException as error:
-            raise Refusal(f"{self.dicomweb.url}: the PACS does not answer ({type(error).__name__}).") from None
+            raise Refusal(trouble(self.dicomweb.url, error)) from None
         except Exception as error:  # what pydicom makes of a damaged one; its message may quote a patient's tags
             raise unusable(item.name, f"what the PACS sends is no DICOM object ({type(error).__name__})") from None
 

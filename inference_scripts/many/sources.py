@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from litegpt.common.addresses import absolute, is_folder, is_remote, list_files, open_address
-from litegpt.inference_scripts.dicomweb import WebPlace, radiographs, web_client
+from litegpt.inference_scripts.dicomweb import WebPlace, radiographs, trouble, web_client
 from litegpt.inference_scripts.listing import UNFINISHED, each_file
 
 PICTURE, ID = "image", "image_id"  # columns of a Parquet file
@@ -68,9 +68,8 @@ def items_of(sources: Sources) -> Iterator[Item]:
     """Every radiograph to be; those of a file that is named twice come twice.
 
     Raises:
-        OSError: a folder, a list or a Parquet file cannot be read.
+        OSError: a folder, a list or a Parquet file cannot be read; the PACS does not answer, or refuses.
         ValueError: a Parquet file has no column of pictures.
-        requests.RequestException: the PACS does not answer, or refuses.
     """
     here = [Path(absolute(path)) for path in sources.radiographs if not is_remote(path)]
     for path, _ in each_file(here):
@@ -83,9 +82,7 @@ def items_of(sources: Sources) -> Iterator[Item]:
                 if line.strip():
                     yield from _of_place(absolute(line.strip()))
     if sources.dicomweb is not None:
-        client = web_client(sources.dicomweb)
-        for radiograph in radiographs(client, sources.filters):
-            yield Item(radiograph.uid, radiograph.address(sources.dicomweb.url))
+        yield from _of_pacs(sources.dicomweb, sources.filters)
 
 
 def _of_place(address: str) -> Iterator[Item]:
@@ -98,6 +95,16 @@ def _of_place(address: str) -> Iterator[Item]:
     for file in files:
         if not file.endswith(UNFINISHED):
             yield from _of_file(file)
+
+
+def _of_pacs(pacs: WebPlace, filters: dict[str, str]) -> Iterator[Item]:
+    import requests
+
+    try:
+        for radiograph in radiographs(web_client(pacs), filters):
+            yield Item(radiograph.uid, radiograph.address(pacs.url))
+    except requests.RequestException as error:
+        raise ConnectionError(trouble(pacs.url, error)) from None
 
 
 def _of_file(address: str) -> Iterator[Item]:

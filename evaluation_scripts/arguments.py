@@ -56,7 +56,7 @@ class EvaluationArguments(AnsweringArguments):
         default=False,
     )
     prior_split: str = argument(PRIOR_SPLIT, default="train")
-    answers: str | None = argument(
+    answers: Place | None = argument(
         "Output folder of `litegpt predict-many` that has the answers, by image_id; the checkpoint, which must be the "
         "same, is asked about the controls alone.",
         default=None,

@@ -59,7 +59,7 @@ def main(args: PredictArguments) -> int:
             outputs = answerer.outputs([received.picture for received in batch])
             for received, output in zip(batch, outputs, strict=True):
                 line = inbox.answer(received, output)
-                line["overlay"] = f"{inbox.next_number:05d}_{received.path.stem}.png"
+                line["overlay"] = f"{inbox.next_number:05d}_{Path(received.path).stem}.png"
                 inbox.next_number += 1
                 yield received, line
 

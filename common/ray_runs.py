@@ -11,8 +11,10 @@ logs are where they always are; and so is its report about its use.
 
 import logging
 import os
+import re
 import secrets
 import shutil
+import socket
 import sys
 import tempfile
 import time
@@ -24,6 +26,7 @@ from litegpt.common.programs import Refusal
 from litegpt.common.shard_runs import Machines, ShardWork, WorkerDiedError
 from litegpt.common.shard_workers import seconds_of
 
+CONNECTING = 10  # seconds within which a cluster takes a connection
 PATIENCE = 60  # seconds without any worker after which it is said what the cluster lacks
 OBJECT_STORE = 100 << 20  # bytes: nothing large passes through it
 
@@ -101,6 +104,7 @@ class RayCrew:
         except ImportError:
             raise Refusal("--ray needs ray: pip install ray") from None
         self.folder, where = None, {"address": machines.ray}
+        _check_answers(machines.ray)
         if machines.ray == "local":
             # As many CPUs as are asked for: it is this machine's scheduler that divides those that there are.
             self.folder = tempfile.mkdtemp(prefix="ray")
@@ -145,6 +149,15 @@ class RayCrew:
         ray.shutdown()
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _check_answers(address: str) -> None:
+    """Refuses HOST:PORT where nobody listens; Ray would try for minutes."""
+    if (host_and_port := re.fullmatch(r"(.+):(\d+)", address)) is not None and "://" not in address:
+        try:
+            socket.create_connection((host_and_port[1], int(host_and_port[2])), CONNECTING).close()
+        except OSError as error:
+            raise Refusal(f"--ray {address}: no Ray cluster answers there ({error.strerror or error}).") from None
 
 
 def _short(error: Exception) -> str:

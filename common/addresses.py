@@ -8,28 +8,36 @@
         write_rows(temporary)                                   # a Path on this machine; uploaded when the block ends
 
 An address is what fsspec takes: PROTOCOL://PLACE. Credentials are those that its package finds by itself: environment
-variables, files in the home folder, the machine's role. What has no protocol is a path, for which fsspec is not even
-imported.
+variables, files in the home folder, the machine's role; an address that holds a password is refused. What has no
+protocol is a path, for which fsspec is not even imported.
 
 What is written is whole or not there. On this machine it gets its name by renaming; an object store shows an object
-only when all of it has arrived, so there it is uploaded under its own name. What this process has seen of a store is
-what fsspec keeps of it: functions that ask for names ask anew, `state_of` and `size_of` may take what a listing said.
+only when all of it has arrived, so there it is uploaded under its own name. fsspec keeps what it has seen of a store:
+`exists` and what lists folders ask anew, `state_of` and `size_of` may take what a listing said.
 """
 
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from litegpt.common.files import replacing
 
 PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+PASSWORD = re.compile(PROTOCOL.pattern + r"[^/@]*:[^/@]*@")
 SECRET = re.compile(r"(?<=://)[^/@]*@|[?#].*", re.DOTALL)  # user and password; a signed address's signature
+BLOCK = 1 << 20  # bytes that are asked for at a time, of a header as of a table
 # By what stores tell that an object is another one, the surest first.
 VERSIONS = ("ETag", "etag", "blob_id", "md5Hash", "mtime", "updated", "LastModified", "created")
+
+
+class StoreError(OSError):
+    """A store cannot be used, whatever the file: no package, no connection, no credentials, no permission."""
 
 
 def is_remote(address: str | os.PathLike) -> bool:
@@ -47,6 +55,11 @@ def absolute(address: str | os.PathLike) -> str:
     return address.rstrip("/") if is_remote(address) else os.path.abspath(address)
 
 
+def resolved(address: str | os.PathLike) -> str:
+    """By what a run knows its input again: a path without its links; an address as `absolute` has it."""
+    return absolute(address) if is_remote(address) else str(Path(address).resolve())
+
+
 def place(text: str) -> Path | str:
     """What a person has named: a `Path` on this machine, or the address."""
     return text if is_remote(text) else Path(text)
@@ -59,10 +72,15 @@ def open_address(address: str | os.PathLike) -> BinaryIO:
         OSError: it is not there or cannot be read; one sentence, which every function of this file raises.
     """
     if not is_remote(address):
-        return open(address, "rb")
+        return Path(address).open("rb")
+    files, path = _file_system(address)
     with _explained(address):
-        files, path = _file_system(address)
-        return files.open(path, "rb")
+        return files.open(path, "rb", block_size=BLOCK)
+
+
+def open_text(address: str | os.PathLike, encoding: str = "utf-8", newline: str | None = None) -> TextIO:
+    """A file's text, line by line; `newline` as `open` has it."""
+    return TextIOWrapper(open_address(address), encoding=encoding, newline=newline)
 
 
 def read_bytes(address: str | os.PathLike, at_most: int) -> bytes:
@@ -78,8 +96,8 @@ def read_bytes(address: str | os.PathLike, at_most: int) -> bytes:
         raise OSError(f"{shown(address)} has {size:,} bytes, more than {at_most:,}.")
     if not is_remote(address):
         return Path(address).read_bytes()
+    files, path = _file_system(address)
     with _explained(address):
-        files, path = _file_system(address)
         return files.cat_file(path)
 
 
@@ -102,7 +120,7 @@ def exists(address: str | os.PathLike) -> bool:
     """Whether there is such a file or folder.
 
     Raises:
-        OSError: nobody can say: no permission, no connection, no package for the protocol.
+        StoreError: nobody can say.
     """
     if not is_remote(address):
         return os.path.exists(address)
@@ -193,8 +211,8 @@ def replacing_address(address: str | os.PathLike) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         temporary = Path(folder, "file")
         yield temporary
+        files, path = _file_system(address)
         with _explained(address):
-            files, path = _file_system(address)
             if PROTOCOL.match(address)[1] in ("file", "local"):  # where a copy could end in the middle
                 with replacing_address(path) as beside:
                     files.put_file(str(temporary), str(beside))
@@ -207,24 +225,38 @@ def remove(address: str | os.PathLike) -> None:
     if not is_remote(address):
         Path(address).unlink(missing_ok=True)
         return
+    files, path = _file_system(address)
     with _explained(address):
-        files, path = _file_system(address)
         if files.exists(path):
             files.rm_file(path)
         files.invalidate_cache(path.rpartition("/")[0])
 
 
+def remove_folder(address: str | os.PathLike) -> None:
+    """Removes a folder and all below; where there is none, nothing happens."""
+    if not is_remote(address):
+        shutil.rmtree(address, ignore_errors=True)
+    elif is_folder(address):
+        files, path = _file_system(address)
+        with _explained(address):
+            files.rm(path, recursive=True)
+            files.invalidate_cache(path)
+
+
 def _file_system(address: str) -> tuple[Any, str]:
     """fsspec's file system of an address, one for each place, and the address's path in it."""
+    if PASSWORD.match(address):  # it would stand in results and messages
+        raise StoreError(f"{shown(address)}: an address with a password is not taken; set it as the package reads it.")
     from fsspec.core import url_to_fs  # it takes a moment that those who have paths need not wait
 
-    return url_to_fs(address)
+    with _explained(address):
+        return url_to_fs(address)
 
 
 def _fresh_listing(folder: str) -> list[dict[str, Any]]:
     """What fsspec says of everything in a remote folder, asked for anew."""
+    files, path = _file_system(folder)
     with _explained(folder):
-        files, path = _file_system(folder)
         files.invalidate_cache(path)
         infos, own = files.ls(path, detail=True), path.rstrip("/")
         if [(info["name"], info["type"]) for info in infos] == [(own, "file")]:
@@ -234,15 +266,18 @@ def _fresh_listing(folder: str) -> list[dict[str, Any]]:
 
 
 def _info(address: str) -> dict[str, Any]:
+    files, path = _file_system(address)
     with _explained(address):
-        files, path = _file_system(address)
         return files.info(path)
 
 
 def _kind(address: str) -> str | None:
-    """ "file", "directory", or None where there is neither."""
+    """ "file", "directory", or None where there is neither; asked for anew."""
+    address = address.rstrip("/")
+    files, path = _file_system(address)
+    files.invalidate_cache(path)
     try:
-        return _info(address.rstrip("/"))["type"]
+        return _info(address)["type"]
     except FileNotFoundError:
         return None
 
@@ -259,17 +294,17 @@ def _explained(address: str) -> Iterator[None]:
         protocol, kind = PROTOCOL.match(address)[1], type(error).__name__
         if isinstance(error, ImportError):
             package = getattr(error.__cause__, "name", None) or "a package that is not installed"
-            raise OSError(f"{protocol}:// addresses need {package}: pip install {package}") from None
+            raise StoreError(f"{protocol}:// addresses need {package}: pip install {package}") from None
         if isinstance(error, ValueError) and "Protocol not known" in str(error):
-            raise OSError(f"{shown(address)}: {protocol}:// is no protocol that fsspec knows.") from None
+            raise StoreError(f"{shown(address)}: {protocol}:// is no protocol that fsspec knows.") from None
         if isinstance(error, FileNotFoundError):
             raise FileNotFoundError(f"{shown(address)}: there is no such file, folder or bucket.") from None
         if "Credential" in kind or "Token" in kind:
-            raise PermissionError(f"{shown(address)}: no credentials for it are found ({kind}).") from None
+            raise StoreError(f"{shown(address)}: no credentials for it are found ({kind}).") from None
         if isinstance(error, PermissionError):
-            raise PermissionError(f"{shown(address)}: there is no permission.") from None
+            raise StoreError(f"{shown(address)}: there is no permission.") from None
         if isinstance(error, NotADirectoryError):
             raise NotADirectoryError(f"{shown(address)} is no folder.") from None
         if isinstance(error, IsADirectoryError):
             raise IsADirectoryError(f"{shown(address)} is a folder.") from None
-        raise OSError(f"{shown(address)}: it cannot be reached or used ({kind}).") from None
+        raise StoreError(f"{shown(address)}: it cannot be reached or used ({kind}).") from None

@@ -30,6 +30,8 @@ from operator import ge, gt, le, lt
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, NoReturn
 
+from litegpt.common.addresses import is_remote, shown
+
 
 class Bounds(NamedTuple):
     """What a number must be; None: no such bound."""
@@ -56,6 +58,8 @@ Count = Annotated[int, Bounds(at_least=1)]
 WholeNumber = Annotated[int, Bounds(at_least=0)]
 Share = Annotated[float, Bounds(at_least=0, at_most=1)]
 Positive = Annotated[float, Bounds(above=0)]
+# A path or an address such as s3://bucket/a; all other options take none (`check_places`).
+Place = Annotated[str, "place"]
 
 
 def argument(help: str, default: Any = dataclasses.MISSING, **metadata: Any) -> Any:
@@ -92,6 +96,7 @@ def parse(arguments: Sequence[type], argv: Sequence[str] | None, program: str, d
         try:
             found.append(dataclass(**{name: values[name] for name in names}))
             check_numbers(found[-1])
+            check_places(found[-1])
         except ValueError as error:
             parser.error(str(error))
     return found
@@ -109,6 +114,19 @@ def check_numbers(arguments: Any) -> None:
         for number in value if isinstance(value, list) else [value]:
             if bounds is not None and isinstance(number, (int, float)) and (broken := bounds.broken(number)):
                 raise ValueError(f"--{name} must be {broken}, not {number}.")
+
+
+def check_places(arguments: Any) -> None:
+    """Refuses addresses in options that take paths alone; those of a web server are let through.
+
+    Raises:
+        ValueError: there is one; it names the flag.
+    """
+    for name, hint in typing.get_type_hints(type(arguments), include_extras=True).items():
+        value = getattr(arguments, name)
+        for text in value if isinstance(value, list) else [value]:
+            if not _is_place(hint) and is_remote(text) and not text.startswith(("http://", "https://")):
+                raise ValueError(f"--{name} is on this machine: it takes no address such as {shown(text)}.")
 
 
 def configuration_file(path: str | Path) -> Path:
@@ -291,6 +309,11 @@ def _bounds(hint: Any) -> Bounds | None:
     if typing.get_origin(hint) is Annotated:
         return next((part for part in hint.__metadata__ if isinstance(part, Bounds)), None)
     return next((bounds for part in typing.get_args(hint) if (bounds := _bounds(part)) is not None), None)
+
+
+def _is_place(hint: Any) -> bool:
+    """Whether a type is `Place`, also `list[Place]` and `Place | None`."""
+    return Place in (hint, *typing.get_args(hint))
 
 
 def _config_parser() -> argparse.ArgumentParser:

@@ -6,15 +6,18 @@
     digests.checkpoint("outputs/demo/checkpoint")
 
 A digest is kept with the file's size, its time of modification and its time of change, which a system gives anew to a
-file that is written, copied over or renamed. So 18,000 radiographs of 10 MB are hashed as they are answered, and a
-run that resumes asks the system for their times alone. Who deletes `digests.jsonl` waits for one more reading.
+file that is written, copied over or renamed; of a remote file with what its store tells contents apart by. So 18,000
+radiographs of 10 MB are hashed as they are answered, and a run that resumes asks the system for their times alone. Who
+deletes `digests.jsonl` waits for one more reading.
 """
 
 import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
+from litegpt.common.addresses import is_remote, open_address, state_of
 from litegpt.common.files import complete_lines
 
 CHECKPOINT_FILES = ("config.json", "adapter_config.json", "processor_config.json", "*.safetensors")
@@ -30,26 +33,26 @@ class Digests:
         self.path = path
         self.known = {} if path is None else {line["file"]: line for line in complete_lines(path)}
 
-    def file(self, file: Path) -> str:
-        """The file's digest in hexadecimal.
+    def file(self, file: Path | str) -> str:
+        """The digest of a file, or of what lies at an address, in hexadecimal.
 
         Raises:
             OSError: it cannot be read.
         """
-        state = file.stat()  # before it is read: a file that changes meanwhile is hashed again
+        state = state_of_file(file)  # before it is read: a file that changes meanwhile is hashed again
         if self._is_known(file, state):
             return self.known[str(file)]["sha256"]
         digest = hashlib.sha256()
-        with file.open("rb") as opened:
+        with open_address(file) as opened:
             while block := opened.read(1 << 20):
                 digest.update(block)
         return self._keep(file, state, digest.hexdigest())
 
-    def bytes_read(self, file: Path, state: os.stat_result, data: bytes) -> str:
+    def bytes_read(self, file: Path | str, state: dict[str, Any], data: bytes) -> str:
         """The digest of what was just read from a file, so that it need not be read again.
 
         Args:
-            state: the file's, from before it was read.
+            state: the file's, of `state_of_file`, from before it was read.
         """
         return self._keep(file, state, hashlib.sha256(data).hexdigest())
 
@@ -62,12 +65,13 @@ class Digests:
         digests = {file.name: self.file(file) for file in files}
         return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
-    def _is_known(self, file: Path, state: os.stat_result) -> bool:
+    def _is_known(self, file: Path | str, state: dict[str, Any]) -> bool:
         line = self.known.get(str(file))
-        return line is not None and all(line[name] == value for name, value in _times(state).items())
+        # A store that does not tell contents apart has the version "".
+        return line is not None and all(line.get(name) == value != "" for name, value in state.items())
 
-    def _keep(self, file: Path, state: os.stat_result, digest: str) -> str:
-        line = {"file": str(file), "sha256": digest, **_times(state)}
+    def _keep(self, file: Path | str, state: dict[str, Any], digest: str) -> str:
+        line = {"file": str(file), "sha256": digest, **state}
         if line != self.known.get(str(file)):
             self.known[str(file)] = line
             if self.path is not None:
@@ -76,5 +80,14 @@ class Digests:
         return digest
 
 
-def _times(state: os.stat_result) -> dict[str, int]:
+def state_of_file(file: Path | str) -> dict[str, Any]:
+    """By what a file is known to be as it was.
+
+    Raises:
+        OSError: it is not there.
+    """
+    if is_remote(file):
+        size, version = state_of(file)
+        return {"bytes": size, "version": version}
+    state = os.stat(file)
     return {"bytes": state.st_size, "modified_ns": state.st_mtime_ns, "changed_ns": state.st_ctime_ns}

@@ -10,7 +10,7 @@
         ...
 
 Libraries raise; only a program's `main` exits: what it raises is bad input in a block of `refuse_bad_input`, and
-anywhere a `Refusal`, a disk that is full or read-only, and Ctrl-C.
+anywhere a `Refusal`, a store that cannot be used, a disk that is full or read-only, and Ctrl-C.
 """
 
 import errno
@@ -21,6 +21,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
+
+from litegpt.common.addresses import StoreError
 
 P, R = ParamSpec("P"), TypeVar("R")
 INTERRUPTED = 130  # what a shell gives a program that Ctrl-C ended
@@ -46,7 +48,7 @@ def program(main: Callable[P, R]) -> Callable[P, R]:
     def ending_in_one_sentence(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return main(*args, **kwargs)
-        except Refusal as refusal:
+        except (Refusal, StoreError) as refusal:
             raise SystemExit(str(refusal)) from None
         except KeyboardInterrupt:
             print("\nStopped. The same command resumes.", file=sys.stderr)

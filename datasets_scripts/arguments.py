@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from litegpt.common.arguments import Count, WholeNumber, argument
+from litegpt.common.arguments import Count, Place, WholeNumber, argument
+from litegpt.common.shard_runs import own_share
 from litegpt.datasets_scripts.preparation.merge_readers import MERGES
 from litegpt.datasets_scripts.preparation.release import PreparationOptions
 
@@ -15,16 +16,33 @@ __all__ = [
     "ReadersArguments",
 ]
 
-DATA_DIR = "A release in a layout that `litegpt prepare` knows, or a prepared data set."
+DATA_DIR = "A release in a layout that `litegpt prepare` knows, or a prepared data set; a path or an address."
 CACHE_DIR = "Prepared data; the library's own cache by default."
 NUM_PROC = "Processes that read radiographs."
 
 
 @dataclass
 class PreparationArguments:
-    data_dir: str = argument("The folder of the release.")
-    output_dir: str = argument("The prepared folder: new, empty, or one of an interrupted preparation.")
-    num_proc: Count = argument(NUM_PROC, default=1)
+    data_dir: Place = argument("The folder of the release; a path or an address, such as s3://bucket/folder.")
+    output_dir: Place = argument(
+        "The prepared folder: new, empty, or one of an interrupted preparation; a path or an address."
+    )
+    num_proc: Count = argument("Processes that read radiographs, of each worker.", default=1)
+    shard: str | None = argument(
+        "Of several runs that divide the shards, which this one is: 0/16 to 15/16, as of a Slurm array.", default=None
+    )
+    ray: str | None = argument(
+        "Divide the shards among workers on a Ray cluster: its address; auto, the one that this machine is part of; "
+        "local, one of this machine alone.",
+        default=None,
+    )
+    num_workers: Count = argument("Workers on Ray.", default=1)
+
+    def __post_init__(self):
+        if self.shard is not None:
+            own_share([], self.shard)
+        if self.num_workers > 1 and self.ray is None:
+            raise ValueError("--num_workers is for --ray; on one machine --num_proc takes more of its cores")
 
 
 @dataclass
@@ -57,7 +75,7 @@ class PhantomArguments:
 
 @dataclass
 class DistilReportsArguments:
-    data_dir: str = argument(DATA_DIR)
+    data_dir: Place = argument(DATA_DIR)
     output_dir: str = argument("Where distilled.jsonl is written: new, or one of an interrupted run.")
     split: str = argument("The split, or a slice such as train[:100].", default="train")
     method: str = argument(

@@ -41,6 +41,7 @@ from typing import Any
 
 import datasets
 
+from litegpt.common.addresses import absolute, is_file, is_folder
 from litegpt.common.arguments import parse
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.annotations import Finding, ImageAnnotation
@@ -48,7 +49,8 @@ from litegpt.datasets_scripts.arguments import PreparationArguments
 from litegpt.datasets_scripts.image_files import Files, file_counts, find_files, image_id_of, match, paths_by_split
 from litegpt.datasets_scripts.picture_boxes import boxes_in_pixels
 from litegpt.datasets_scripts.preparation.demographics import age_in_years, known_sex
-from litegpt.datasets_scripts.preparation.prepare import load_release, prepare
+from litegpt.datasets_scripts.preparation.many_machines import run_preparation
+from litegpt.datasets_scripts.preparation.prepare import load_release
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
 from litegpt.datasets_scripts.tables import box_numbers, has_columns, plain, read_csv, read_text
 from litegpt.processing.answers import NO_FINDING
@@ -119,7 +121,7 @@ FACTS = DataSetFacts(
 
 def recognise(data_dir: str) -> bool:
     """Whether a folder is a release: it has the table of 2017 or of 2020."""
-    return any(os.path.isfile(os.path.join(data_dir, name)) for name in ENTRY_FILES)
+    return any(is_file(os.path.join(data_dir, name)) for name in ENTRY_FILES)
 
 
 def facts(data_dir: str) -> DataSetFacts:
@@ -156,7 +158,7 @@ def names_in_lists(data_dir: str) -> dict[str, list[str]]:
     names = {}
     for split, list_name in SPLIT_LISTS.items():
         path = os.path.join(data_dir, list_name)
-        if os.path.isfile(path):
+        if is_file(path):
             try:
                 cells = re.split(r"[\n\r,;\t]", read_text(path))
             except UnicodeError as error:
@@ -182,7 +184,7 @@ def read_exclusions(data_dir: str) -> set[str] | None:
         ValueError: a line is no Patient ID, or the file is no text.
     """
     path = os.path.join(data_dir, EXCLUSION_FILE)
-    if not os.path.isfile(path):
+    if not is_file(path):
         return None
     try:
         lines = read_text(path).splitlines()
@@ -253,10 +255,10 @@ def read_release(data_dir: str | os.PathLike) -> Release:
         ValueError: a table cannot be read, a label is unknown, or an image is in the table twice or in both lists; it
             names the file and, for tables, the line.
     """
-    data_dir = os.path.abspath(data_dir)
-    if not os.path.isdir(data_dir):
+    data_dir = absolute(data_dir)
+    if not is_folder(data_dir):
         raise FileNotFoundError(f"{data_dir} is no folder: data_dir must be the folder of a ChestX-ray14 release.")
-    entries = [path for path in (os.path.join(data_dir, name) for name in ENTRY_FILES) if os.path.isfile(path)]
+    entries = [path for path in (os.path.join(data_dir, name) for name in ENTRY_FILES) if is_file(path)]
     if not entries:
         raise FileNotFoundError(f"{data_dir} has neither {' nor '.join(ENTRY_FILES)}.")
     split_of = read_split_lists(data_dir)
@@ -378,7 +380,7 @@ def load_chestx_ray14(
 def main(arguments: PreparationArguments, options: PreparationOptions) -> None:
     """Prepares a release."""
     with refuse_bad_input():
-        prepare(read_release(arguments.data_dir), arguments.output_dir, options, arguments.num_proc)
+        run_preparation(read_release, arguments, options)
 
 
 if __name__ == "__main__":

@@ -40,13 +40,14 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from litegpt.common.addresses import absolute, is_file, is_folder, open_text
 from litegpt.common.arguments import parse
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.annotations import ImageAnnotation
 from litegpt.datasets_scripts.arguments import PreparationArguments
 from litegpt.datasets_scripts.image_files import file_counts, find_files, image_id_of, match, paths_by_split
 from litegpt.datasets_scripts.preparation.demographics import age_in_years, known_sex
-from litegpt.datasets_scripts.preparation.prepare import prepare
+from litegpt.datasets_scripts.preparation.many_machines import run_preparation
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
 from litegpt.datasets_scripts.tables import EMPTY_CELLS, has_columns, read_csv
 from litegpt.processing.answers import NO_FINDING
@@ -139,7 +140,7 @@ def facts(data_dir: str) -> DataSetFacts:
 
 
 def _has_reports(data_dir: str) -> bool:
-    return os.path.isfile(os.path.join(data_dir, PLUS_TABLE))
+    return is_file(os.path.join(data_dir, PLUS_TABLE))
 
 
 def image_id_of_path(path: str) -> str:
@@ -211,7 +212,7 @@ def read_plus_table(path: str, columns: Sequence[str]) -> Iterator[tuple[str, st
     Raises:
         ValueError: a column is missing, a line ends early or names no image, or the file is no CSV text in UTF-8.
     """
-    with open(path, encoding="utf-8-sig", newline="") as file:
+    with open_text(path, "utf-8-sig", newline="") as file:
         try:
             reader = csv.DictReader(file)
             missing = [column for column in columns if column not in (reader.fieldnames or ())]
@@ -254,7 +255,7 @@ def read_plus_labels(path: str) -> dict[str, tuple[list[dict[str, str]], tuple[s
         ValueError: a line is no JSON object with a path, or a label has another value.
     """
     labels = {}
-    with open(path, encoding="utf-8") as file:
+    with open_text(path) as file:
         for number, line in enumerate(file, start=1):
             where = f"{path}, line {number}"
             if not line.strip():
@@ -271,7 +272,7 @@ def read_plus_labels(path: str) -> dict[str, tuple[list[dict[str, str]], tuple[s
 def _images_of_plus(data_dir: str) -> Iterator[tuple[str, str, ImageAnnotation]]:
     """(split, "PATH, line N", annotation) of CheXpert Plus' table where it stands alone."""
     paths = (os.path.join(data_dir, name) for name in PLUS_LABELS)
-    path = next(filter(os.path.isfile, paths), None)
+    path = next(filter(is_file, paths), None)
     labels = read_plus_labels(path) if path else {}
     for where, image_id, row in read_plus_table(os.path.join(data_dir, PLUS_TABLE), (*PLUS_COLUMNS, *PLUS_FACTS)):
         if row["split"] not in PLUS_SPLITS:
@@ -283,7 +284,7 @@ def _images_of_plus(data_dir: str) -> Iterator[tuple[str, str, ImageAnnotation]]
 
 def _images_of(data_dir: str) -> Iterator[tuple[str, str, ImageAnnotation]]:
     paths = {split: os.path.join(data_dir, name) for split, name in TABLES.items()}
-    paths = {split: path for split, path in paths.items() if os.path.isfile(path)}
+    paths = {split: path for split, path in paths.items() if is_file(path)}
     if not paths:
         yield from _images_of_plus(data_dir)
     for split, path in paths.items():
@@ -303,8 +304,8 @@ def read_release(data_dir: str | os.PathLike) -> Release:
         FileNotFoundError: there is no table, or none of the radiographs.
         ValueError: a table cannot be read or an image stands twice; it names the file and the line.
     """
-    data_dir = os.path.abspath(data_dir)
-    if not os.path.isdir(data_dir):
+    data_dir = absolute(data_dir)
+    if not is_folder(data_dir):
         raise FileNotFoundError(f"{data_dir} is no folder: data_dir must be the folder of a CheXpert release.")
     if not recognise(data_dir):
         raise FileNotFoundError(f"{data_dir} has neither {' nor '.join((*TABLES.values(), PLUS_TABLE))} of CheXpert.")
@@ -342,7 +343,7 @@ def read_release(data_dir: str | os.PathLike) -> Release:
         counts[TEST_SPLIT]["images_not_in_table"] = len(test_images - seen)
     files = find_files(data_dir, id_of=image_id_of_path)
     listed = [image.image_id for images in annotations.values() for image in images]
-    table = next(name for name in (*TABLES.values(), PLUS_TABLE) if os.path.isfile(os.path.join(data_dir, name)))
+    table = next(name for name in (*TABLES.values(), PLUS_TABLE) if is_file(os.path.join(data_dir, name)))
     paths = match(listed, files, os.path.join(data_dir, table), data_dir)
     counts["none"] = file_counts(files, seen)
     if unused := len(reports.keys() - seen) if reports else 0:
@@ -370,7 +371,7 @@ def read_test(data_dir: str) -> set[str]:
         ValueError: a line names no image.
     """
     path = os.path.join(data_dir, TEST_TABLE)
-    if not os.path.isfile(path):
+    if not is_file(path):
         return set()
     return {_named_image(row["Path"], where) for where, row in read_csv(path, ("Path",))}
 
@@ -405,7 +406,7 @@ def five_by_two_hundred(images: Sequence[ImageAnnotation], number: int = 200, se
 def main(arguments: PreparationArguments, options: PreparationOptions) -> None:
     """Prepares a release."""
     with refuse_bad_input():
-        prepare(read_release(arguments.data_dir), arguments.output_dir, options, arguments.num_proc)
+        run_preparation(read_release, arguments, options)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ import re
 from collections import Counter
 from typing import Any
 
+from litegpt.common.addresses import absolute, entries_of, is_folder
 from litegpt.common.arguments import parse
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.annotations import Box
@@ -45,7 +46,7 @@ from litegpt.datasets_scripts.corrected_boxes import (
     release_of,
 )
 from litegpt.datasets_scripts.image_files import ImageIds
-from litegpt.datasets_scripts.preparation.prepare import prepare
+from litegpt.datasets_scripts.preparation.many_machines import run_preparation
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
 
 FOLDER, FILE = "annotations", re.compile(r"instances_(\w+)\.json")
@@ -61,7 +62,7 @@ def recognise(data_dir: str) -> bool:
 def _files(data_dir: str) -> dict[str, str]:
     """{the subset's name: path of its file}."""
     folder = os.path.join(data_dir, FOLDER)
-    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    names = entries_of(folder)[1] if is_folder(folder) else []
     return {found[1]: os.path.join(folder, name) for name in names if (found := FILE.fullmatch(name))}
 
 
@@ -82,7 +83,7 @@ def read_release(data_dir: str | os.PathLike, name: str | None = None, licence: 
         FileNotFoundError: a file or all radiographs are missing.
         ValueError: a file is no COCO, or its boxes cannot be used; the file is named, and the annotation.
     """
-    data_dir = os.path.abspath(data_dir)
+    data_dir = absolute(data_dir)
     files = _files(data_dir)
     if not files:
         raise FileNotFoundError(f"{data_dir} has no {LAYOUT}.")
@@ -172,8 +173,8 @@ def _box(annotation: dict[str, Any], where: str) -> Box:
 def main(arguments: OwnDataArguments, options: PreparationOptions) -> None:
     """Prepares corrected boxes."""
     with refuse_bad_input():
-        release = read_release(arguments.data_dir, arguments.name, arguments.licence)
-        prepare(release, arguments.output_dir, options, arguments.num_proc)
+        own = {"name": arguments.name, "licence": arguments.licence}
+        run_preparation(read_release, arguments, options, **own)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from litegpt.common.addresses import absolute, is_file
 from litegpt.common.files import write_text
 from litegpt.datasets_scripts.annotations import Finding, ImageAnnotation, Reading
 from litegpt.datasets_scripts.image_files import file_counts, find_files, match, paths_by_split
@@ -91,7 +92,7 @@ def read_labels(data_dir: str, named: Iterable[str]) -> Labels:
         ValueError: the file is none that `write_labels` wrote.
     """
     path = os.path.join(data_dir, LABELS_FILE)
-    if not os.path.isfile(path):
+    if not is_file(path):
         return Labels(tuple(dict.fromkeys(named)))
     lists = read_json(path)
     try:
@@ -141,7 +142,7 @@ def read_correction(corrector: str, boxes: Iterable[tuple[str, Any]], count: Cou
 
 def facts_of(data_dir: str, name: str | None = None, licence: str | None = None) -> DataSetFacts:
     """What cards say of corrected boxes: they are the user's own data."""
-    return own_facts(name or os.path.basename(os.path.abspath(data_dir)), licence)
+    return own_facts(name or os.path.basename(absolute(data_dir)), licence)
 
 
 def release_of(

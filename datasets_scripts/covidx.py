@@ -37,12 +37,13 @@ import os
 from collections import Counter
 from typing import NamedTuple
 
+from litegpt.common.addresses import absolute, is_file, is_folder, open_address
 from litegpt.common.arguments import parse
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.annotations import ImageAnnotation
 from litegpt.datasets_scripts.arguments import PreparationArguments
 from litegpt.datasets_scripts.image_files import Files, find_files, match
-from litegpt.datasets_scripts.preparation.prepare import prepare
+from litegpt.datasets_scripts.preparation.many_machines import run_preparation
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
 from litegpt.datasets_scripts.tables import read_text
 from litegpt.processing.answers import NO_FINDING
@@ -99,9 +100,9 @@ class Line(NamedTuple):
 def recognise(data_dir: str) -> bool:
     """Whether a folder is a release: it has both lists, and the first line of one is COVIDx's."""
     paths = [os.path.join(data_dir, name) for name in ("train.txt", "test.txt")]
-    if not all(map(os.path.isfile, paths)):
+    if not all(map(is_file, paths)):
         return False
-    with open(paths[0], "rb") as file:
+    with open_address(paths[0]) as file:
         first = file.readline(1000).decode("utf-8-sig", errors="replace")
     return line_of(first, "") is not None
 
@@ -173,14 +174,14 @@ def read_release(data_dir: str | os.PathLike) -> Release:
         ValueError: a list cannot be read, lists have different kinds of classes, or an image has two classes; it names
             the file and the line.
     """
-    data_dir = os.path.abspath(data_dir)
-    if not os.path.isdir(data_dir):
+    data_dir = absolute(data_dir)
+    if not is_folder(data_dir):
         raise FileNotFoundError(f"{data_dir} is no folder: data_dir must be the folder of a COVIDx release.")
     lists = {split: os.path.join(data_dir, name) for split, (name, _) in LISTS.items()}
-    missing = [os.path.basename(path) for split, path in lists.items() if not os.path.isfile(path)]
+    missing = [os.path.basename(path) for split, path in lists.items() if not is_file(path)]
     if set(missing) - {LISTS["validation"][0]}:
         raise FileNotFoundError(f"{data_dir} has no {missing[0]}.")
-    lines_of = {split: read_list(path) for split, path in lists.items() if os.path.isfile(path)}
+    lines_of = {split: read_list(path) for split, path in lists.items() if is_file(path)}
     classes = _classes(lines_of)
     folders = {
         split: find_files(os.path.join(data_dir, folder), id_of=name_of) for split, (_, folder) in LISTS.items()
@@ -273,7 +274,7 @@ def _annotations(
 def main(arguments: PreparationArguments, options: PreparationOptions) -> None:
     """Prepares a release."""
     with refuse_bad_input():
-        prepare(read_release(arguments.data_dir), arguments.output_dir, options, arguments.num_proc)
+        run_preparation(read_release, arguments, options)
 
 
 if __name__ == "__main__":

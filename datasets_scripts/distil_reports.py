@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm.auto import tqdm
 
+from litegpt.common.addresses import resolved
 from litegpt.common.arguments import parse
 from litegpt.common.files import complete_lines, write_text
 from litegpt.common.programs import Refusal, program, refuse_bad_input
@@ -272,7 +273,7 @@ def by_model(
 def main(args: DistilReportsArguments) -> None:
     """Distils the reports of a split."""
     path = Path(args.output_dir, FILE_NAME)
-    settings = {"data": str(Path(args.data_dir).resolve()), "split": args.split, "method": args.method}
+    settings = {"data": resolved(args.data_dir), "split": args.split, "method": args.method}
     if args.method == "model":
         settings |= {"model": args.model_name_or_path, "max_new_tokens": args.max_new_tokens}
     counts: Counter[str] = Counter()

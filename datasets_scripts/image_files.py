@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from litegpt.common.addresses import walk
+
 if TYPE_CHECKING:
     from litegpt.datasets_scripts.annotations import ImageAnnotation
 
@@ -81,7 +83,7 @@ def find_files(
         id_of: path within the folder -> image_id, where the bare name tells no images apart.
     """
     ranked: dict[str, list[tuple[int, int, str]]] = {}
-    for here, below, names in os.walk(folder, followlinks=True):
+    for here, below, names in walk(folder):
         inside = os.path.relpath(here, folder)
         depth = inside.count(os.sep) + (here != folder)
         below[:] = [name for name in sorted(below) if re.fullmatch(folders, name) and name[0] not in "._"]

@@ -34,6 +34,7 @@ from collections import Counter
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from litegpt.common.addresses import absolute, entries_of
 from litegpt.common.arguments import parse
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.annotations import Box
@@ -49,8 +50,8 @@ from litegpt.datasets_scripts.corrected_boxes import (
     release_of,
 )
 from litegpt.datasets_scripts.image_files import image_id_of
+from litegpt.datasets_scripts.preparation.many_machines import run_preparation
 from litegpt.datasets_scripts.preparation.merge_readers import check_merge
-from litegpt.datasets_scripts.preparation.prepare import prepare
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
 
 FILE = re.compile(r"project-\d+-at-.*\.json|label_studio\.json")
@@ -66,7 +67,7 @@ def recognise(data_dir: str) -> bool:
 
 
 def _files(data_dir: str) -> list[str]:
-    return [os.path.join(data_dir, name) for name in sorted(os.listdir(data_dir)) if FILE.fullmatch(name)]
+    return [os.path.join(data_dir, name) for name in entries_of(data_dir)[1] if FILE.fullmatch(name)]
 
 
 def facts(data_dir: str) -> DataSetFacts:
@@ -92,7 +93,7 @@ def read_release(
         ValueError: the export cannot be used; the file is named, and the task.
     """
     check_merge(merge)
-    data_dir = os.path.abspath(data_dir)
+    data_dir = absolute(data_dir)
     files = _files(data_dir)
     if not files:
         raise FileNotFoundError(f"{data_dir} has no {LAYOUT}.")
@@ -205,8 +206,8 @@ def _rectangle(region: dict[str, Any], where: str) -> tuple[list[str], Box, tupl
 def main(arguments: ReadersArguments, options: PreparationOptions) -> None:
     """Prepares corrected boxes."""
     with refuse_bad_input():
-        release = read_release(arguments.data_dir, arguments.merge, arguments.name, arguments.licence)
-        prepare(release, arguments.output_dir, options, arguments.num_proc)
+        own = {"merge": arguments.merge, "name": arguments.name, "licence": arguments.licence}
+        run_preparation(read_release, arguments, options, **own)
 
 
 if __name__ == "__main__":

@@ -32,11 +32,12 @@ from collections.abc import Iterable
 
 from tqdm.auto import tqdm
 
+from litegpt.common.addresses import absolute, entries_of, is_file, is_folder, open_text
 from litegpt.common.arguments import parse
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.annotations import STATES, ImageAnnotation
 from litegpt.datasets_scripts.arguments import PreparationArguments
-from litegpt.datasets_scripts.preparation.prepare import prepare
+from litegpt.datasets_scripts.preparation.many_machines import run_preparation
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
 from litegpt.datasets_scripts.report_texts import sections_of
 from litegpt.datasets_scripts.tables import EMPTY_CELLS, read_csv
@@ -107,7 +108,7 @@ def facts(data_dir: str) -> DataSetFacts:
 
 def _table(data_dir: str, table: str) -> str | None:
     """Path of a table; of several versions the newest, unpacked before packed."""
-    names = [name for name in os.listdir(data_dir) if re.fullmatch(TABLE.format(table), name)]
+    names = [name for name in entries_of(data_dir)[1] if re.fullmatch(TABLE.format(table), name)]
     return os.path.join(data_dir, max(names, key=lambda name: name.removesuffix(".gz"))) if names else None
 
 
@@ -166,12 +167,12 @@ def read_reports(data_dir: str, studies: Iterable[tuple[str, str]]) -> tuple[dic
     missing: set[str] = set()
     for study_id, folder in tqdm(studies, unit="report", desc="Reports", disable=None):
         paths = [os.path.join(data_dir, above, f"{folder}.txt") for above in REPORT_FOLDERS]
-        path = next(filter(os.path.isfile, paths), None)
+        path = next(filter(is_file, paths), None)
         if path is None:
             missing.add(study_id)
             continue
         try:
-            with open(path, encoding="utf-8") as file:
+            with open_text(path) as file:
                 sections = sections_of(file.read())
         except UnicodeError as error:
             raise ValueError(f"{path} is not a text file in UTF-8: {error}.") from None
@@ -192,8 +193,8 @@ def read_release(data_dir: str | os.PathLike) -> Release:
         FileNotFoundError: a table or all radiographs are missing.
         ValueError: a table or a report cannot be read, or an image or study stands twice; it names file and line.
     """
-    data_dir = os.path.abspath(data_dir)
-    if not os.path.isdir(data_dir):
+    data_dir = absolute(data_dir)
+    if not is_folder(data_dir):
         raise FileNotFoundError(f"{data_dir} is no folder: data_dir must be the folder of a MIMIC-CXR-JPG release.")
     tables = {table: _table(data_dir, table) for table in TABLES}
     for table, path in tables.items():
@@ -256,7 +257,7 @@ def read_release(data_dir: str | os.PathLike) -> Release:
             )
         )
         stem = os.path.join(data_dir, study_folders[study], image_id)
-        path = next(filter(os.path.isfile, (stem + suffix for suffix in IMAGE_SUFFIXES)), None)
+        path = next(filter(is_file, (stem + suffix for suffix in IMAGE_SUFFIXES)), None)
         if path is not None:
             images[split][image_id] = path
     if not any(images.values()):
@@ -279,7 +280,7 @@ def read_release(data_dir: str | os.PathLike) -> Release:
 def main(arguments: PreparationArguments, options: PreparationOptions) -> None:
     """Prepares a release."""
     with refuse_bad_input():
-        prepare(read_release(arguments.data_dir), arguments.output_dir, options, arguments.num_proc)
+        run_preparation(read_release, arguments, options)
 
 
 if __name__ == "__main__":

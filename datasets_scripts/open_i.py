@@ -33,12 +33,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from litegpt.common.addresses import absolute, entries_of, is_file, is_folder, open_address
 from litegpt.common.arguments import parse
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.annotations import ImageAnnotation
 from litegpt.datasets_scripts.arguments import PreparationArguments
 from litegpt.datasets_scripts.image_files import file_counts, find_files, image_id_of, match, paths_by_split
-from litegpt.datasets_scripts.preparation.prepare import prepare
+from litegpt.datasets_scripts.preparation.many_machines import run_preparation
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
 from litegpt.datasets_scripts.report_texts import joined
 from litegpt.datasets_scripts.tables import plain, read_csv
@@ -139,11 +140,11 @@ class Study:
 
 def recognise(data_dir: str) -> bool:
     """Whether a folder is a release: it has Kaggle's two tables or the NLM's folder of reports."""
-    return _is_kaggles(data_dir) or os.path.isdir(os.path.join(data_dir, XML_FOLDER))
+    return _is_kaggles(data_dir) or is_folder(os.path.join(data_dir, XML_FOLDER))
 
 
 def _is_kaggles(data_dir: str) -> bool:
-    return all(os.path.isfile(os.path.join(data_dir, name)) for name in (REPORTS_FILE, PROJECTIONS_FILE))
+    return all(is_file(os.path.join(data_dir, name)) for name in (REPORTS_FILE, PROJECTIONS_FILE))
 
 
 def facts(data_dir: str) -> DataSetFacts:
@@ -199,14 +200,15 @@ def xml_studies(data_dir: str) -> Iterator[Study]:
         ValueError: a file is no report in XML, or a report or an image stands twice; it names the file.
     """
     folder = os.path.join(data_dir, XML_FOLDER)
-    paths = [entry.path for entry in os.scandir(folder) if entry.name.lower().endswith(".xml")]
+    paths = [os.path.join(folder, name) for name in entries_of(folder)[1] if name.lower().endswith(".xml")]
     if not paths:
         raise FileNotFoundError(f"{folder} has no reports (*.xml): unpack NLMCXR_reports.tgz.")
     uids: set[str] = set()
     names: set[str] = set()
     for path in sorted(paths, key=lambda path: (len(path), path)):  # 2.xml before 10.xml
         try:
-            root = ET.parse(path).getroot()
+            with open_address(path) as file:
+                root = ET.parse(file).getroot()
         except ET.ParseError as error:
             raise ValueError(f"{path} is no XML: {error}.") from None
         uid = root.find("uId")
@@ -263,14 +265,14 @@ def read_release(data_dir: str | os.PathLike) -> Release:
         FileNotFoundError: a table, the reports or all radiographs are missing.
         ValueError: a table or report cannot be read, or a study or image stands twice; it names the file.
     """
-    data_dir = os.path.abspath(data_dir)
-    if not os.path.isdir(data_dir):
+    data_dir = absolute(data_dir)
+    if not is_folder(data_dir):
         raise FileNotFoundError(f"{data_dir} is no folder: data_dir must be the folder of an Open-i release.")
     if not recognise(data_dir):
         raise FileNotFoundError(f"{data_dir} has neither {REPORTS_FILE} and {PROJECTIONS_FILE} nor {XML_FOLDER}/.")
     studies, without_report = kaggle_studies(data_dir) if _is_kaggles(data_dir) else (list(xml_studies(data_dir)), 0)
     splits_path = os.path.join(data_dir, SPLITS_FILE)
-    own_splits = read_splits(splits_path) if os.path.isfile(splits_path) else None
+    own_splits = read_splits(splits_path) if is_file(splits_path) else None
     files = find_files(data_dir, id_of=name_of)
     if not files.paths:
         raise FileNotFoundError(f"{data_dir} has no radiographs, of Kaggle's images/ or the NLM's NLMCXR_png/.")
@@ -328,7 +330,7 @@ def read_release(data_dir: str | os.PathLike) -> Release:
 def main(arguments: PreparationArguments, options: PreparationOptions) -> None:
     """Prepares a release."""
     with refuse_bad_input():
-        prepare(read_release(arguments.data_dir), arguments.output_dir, options, arguments.num_proc)
+        run_preparation(read_release, arguments, options)
 
 
 if __name__ == "__main__":

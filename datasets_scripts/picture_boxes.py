@@ -20,6 +20,7 @@ from dataclasses import replace
 
 from PIL import Image
 
+from litegpt.common.addresses import open_address
 from litegpt.datasets_scripts.annotations import Box, Finding, ImageAnnotation
 
 SLACK = 0.01  # of a side: more than rounding in a copy of 256 pixels
@@ -93,17 +94,18 @@ def picture_size(path: str | None) -> tuple[int, int] | None:
     if path is None:
         return None
     try:
-        with open(path, "rb") as file:
+        with open_address(path) as file:
             is_dicom = file.read(132)[128:] == b"DICM" or path.lower().endswith((".dicom", ".dcm"))
-        if is_dicom:
-            import pydicom
+            file.seek(0)
+            if is_dicom:
+                import pydicom
 
-            tags = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
-            return (int(tags.Columns), int(tags.Rows)) if tags.Columns > 0 and tags.Rows > 0 else None
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF's Orientation: by a quarter
-            return (height, width) if turned else (width, height)
+                tags = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
+                return (int(tags.Columns), int(tags.Rows)) if tags.Columns > 0 and tags.Rows > 0 else None
+            with Image.open(file) as image:
+                width, height = image.size
+                turned = image.getexif().get(0x0112, 1) >= 5  # EXIF's Orientation: by a quarter
+                return (height, width) if turned else (width, height)
     except Exception:  # what a damaged file raises is its reader's; reading its pixels will say what is wrong
         return None
 

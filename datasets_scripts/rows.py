@@ -9,7 +9,6 @@ labels are held against the rows' by `check_labels`.
 """
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import datasets
@@ -17,6 +16,7 @@ import numpy as np
 from huggingface_hub import DatasetCard
 from PIL import Image
 
+from litegpt.common.addresses import absolute, is_folder, open_text
 from litegpt.datasets_scripts import (
     chestx_ray14,
     chexpert,
@@ -78,7 +78,7 @@ def recognised(data_dir: str) -> DataSet:
         FileNotFoundError: there is no such folder, or it is a release of none.
         ValueError: it is one of several.
     """
-    if not os.path.isdir(data_dir):
+    if not is_folder(data_dir):
         raise FileNotFoundError(f"{data_dir} is no folder: data_dir is a prepared folder or a release of a data set.")
     names = [name for name, data_set in DATA_SETS.items() if data_set.recognise(data_dir)]
     if not names:
@@ -94,7 +94,7 @@ def recognised(data_dir: str) -> DataSet:
 
 def is_prepared(data_dir: str) -> bool:
     """Whether a folder is what a preparation writes, or was interrupted at: a release has no folder data/."""
-    return os.path.isdir(os.path.join(data_dir, "data"))
+    return is_folder(os.path.join(data_dir, "data"))
 
 
 def load_rows(data_dir: str, split: str, cache_dir: str | None = None, num_proc: int = 1) -> datasets.Dataset:
@@ -102,7 +102,7 @@ def load_rows(data_dir: str, split: str, cache_dir: str | None = None, num_proc:
 
     Args:
         data_dir: a release of one of `DATA_SETS`, which is prepared into `cache_dir`, or the prepared folder of any
-            data set: Parquet files in data/, and README.md.
+            data set: Parquet files in data/, and README.md; a path or an address.
         split: "train", or a slice such as "train[:100]".
         cache_dir: for the prepared release and the memory-mapped copy of `datasets`; its default if None.
         num_proc: processes that read radiographs.
@@ -180,8 +180,9 @@ def data_set_facts(data_dir: str) -> dict[str, str | None]:
         OSError, ValueError: as `load_rows`.
     """
     if is_prepared(data_dir):
-        card = DatasetCard.load(Path(data_dir) / "README.md").data
-        name = card.get("pretty_name") or Path(data_dir).resolve().name
+        with open_text(os.path.join(data_dir, "README.md")) as file:
+            card = DatasetCard(file.read()).data
+        name = card.get("pretty_name") or os.path.basename(os.path.realpath(absolute(data_dir)))
         return {"name": name, "license_name": card.get("license_name"), "license_link": card.get("license_link")}
     facts = recognised(data_dir).facts(data_dir)
     return {

@@ -37,13 +37,14 @@ import json
 import os
 import re
 
+from litegpt.common.addresses import absolute, is_file, is_folder
 from litegpt.common.arguments import parse
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.annotations import Finding, ImageAnnotation
 from litegpt.datasets_scripts.arguments import PreparationArguments
 from litegpt.datasets_scripts.image_files import file_counts, find_files, match, paths_by_split
 from litegpt.datasets_scripts.picture_boxes import boxes_in_pixels
-from litegpt.datasets_scripts.preparation.prepare import prepare
+from litegpt.datasets_scripts.preparation.many_machines import run_preparation
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
 from litegpt.datasets_scripts.preparation.splits import seventy_fifteen_fifteen
 from litegpt.datasets_scripts.tables import box_numbers, flag, plain, read_csv, read_text
@@ -90,7 +91,7 @@ FACTS = DataSetFacts(
 
 def recognise(data_dir: str) -> bool:
     """Whether a folder is a release: it has the table with the boxes."""
-    return os.path.isfile(os.path.join(data_dir, LABEL_FILE))
+    return is_file(os.path.join(data_dir, LABEL_FILE))
 
 
 def facts(data_dir: str) -> DataSetFacts:
@@ -191,13 +192,13 @@ def read_release(data_dir: str | os.PathLike) -> Release:
         FileNotFoundError: a file or all radiographs are missing.
         ValueError: a table or the mapping cannot be read; it names the file and, for tables, the line.
     """
-    data_dir = os.path.abspath(data_dir)
-    if not os.path.isdir(data_dir):
+    data_dir = absolute(data_dir)
+    if not is_folder(data_dir):
         raise FileNotFoundError(f"{data_dir} is no folder: data_dir must be the folder of an RSNA Pneumonia release.")
     table = os.path.join(data_dir, LABEL_FILE)
     class_path, mapping_path = os.path.join(data_dir, CLASS_FILE), os.path.join(data_dir, MAPPING_FILE)
     findings_of, positive, without_area = read_labels(table)
-    has_classes, has_mapping = os.path.isfile(class_path), os.path.isfile(mapping_path)
+    has_classes, has_mapping = is_file(class_path), is_file(mapping_path)
     classes = read_classes(class_path, positive) if has_classes else {}
     patients = read_mapping(mapping_path, set(findings_of)) if has_mapping else {}
     files = find_files(data_dir, folders=IMAGE_FOLDERS)
@@ -250,7 +251,7 @@ def read_release(data_dir: str | os.PathLike) -> Release:
 def main(arguments: PreparationArguments, options: PreparationOptions) -> None:
     """Prepares a release."""
     with refuse_bad_input():
-        prepare(read_release(arguments.data_dir), arguments.output_dir, options, arguments.num_proc)
+        run_preparation(read_release, arguments, options)
 
 
 if __name__ == "__main__":

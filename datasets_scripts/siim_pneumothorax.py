@@ -32,13 +32,14 @@ import os
 import numpy as np
 from PIL import Image
 
+from litegpt.common.addresses import absolute, is_folder
 from litegpt.common.arguments import parse
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.annotations import ImageAnnotation
 from litegpt.datasets_scripts.arguments import PreparationArguments
 from litegpt.datasets_scripts.image_files import ImageIds, file_counts, find_files, match, paths_by_split
 from litegpt.datasets_scripts.picture_boxes import picture_size
-from litegpt.datasets_scripts.preparation.prepare import prepare
+from litegpt.datasets_scripts.preparation.many_machines import run_preparation
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
 from litegpt.datasets_scripts.preparation.splits import seventy_fifteen_fifteen
 from litegpt.datasets_scripts.tables import has_columns, read_csv
@@ -144,8 +145,8 @@ def read_release(data_dir: str | os.PathLike) -> Release:
         FileNotFoundError: there is no table, or none of the radiographs.
         ValueError: the table cannot be read; it names the file and the line.
     """
-    data_dir = os.path.abspath(data_dir)
-    if not os.path.isdir(data_dir):
+    data_dir = absolute(data_dir)
+    if not is_folder(data_dir):
         raise FileNotFoundError(f"{data_dir} is no folder: data_dir must be the folder of a SIIM-ACR release.")
     table = table_of(data_dir)
     if table is None:
@@ -184,7 +185,7 @@ def read_release(data_dir: str | os.PathLike) -> Release:
 def main(arguments: PreparationArguments, options: PreparationOptions) -> None:
     """Prepares a release."""
     with refuse_bad_input():
-        prepare(read_release(arguments.data_dir), arguments.output_dir, options, arguments.num_proc)
+        run_preparation(read_release, arguments, options)
 
 
 if __name__ == "__main__":

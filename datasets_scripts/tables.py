@@ -13,10 +13,11 @@ import csv
 import gzip
 import io
 import math
-import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+
+from litegpt.common.addresses import is_file, open_address
 
 NO_SPELLINGS: Mapping[str, str] = {}
 DELIMITERS = ",;\t"
@@ -39,7 +40,7 @@ def read_text(path: str) -> str:
         OSError: it cannot be read, or unpacked.
         UnicodeError: it is neither.
     """
-    with open(path, "rb") as file:
+    with open_address(path) as file:
         data = file.read()
     if data.startswith(GZIP):
         try:
@@ -92,7 +93,7 @@ def read_csv(
         FileNotFoundError: there is no such file.
         ValueError: a column or a cell of it is missing, a column stands twice, or the file is not CSV text.
     """
-    if not os.path.isfile(path):
+    if not is_file(path):
         raise FileNotFoundError(f"{path} is missing.")
     known = {plain(name): name for name in (*columns, *optional)}
     known |= {plain(name): own for name, own in spellings.items()}

@@ -52,14 +52,16 @@ from typing import Any
 
 import datasets
 
+from litegpt.common.addresses import absolute, is_file, is_folder, open_text
 from litegpt.common.arguments import parse
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.annotations import Box, Finding, ImageAnnotation, Reading
 from litegpt.datasets_scripts.arguments import ReadersArguments
 from litegpt.datasets_scripts.image_files import Files, ImageIds, file_counts, find_files, image_id_of, match
 from litegpt.datasets_scripts.picture_boxes import STRAY_SHARE, boxes_in_pixels
+from litegpt.datasets_scripts.preparation.many_machines import run_preparation
 from litegpt.datasets_scripts.preparation.merge_readers import check_merge, merge_diagnoses, merge_readers
-from litegpt.datasets_scripts.preparation.prepare import load_release, prepare
+from litegpt.datasets_scripts.preparation.prepare import load_release
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release, own_facts
 from litegpt.datasets_scripts.tables import box_numbers, flag, has_columns, header, plain, read_csv
 from litegpt.processing.answers import NO_FINDING
@@ -154,7 +156,7 @@ READERS = frozenset(f"R{number}" for number in range(1, 18))
 def recognise(data_dir: str) -> bool:
     """Whether a folder is a release, in PhysioNet's layout or Kaggle's; whose train.csv is told by its header."""
     tables = [path for split in SPLITS for path in _physionet_tables(data_dir, split)]
-    return any(map(os.path.isfile, tables)) or has_columns(os.path.join(data_dir, KAGGLE_TABLE), ["class_name"])
+    return any(map(is_file, tables)) or has_columns(os.path.join(data_dir, KAGGLE_TABLE), ["class_name"])
 
 
 def facts(data_dir: str, name: str | None = None, licence: str | None = None) -> DataSetFacts:
@@ -170,7 +172,7 @@ def facts(data_dir: str, name: str | None = None, licence: str | None = None) ->
             data; or a table cannot be read.
     """
     published = None
-    if os.path.isfile(os.path.join(data_dir, "phantom.json")):
+    if is_file(os.path.join(data_dir, "phantom.json")):
         published = _drawn_facts(data_dir)
     elif is_vindr_cxr(data_dir):
         published = FACTS
@@ -186,14 +188,14 @@ def facts(data_dir: str, name: str | None = None, licence: str | None = None) ->
             "readers (R1 to R17); --name gives it a name of its own."
         )
     if not name:
-        name = os.path.basename(os.path.abspath(data_dir))
+        name = os.path.basename(absolute(data_dir))
         name += " (own data)" if _is_the_releases_name(name) else ""
     return own_facts(name, licence)
 
 
 def _drawn_facts(data_dir: str) -> DataSetFacts:
     """Of a release that `phantom_cxr.py` drew; one drawn into real radiographs keeps the licence of these."""
-    with open(os.path.join(data_dir, "phantom.json"), encoding="utf-8") as file:
+    with open_text(os.path.join(data_dir, "phantom.json")) as file:
         settings = json.load(file)
     if settings.get("kind") != SEMI_SYNTHETIC:
         return PHANTOM_FACTS
@@ -234,7 +236,7 @@ def is_vindr_cxr(data_dir: str) -> bool:
 def _images_and_readers(data_dir: str, split: str) -> Iterator[tuple[str, str]]:
     """image_id and rad_id ("" where there is none) of each line of a split's tables."""
     for path in filter(None, annotation_files(data_dir, split)):
-        if os.path.isfile(path):
+        if is_file(path):
             for _, row in read_csv(path, ("image_id",), optional=("rad_id",)):
                 yield image_id_of(row["image_id"]), row.get("rad_id", "")
 
@@ -247,7 +249,7 @@ def _physionet_tables(data_dir: str, split: str) -> tuple[str, str]:
 def annotation_files(data_dir: str, split: str) -> tuple[str, str | None]:
     """Paths of the boxes' CSV and the image labels' CSV; the second is None in Kaggle's layout."""
     kaggle = os.path.join(data_dir, KAGGLE_TABLE)
-    if split == "train" and os.path.isfile(kaggle) and not os.path.isdir(os.path.join(data_dir, "annotations")):
+    if split == "train" and is_file(kaggle) and not is_folder(os.path.join(data_dir, "annotations")):
         return kaggle, None
     return _physionet_tables(data_dir, split)
 
@@ -258,11 +260,11 @@ def available_splits(data_dir: str) -> list[str]:
     Raises:
         FileNotFoundError: the folder or the annotations are missing.
     """
-    if not os.path.isdir(data_dir):
+    if not is_folder(data_dir):
         raise FileNotFoundError(f"{data_dir} is no folder: data_dir must be the folder of a VinDr-CXR release.")
     splits = []
     for split in SPLITS:
-        if any(path and os.path.isfile(path) for path in annotation_files(data_dir, split)):
+        if any(path and is_file(path) for path in annotation_files(data_dir, split)):
             splits.append(split)
     if not splits:
         raise FileNotFoundError(
@@ -391,7 +393,7 @@ def picture_sizes(data_dir: str, split: str) -> dict[str, tuple[float, float]]:
     box_columns, meta = box_columns_of(boxes_path), os.path.join(data_dir, f"{split}_meta.csv")
     has_sizes = box_columns == BOX_COLUMNS and has_columns(boxes_path, PICTURE_SIZE_COLUMNS)
     path = boxes_path if has_sizes and not _sizes_are_the_boxes(boxes_path) else meta
-    if not os.path.isfile(path):
+    if not is_file(path):
         return {}
     sizes: dict[str, tuple[float, float]] = {}
     for where, row in read_csv(path, ("image_id", *PICTURE_SIZE_COLUMNS), META_SPELLINGS):
@@ -487,7 +489,7 @@ def find_images(data_dir: str, split: str) -> Files:
         FileNotFoundError: there is no such folder.
     """
     folder = os.path.join(data_dir, split)
-    if not os.path.isdir(folder):
+    if not is_folder(folder):
         raise FileNotFoundError(f"{folder} is missing: the {split} radiographs belong there.")
     return find_files(folder)
 
@@ -506,7 +508,7 @@ def read_release(
         FileNotFoundError, ValueError: the folder or its tables cannot be used, or the boxes do not fit the pictures;
             see `read_annotations`, `picture_boxes.boxes_in_pixels` and `facts`.
     """
-    data_dir = os.path.abspath(data_dir)
+    data_dir = absolute(data_dir)
     annotations, images, counts = {}, {}, {}
     for split in available_splits(data_dir):
         table, _ = annotation_files(data_dir, split)
@@ -520,7 +522,7 @@ def read_release(
         in_tables = {image_id for image_id, _ in _images_and_readers(data_dir, split)}
         counts[split] |= fits[split] | file_counts(files, in_tables)
         if split == "train" and table != os.path.join(data_dir, KAGGLE_TABLE):
-            counts[split] |= {"tables_not_read": 1} if os.path.isfile(os.path.join(data_dir, KAGGLE_TABLE)) else {}
+            counts[split] |= {"tables_not_read": 1} if is_file(os.path.join(data_dir, KAGGLE_TABLE)) else {}
     columns: tuple[str, ...] = ("sex", "age")
     if any("images_with_unboxed_findings" in rules for rules in counts.values()):
         columns += ("image_labels",)
@@ -569,8 +571,8 @@ def load_vindr_cxr(
 def main(arguments: ReadersArguments, options: PreparationOptions) -> None:
     """Prepares a release."""
     with refuse_bad_input():
-        release = read_release(arguments.data_dir, arguments.merge, arguments.name, arguments.licence)
-        prepare(release, arguments.output_dir, options, arguments.num_proc)
+        own = {"merge": arguments.merge, "name": arguments.name, "licence": arguments.licence}
+        run_preparation(read_release, arguments, options, **own)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from litegpt.common.arguments import Count, WholeNumber, argument
+from litegpt.common.arguments import Count, Place, WholeNumber, argument
 from litegpt.datasets_scripts.arguments import CACHE_DIR, DATA_DIR, NUM_PROC
 from litegpt.evaluation_scripts.reports.published_figures import TABLES
 from litegpt.metrics.intervals import NUM_PERMUTATIONS
@@ -21,7 +21,7 @@ class AnsweringArguments:
     """What the programs take that ask a checkpoint about the radiographs of a split."""
 
     model_name_or_path: str = argument("A LiteGPT checkpoint.")
-    data_dir: str = argument(DATA_DIR)
+    data_dir: Place = argument(DATA_DIR)
     output_dir: str = argument("Where predictions, metrics and report are written.")
     split: str = argument("The split, or a slice such as test[:100].", default="test")
     tasks: list[str] = argument("What to ask.", default=list(DEFAULT_TASKS), choices=list(TASKS))
@@ -56,7 +56,7 @@ class EvaluationArguments(AnsweringArguments):
         default=False,
     )
     prior_split: str = argument(PRIOR_SPLIT, default="train")
-    answers: str | None = argument(
+    answers: Place | None = argument(
         "Output folder of `litegpt predict-many` that has the answers, by image_id; the checkpoint, which must be the "
         "same, is asked about the controls alone.",
         default=None,
@@ -79,7 +79,7 @@ class CalibrationArguments(AnsweringArguments):
 class ComparisonArguments:
     runs: list[str] = argument("Two output folders of evaluate_litegpt.py: run A and run B.")
     output: str | None = argument("comparison.json; written where it is given.", default=None)
-    data_dir: str | None = argument("Where the data set is now, if it was moved.", default=None)
+    data_dir: Place | None = argument("Where the data set is now, if it was moved.", default=None)
     split: str | None = argument("The split that both answered, if not as they say.", default=None)
     num_permutations: WholeNumber = argument("Of the test.", default=NUM_PERMUTATIONS)
     cache_dir: str | None = argument(CACHE_DIR, default=None)
@@ -89,7 +89,7 @@ class ComparisonArguments:
 @dataclass
 class CXRCLIPEvaluationArguments:
     model_name_or_path: str = argument("A CXR-CLIP checkpoint.")
-    data_dir: str = argument(DATA_DIR)
+    data_dir: Place = argument(DATA_DIR)
     output_dir: str = argument("Where embeddings, metrics and report are written.")
     split: str = argument("The split, or a slice such as test[:100].", default="test")
     train_split: str | None = argument(
@@ -154,7 +154,7 @@ class ChestXray8TablesArguments:
 @dataclass
 class LocalizationArguments:
     model_name_or_path: str = argument("The folder of a radiograph classifier, or of a LiteGPT.")
-    data_dir: str = argument(DATA_DIR)
+    data_dir: Place = argument(DATA_DIR)
     output_dir: str = argument("Where predictions, metrics and report are written.")
     split: str = argument("The split, or a slice such as test[:100].", default="test")
     method: str | None = argument(

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from litegpt.common.addresses import entries_of, exists, open_address
+from litegpt.common.addresses import entries_of, exists, open_address, resolved
 from litegpt.common.digests import Digests
 from litegpt.common.files import write_text
 from litegpt.common.programs import Refusal
@@ -57,7 +57,7 @@ def given_predictions(args: EvaluationArguments, rows: Dataset, path: Path) -> l
             )
     settings = {
         "answers": sha256,
-        "data": str(Path(args.data_dir).resolve()),
+        "data": resolved(args.data_dir),
         "split": args.split,
         "tasks": args.tasks,
     }

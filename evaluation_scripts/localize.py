@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
+from litegpt.common.addresses import resolved
 from litegpt.common.arguments import parse
 from litegpt.common.files import weights_sha256, write_text
 from litegpt.common.programs import Refusal, program, refuse_bad_input
@@ -129,7 +130,7 @@ def check_settings(args: LocalizationArguments, source: MapSource, output_dir: P
     """
     settings = {
         "weights": weights_sha256(args.model_name_or_path),
-        "data": str(Path(args.data_dir).resolve()),
+        "data": resolved(args.data_dir),
         "split": args.split,
         "method": source.method,
         "boxes": [list(source.boxes.thresholds), source.boxes.rule],

@@ -20,6 +20,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers.pipelines.pt_utils import KeyDataset
 
+from litegpt.common.addresses import resolved
 from litegpt.common.files import complete_lines, each_line, write_text
 from litegpt.common.programs import Refusal
 from litegpt.datasets_scripts.rows import check_labels
@@ -142,7 +143,7 @@ def _check_settings(args: EvaluationArguments, path: Path) -> None:
     settings = {
         "model": args.model_name_or_path,
         "weights": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in weights],
-        "data": str(Path(args.data_dir).resolve()),
+        "data": resolved(args.data_dir),
         "split": args.split,
         **{name: value for name, value in pipeline_options(args).items() if name != "batch_size"},
         "temperatures": load_processor(args.model_name_or_path).score_temperatures,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from litegpt.common.addresses import is_remote
-from litegpt.common.arguments import Bounds, Count, Positive, Share, WholeNumber, argument
+from litegpt.common.addresses import exists, shown
+from litegpt.common.arguments import Bounds, Count, Place, Positive, Share, WholeNumber, argument
 from litegpt.common.shard_runs import own_share
 
 EXPLAIN_METHODS = ("attention", "gradient_attention", "integrated", "occlusion")
@@ -17,7 +17,7 @@ RESULT_FORMATS = ("parquet", "jsonl")
 DICOM_KINDS = ("SR", "PR", "SC")
 BOX_SOURCES = ("findings", "detected_findings", "fused_findings", "candidates", "view_findings")
 AE_TITLE = re.compile(r"(?=.*\S)[\x20-\x5b\x5d-\x7e]{1,16}")  # PS3.5, table 6.2-1
-RADIOGRAPHS = "DICOM, PNG or JPEG files, or folders of them."
+RADIOGRAPHS = "DICOM, PNG or JPEG files, or folders of them; paths or addresses (s3://, gs://, hf://)."
 
 
 def threshold(text: str) -> float | str:
@@ -33,14 +33,17 @@ def threshold(text: str) -> float | str:
 
 def check_there(paths: list[str]) -> None:
     """Refuses what is not there; raises a ValueError that names it."""
-    missing = [path for path in paths if not Path(path).exists()]
+    try:
+        missing = [shown(path) for path in paths if not exists(path)]
+    except OSError as error:  # of an address: nobody can say
+        raise ValueError(str(error)) from None
     if missing:
         raise ValueError(f"no such file or folder: {', '.join(missing)}")
 
 
 @dataclass
 class PredictArguments:
-    radiographs: list[str] = argument(RADIOGRAPHS, positional=True)
+    radiographs: list[Place] = argument(RADIOGRAPHS, positional=True)
     model_name_or_path: str = argument("A LiteGPT checkpoint or adapter: folder or Hub repository.")
     output_dir: str = argument("Where predictions and pictures are written.")
     batch_size: Count = argument("Radiographs read and answered together.", default=8)
@@ -87,13 +90,13 @@ class PredictArguments:
 @dataclass
 class PredictManyArguments:
     model_name_or_path: str = argument("A LiteGPT checkpoint or adapter: folder or Hub repository.")
-    output_dir: str = argument("Where plan and results are written; a folder or an address.")
-    radiographs: list[str] = argument(
+    output_dir: Place = argument("Where plan and results are written; a folder or an address.")
+    radiographs: list[Place] = argument(
         "Files, folders of them, Parquet files with a column image; paths or addresses such as s3://.",
         default=[],
         positional=True,
     )
-    list_file: str | None = argument("A text file with one of those a line.", default=None)
+    list_file: Place | None = argument("A text file with one of those a line.", default=None)
     dicomweb_url: str | None = argument(
         "Of a PACS's DICOMweb, such as https://pacs/dicom-web, whose CR and DX radiographs are answered.", default=None
     )
@@ -137,9 +140,8 @@ class PredictManyArguments:
     )
 
     def __post_init__(self):
-        check_there([path for path in self.radiographs if not is_remote(path)])
         files = (self.list_file, self.dicomweb_password_file, self.dicomweb_token_file, self.tls_ca)
-        check_there([path for path in files if path is not None and not is_remote(path)])
+        check_there([*self.radiographs, *(path for path in files if path is not None)])
         if not (self.radiographs or self.list_file or self.dicomweb_url):
             raise ValueError("there is nothing to answer: give files or folders, --list_file or --dicomweb_url")
         if self.dicomweb_url is not None and not re.match("https?://", self.dicomweb_url):
@@ -153,7 +155,7 @@ class PredictManyArguments:
 
 @dataclass
 class AskArguments:
-    radiographs: list[str] = argument(RADIOGRAPHS, positional=True)
+    radiographs: list[Place] = argument(RADIOGRAPHS, positional=True)
     base_url: str = argument("Of the server's API, such as http://127.0.0.1:8000/v1.")
     model_name_or_path: str = argument("The checkpoint served: folder or Hub repository.")
     output_dir: str = argument("Where predictions are written.")
@@ -168,7 +170,7 @@ class AskArguments:
 
 @dataclass
 class ExplainArguments:
-    radiographs: list[str] = argument(RADIOGRAPHS, positional=True)
+    radiographs: list[Place] = argument(RADIOGRAPHS, positional=True)
     model_name_or_path: str = argument(
         "A LiteGPT checkpoint or adapter, a CXR-CLIP or a radiograph classifier: folder or Hub repository."
     )
@@ -238,7 +240,7 @@ class ExportArguments:
         "Of `litegpt evaluate`: whose answers.", default="identify", choices=["identify", "grounding"]
     )
     pictures: bool = argument("Write the radiographs as PNG, into pictures/.", default=False)
-    picture_url: str = argument(
+    picture_url: Place = argument(
         "What stands before a picture's name where Label Studio finds it.", default="/data/local-files/?d=pictures/"
     )
 

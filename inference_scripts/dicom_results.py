@@ -18,11 +18,13 @@ from typing import Any
 from PIL import Image
 from tqdm.auto import tqdm
 
+from litegpt.common.addresses import is_remote, read_bytes
 from litegpt.common.files import replacing
 from litegpt.common.programs import Refusal
 from litegpt.dicom_output.result_objects import result_objects
 from litegpt.dicom_output.result_uids import ANSWERED, ImageUids, result_uids, with_boxes_of
 from litegpt.dicom_output.source_header import SourceError, source_header
+from litegpt.processing.dicom import MAX_BYTES
 
 UIDS = ("study_instance_uid", "series_instance_uid", "sop_instance_uid")  # of a line
 
@@ -68,7 +70,7 @@ class DicomResults:
                 paths = {kind: self._path(result_uids(uids, line, kind)[1], kind) for kind in self.kinds}
                 missing = [kind for kind, path in paths.items() if not path.is_file()]
                 if missing or None in uids:
-                    header = source_header(Path(line["file"]), line["file"])
+                    header = source_header(_source(line["file"]), line["file"])
                     made = result_objects(header, line, missing, self._picture(line, missing))
                 else:
                     made = {}
@@ -96,3 +98,17 @@ class DicomResults:
 
     def _picture(self, line: Mapping[str, Any], kinds: Sequence[str]) -> Image.Image | None:
         return Image.open(self.pictures / Path(line["overlay"]).name) if "SC" in kinds else None
+
+
+def _source(file: str) -> bytes | Path:
+    """What `source_header` takes, of a line's file.
+
+    Raises:
+        SourceError: it lies at an address and cannot be read.
+    """
+    if not is_remote(file):
+        return Path(file)
+    try:
+        return read_bytes(file, MAX_BYTES)
+    except OSError as error:
+        raise SourceError(str(error)) from None

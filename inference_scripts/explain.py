@@ -32,6 +32,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from litegpt.common.addresses import is_remote, place, read_bytes
 from litegpt.common.arguments import parse
 from litegpt.common.files import complete_lines, replacing, weights_sha256
 from litegpt.common.overlay import is_drawn, save
@@ -162,7 +163,7 @@ class Files:
     """
 
     def __init__(self, radiographs: Sequence[str]):
-        listings = [(Path(given), files_below([Path(given)])) for given in radiographs]
+        listings = [(place(given), files_below([place(given)])) for given in radiographs]
         self.paths = {path: _name_below(given, path) for given, listing in listings for path in listing.files}
         self.failures, self.skipped = 0, sum(len(listing.drawn) for _, listing in listings)
 
@@ -170,11 +171,14 @@ class Files:
         """Name, bytes and SHA-256 of the files that can be read and hold no drawn picture."""
         for path, name in self.paths.items():
             try:
-                if not path.is_file() or path.stat().st_size > MAX_BYTES:
+                if is_remote(path):
+                    data = read_bytes(path, MAX_BYTES)
+                elif not path.is_file() or path.stat().st_size > MAX_BYTES:
                     load_radiograph(path)  # it says what is wrong, and reads nothing
-                data = path.read_bytes()
+                else:
+                    data = path.read_bytes()
             except OSError as error:
-                self._refuse(unusable(name, f"it cannot be opened ({error.strerror})"))
+                self._refuse(unusable(name, f"it cannot be opened ({error.strerror or error})"))
             except RadiographError as error:
                 self._refuse(error)
             else:
@@ -236,8 +240,11 @@ def _question(line: Mapping[str, Any]) -> tuple:
     return tuple(line.get(key) for key in QUESTION)
 
 
-def _name_below(given: Path, path: Path) -> str:
+def _name_below(given: Path | str, path: Path | str) -> str:
     """A file's path below the folder that was given; a file that was given is its name alone."""
+    if is_remote(path):
+        folder = f"{given.rstrip('/')}/"
+        return path.removeprefix(folder) if path.startswith(folder) else path.rpartition("/")[2]
     return path.relative_to(given).as_posix() if path != given and path.is_relative_to(given) else path.name
 
 

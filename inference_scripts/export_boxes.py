@@ -33,6 +33,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm.auto import tqdm
 
+from litegpt.common.addresses import is_remote, place, read_bytes
 from litegpt.common.arguments import parse
 from litegpt.common.digests import Digests
 from litegpt.common.files import replacing
@@ -43,6 +44,7 @@ from litegpt.datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
 from litegpt.inference_scripts.arguments import ExportArguments
 from litegpt.inference_scripts.box_formats import FORMATS, Answered, LabelledBox
 from litegpt.inference_scripts.listing import DIGESTS
+from litegpt.processing.dicom import MAX_BYTES
 from litegpt.processing.radiograph import load_radiograph
 
 PICTURES = "pictures"
@@ -275,11 +277,11 @@ def _picture_of(answer: Answered, digests: Digests) -> Image.Image:
         OSError, ValueError: it cannot be used, or is not the one that was answered.
     """
     file, sha256 = answer.line["file"], answer.line.get("sha256")
-    if sha256 is not None and digests.file(Path(file)) != sha256:
+    if sha256 is not None and digests.file(place(file)) != sha256:
         raise ValueError(f"{file} is not what was answered, it has changed since: answer anew.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is doubtful about it was said when it was answered
-        picture = load_radiograph(file)
+        picture = load_radiograph({"bytes": read_bytes(file, MAX_BYTES), "path": file} if is_remote(file) else file)
     if picture.size != answer.size:
         raise ValueError(f"{file} has {picture.width} x {picture.height} pixels, its line says otherwise.")
     return picture

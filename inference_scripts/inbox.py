@@ -1,7 +1,7 @@
 """The radiographs that a program is given: which of them are still to be answered, and which can be read.
 
-In: files and folders, and the predictions of an earlier run. Out: the paths to answer, one by one their pictures, the
-lines of their answers, and in words what became of all files.
+In: files and folders, also remote ones (s3://bucket/inbox), and the predictions of an earlier run. Out: the paths to
+answer, one by one their pictures, the lines of their answers, and in words what became of all files.
 
     settings, source = {"model": "outputs/demo/checkpoint"}, provenance(...).line()
     inbox = Inbox(["inbox", "a.dicom"], settings, source, Path("outputs/predictions/predictions.jsonl"))
@@ -14,7 +14,6 @@ is every file where the checkpoint was trained or calibrated again in its place.
 """
 
 import json
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +25,8 @@ from typing import Any
 from PIL import Image
 from tqdm.auto import tqdm
 
-from litegpt.common.digests import Digests
+from litegpt.common.addresses import is_remote, place, read_bytes, shown
+from litegpt.common.digests import Digests, state_of_file
 from litegpt.common.files import complete_lines, write_text
 from litegpt.common.overlay import is_drawn
 from litegpt.inference_scripts.dicom_identity import identity, other_kind
@@ -43,7 +43,7 @@ class Received:
     """A radiograph that can be answered.
 
     Attributes:
-        path: its file.
+        path: its file, or its address.
         picture: 8-bit grey.
         facts: what a line of the predictions says of it: file, digest, UIDs, view, laterality, width and height.
     """
@@ -77,7 +77,7 @@ class Inbox:
         next_number: above the number of every picture that the predictions name.
 
     Args:
-        radiographs: files, and folders of them.
+        radiographs: files, and folders of them; paths or addresses.
         settings: that make an answer another answer, as `question` reads them.
         source: what else each line says of the checkpoint.
         predictions: the file of the run; its folder is made. Answers about what a file was before are removed.
@@ -90,7 +90,7 @@ class Inbox:
         self.settings, self.predictions = settings, predictions
         self.digests = Digests(predictions.parent / DIGESTS)
         self.source = {**source, "checkpoint_sha256": self.digests.checkpoint(settings["model"])}
-        listing = files_below([Path(path) for path in radiographs])
+        listing = files_below([place(path) for path in radiographs])
         self.skipped = {DRAWN: listing.drawn} if listing.drawn else {}
         self.failures = 0
         asked = {question({**settings, "file": str(path)}): path for path in listing.files}
@@ -100,7 +100,7 @@ class Inbox:
         numbers = [int(line["overlay"].partition("_")[0]) for line in lines if "overlay" in line]
         self.next_number = 1 + max(numbers, default=-1)
 
-    def readable(self, paths: Sequence[Path], windowing: str) -> Iterator[Received]:
+    def readable(self, paths: Sequence[Path | str], windowing: str) -> Iterator[Received]:
         """The radiographs that can be used; what is wrong with the others, or odd about these, to standard error."""
         for path in paths:
             with warnings.catch_warnings(record=True) as notes:
@@ -130,7 +130,7 @@ class Inbox:
             text += f"; {sum(map(len, self.skipped.values()))} skipped, which are no radiographs:"
         for kind, paths in self.skipped.items():
             more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
-            text += f"\n  {kind} ({len(paths)}): {', '.join(map(str, paths[:NAMED]))}{more}"
+            text += f"\n  {kind} ({len(paths)}): {', '.join(map(shown, paths[:NAMED]))}{more}"
         return text
 
     @property
@@ -138,7 +138,7 @@ class Inbox:
         """What the program ends with: 0 where something was answered and nothing failed."""
         return 1 if self.failures or not self.answered else 0
 
-    def _without_outdated(self, lines: list[dict[str, Any]], asked: dict[tuple, Path]) -> list[dict[str, Any]]:
+    def _without_outdated(self, lines: list[dict[str, Any]], asked: dict[tuple, Path | str]) -> list[dict[str, Any]]:
         """The lines but those for what a file or the checkpoint was before, which leave with their pictures."""
         holds = [question(line) not in asked or self._holds(line, asked[question(line)]) for line in lines]
         outdated = [line for line, still in zip(lines, holds, strict=True) if not still]
@@ -155,7 +155,7 @@ class Inbox:
                 (self.predictions.parent / Path(line["overlay"]).name).unlink(missing_ok=True)
         return lines
 
-    def _holds(self, line: dict[str, Any], path: Path) -> bool:
+    def _holds(self, line: dict[str, Any], path: Path | str) -> bool:
         # Lines of earlier versions do not say what they were about.
         if "sha256" not in line or line.get("checkpoint_sha256") != self.source["checkpoint_sha256"]:
             return False
@@ -164,7 +164,7 @@ class Inbox:
         except OSError:  # it is gone or cannot be read: that is said when it is read
             return False
 
-    def _read(self, path: Path) -> tuple[bytes, str]:
+    def _read(self, path: Path | str) -> tuple[bytes, str]:
         state, data = bytes_of(path)
         return data, self.digests.bytes_read(path, state, data)
 
@@ -186,18 +186,23 @@ def sort_out(path: Path | str, read: Callable[[], tuple[bytes, str]], windowing:
         return Rejected(other_kind(data, PurePath(path).name), str(error))
 
 
-def bytes_of(path: Path) -> tuple[os.stat_result, bytes]:
-    """A file's state from before it was read, and its bytes.
+def bytes_of(path: Path | str) -> tuple[dict[str, Any], bytes]:
+    """A file's state from before it was read, as `Digests` takes it, and its bytes.
 
     Raises:
         RadiographError: there is no such file, or it cannot be read.
     """
+    if is_remote(path):
+        try:
+            return state_of_file(path), read_bytes(path, MAX_BYTES)
+        except OSError as error:
+            raise RadiographError(str(error)) from None
     if path.is_dir():
         raise unusable(str(path), "it is a folder that cannot be listed")
     try:
         if not path.is_file() or path.stat().st_size > MAX_BYTES:
             load_radiograph(path)  # it says what is wrong, and reads nothing
-        return path.stat(), path.read_bytes()
+        return state_of_file(path), path.read_bytes()
     except OSError as error:
         raise unusable(str(path), f"it cannot be opened ({error.strerror})") from None
 

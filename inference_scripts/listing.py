@@ -2,6 +2,7 @@
 
     files_below([Path("inbox"), Path("a.dicom")])
     # Listing(files=[Path("inbox/a.png"), Path("inbox/study/b.dcm"), Path("a.dicom")], drawn=[])
+    files_below(["s3://bucket/inbox"])          # the same of a remote folder, as addresses
 
 A folder is entered once, however many links lead to it: real folders first, then linked ones, and none that a link
 lies in. Hidden files and folders are left out, and what programs of this folder write: `predictions.jsonl` and
@@ -13,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from litegpt.common.addresses import entries_of, is_folder, is_remote, open_address
+
 PREDICTIONS, DIGESTS, MAPS = "predictions.jsonl", "digests.jsonl", "maps.jsonl"
 WRITTEN = (PREDICTIONS, DIGESTS, MAPS)
 RUN = ("plan.json", "plan", "results")  # a folder that `litegpt predict-many` writes is left out whole
@@ -21,7 +24,7 @@ UNFINISHED = ".incomplete"  # `files.replacing` was interrupted
 
 @dataclass
 class Listing:
-    """What lies below folders.
+    """What lies below folders: paths, and the addresses of what is remote.
 
     Attributes:
         files: what may be a radiograph, each path once; also a link that leads nowhere, and a folder that cannot be
@@ -29,12 +32,16 @@ class Listing:
         drawn: pictures with answers that an earlier run has drawn.
     """
 
-    files: list[Path] = field(default_factory=list)
-    drawn: list[Path] = field(default_factory=list)
+    files: list[Path | str] = field(default_factory=list)
+    drawn: list[Path | str] = field(default_factory=list)
 
 
-def files_below(paths: Sequence[Path]) -> Listing:
-    """The files themselves and every file below the folders, in order."""
+def files_below(paths: Sequence[Path | str]) -> Listing:
+    """The files themselves and every file below the folders, in order.
+
+    Raises:
+        StoreError: nobody can say whether a remote one is a file or a folder.
+    """
     listing = Listing()
     for file, is_drawn in each_file(paths):
         (listing.drawn if is_drawn else listing.files).append(file)
@@ -42,12 +49,17 @@ def files_below(paths: Sequence[Path]) -> Listing:
     return listing
 
 
-def each_file(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
+def each_file(paths: Sequence[Path | str]) -> Iterator[tuple[Path | str, bool]]:
     """The same one after another, each with whether it is a drawn picture: in memory are one folder's, and links."""
     entered: list[Path] = []  # with all that is below
     links: list[Path] = []
     for path in paths:
-        if path.is_dir():
+        if is_remote(path):
+            if is_folder(path):
+                yield from _enter_remote(path.rstrip("/"))
+            else:
+                yield path, False
+        elif path.is_dir():
             yield from _enter_all(path, entered, links)
         else:
             yield path, False
@@ -75,8 +87,7 @@ def _enter(folder: Path, real: Path, before: set[Path], links: list[Path]) -> It
         return
     if all((folder / name).exists() for name in RUN):
         return
-    drawn = {*_named(folder / PREDICTIONS, "overlay"), *_named(folder / MAPS, "overlay")}
-    written = {*WRITTEN, *_named(folder / MAPS, "grid")}
+    drawn, written = _written(folder / PREDICTIONS, folder / MAPS)
     for entry in entries:
         if entry.is_dir():
             if entry.is_symlink():
@@ -91,11 +102,37 @@ def _enter(folder: Path, real: Path, before: set[Path], links: list[Path]) -> It
             yield entry, False
 
 
-def _named(lines_file: Path, key: str) -> Iterator[str]:
-    """The names of what an earlier run has written beside its lines; other programs' files of this name have none."""
-    if not lines_file.is_file():
+def _enter_remote(folder: str) -> Iterator[tuple[str, bool]]:
+    try:
+        folders, names = entries_of(folder)
+    except OSError:
+        yield folder, False
         return
-    with lines_file.open(encoding="utf-8", errors="replace") as lines:
+    if {*RUN} <= {*folders, *names}:
+        return
+    drawn, written = _written(*(f"{folder}/{name}" if name in names else None for name in (PREDICTIONS, MAPS)))
+    for name in sorted([*folders, *names]):
+        if name.startswith("."):
+            continue
+        if name in folders:
+            yield from _enter_remote(f"{folder}/{name}")
+        elif name in drawn:
+            yield f"{folder}/{name}", True
+        elif name not in written and not name.endswith(UNFINISHED):
+            yield f"{folder}/{name}", False
+
+
+def _written(predictions: Path | str | None, maps: Path | str | None) -> tuple[set[str], set[str]]:
+    """The names of pictures that were drawn, and of what else programs write, by the lines beside them."""
+    drawn = {*_named(predictions, "overlay"), *_named(maps, "overlay")}
+    return drawn, {*WRITTEN, *_named(maps, "grid")}
+
+
+def _named(lines_file: Path | str | None, key: str) -> Iterator[str]:
+    """The names of what an earlier run has written beside its lines; other programs' files of this name have none."""
+    if lines_file is None or not (is_remote(lines_file) or lines_file.is_file()):
+        return
+    with open_address(lines_file) as lines:
         for line in lines:
             try:
                 yield str(json.loads(line)[key])

@@ -56,7 +56,7 @@ def main(args: PredictArguments) -> int:
             outputs = answerer.outputs([received.picture for received in batch]) if batch else []
             for received, output in zip(batch, outputs, strict=True):
                 line = inbox.answer(received, output)
-                line["overlay"] = f"{inbox.next_number:05d}_{received.path.stem}.png"
+                line["overlay"] = f"{inbox.next_number:05d}_{Path(received.path).stem}.png"
                 inbox.next_number += 1
                 drawn = overlay(received.picture, line, answerer.processor.score_thresholds)
                 save(drawn, output_dir / line["overlay"])

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from litegpt.common.arguments import Count, WholeNumber, argument
+from litegpt.common.arguments import Count, Place, WholeNumber, argument
 
 
 @dataclass(kw_only=True)
@@ -25,7 +25,7 @@ class DetectorArguments:
 @dataclass
 class NewCheckpointArguments(DetectorArguments):
     output_dir: str = argument("Where the checkpoint is written; must not exist or be empty.")
-    data_dir: str | None = argument(
+    data_dir: Place | None = argument(
         "A prepared folder, whose labels the checkpoint has; VinDr-CXR's by default.", default=None
     )
     vision_config: dict[str, Any] = argument("First tower, with `model_type`.", default={})

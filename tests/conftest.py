@@ -12,6 +12,7 @@ from PIL import Image
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 SHELF_FILES = """
+import os
 from fsspec.implementations.local import LocalFileSystem
 
 class ShelfFiles(LocalFileSystem):
@@ -22,7 +23,8 @@ class ShelfFiles(LocalFileSystem):
 
     @classmethod
     def _strip_protocol(cls, path):
-        return path.removeprefix("shelf://").rstrip("/")
+        inside, root = path.removeprefix("shelf://").rstrip("/"), os.environ["SHELF"]
+        return inside if inside == path.rstrip("/") or inside.startswith(root) else f"{root}/{inside}"
 """
 
 
@@ -145,7 +147,7 @@ def processor(tiny_checkpoint):
 def shelf(tmp_path, monkeypatch) -> str:
     """An address that stands for a bucket: fsspec and a protocol of its own, in child processes too, as a package.
 
-    What lies there lies below `tmp_path / "shelf"`.
+    What lies at shelf://bucket lies in `tmp_path / "shelf" / "bucket"`.
     """
     import fsspec
 
@@ -161,5 +163,6 @@ def shelf(tmp_path, monkeypatch) -> str:
     monkeypatch.syspath_prepend(package)
     monkeypatch.setenv("PYTHONPATH", f"{package}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     fsspec.register_implementation("shelf", "shelf_files.ShelfFiles", clobber=True)
-    (tmp_path / "shelf").mkdir()
-    return f"shelf://{tmp_path / 'shelf'}"
+    monkeypatch.setenv("SHELF", str(tmp_path / "shelf"))
+    (tmp_path / "shelf" / "bucket").mkdir(parents=True)
+    return "shelf://bucket"

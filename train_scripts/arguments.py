@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from litegpt.common.arguments import Count, Share, WholeNumber, argument
+from litegpt.common.arguments import Count, Place, Share, WholeNumber, argument
 from litegpt.datasets_scripts.arguments import CACHE_DIR, DATA_DIR, NUM_PROC
 from litegpt.modeling_litegpt.arguments import DetectorArguments
 from litegpt.processing.tasks import TASKS
@@ -16,7 +16,7 @@ PSEUDO_BOXES = (
 
 @dataclass
 class DataArguments:
-    data_dir: str = argument(DATA_DIR)
+    data_dir: Place = argument(DATA_DIR)
     train_split: str = argument("The split to train on, or a slice: train[:-100].", default="train")
     validation_split: str | None = argument(
         "A split or slice that is not trained on, such as validation[:64] or train[-100:]. Its loss and the answers "
@@ -105,7 +105,7 @@ class RolloutArguments:
 @dataclass
 class TowerArguments(DetectorArguments):
     model_name_or_path: str = argument("The LiteGPT checkpoint whose towers are trained.")
-    data_dir: str = argument(DATA_DIR)
+    data_dir: Place = argument(DATA_DIR)
     train_split: str = argument("The split to train on, or a slice: train[:-100].", default="train")
     cache_dir: str | None = argument(CACHE_DIR, default=None)
     training_cache_dir: str | None = argument(
@@ -132,7 +132,7 @@ class TowerArguments(DetectorArguments):
 class CXRCLIPArguments:
     """What a CXR-CLIP is made of, and what it is trained on."""
 
-    data_dirs: list[str] = argument(f"One or several of: {DATA_DIR}")
+    data_dirs: list[Place] = argument(f"One or several of: {DATA_DIR}")
     model_name_or_path: str | None = argument("A CXR-CLIP checkpoint to start from; else towers.", default=None)
     vision_model: str | None = argument(
         "Image tower: a folder or name on the Hub, such as microsoft/swin-tiny-patch4-window7-224.", default=None
@@ -203,7 +203,7 @@ class ContrastArguments:
 class ECAMPArguments:
     """What an ECAMP is made of, and what it is trained on."""
 
-    data_dirs: list[str] = argument(f"One or several of: {DATA_DIR}")
+    data_dirs: list[Place] = argument(f"One or several of: {DATA_DIR}")
     model_name_or_path: str | None = argument(
         "An ECAMP checkpoint that is trained further, with its parts and losses.", default=None
     )
@@ -293,7 +293,7 @@ class PictureArguments:
 class SplitArguments:
     """Which radiographs are learnt from, chosen by and tested on."""
 
-    data_dir: str = argument(DATA_DIR)
+    data_dir: Place = argument(DATA_DIR)
     train_split: str = argument("The split to train on, or a slice.", default="train")
     validation_split: str = argument(
         "The split or slice by which the best checkpoint is chosen; it shares nothing with the other two.",

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from trl import TrlParser
 
-from litegpt.common.arguments import check_numbers, configuration_file, unknown_option
+from litegpt.common.arguments import check_numbers, check_places, configuration_file, unknown_option
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -47,6 +47,7 @@ class TrainingParser(TrlParser):
             )
             for arguments in parsed:
                 check_numbers(arguments)
+                check_places(arguments)
         except FileNotFoundError as error:
             self.error(f"--config {error.filename}: {error.strerror}")
         except ValueError as error:

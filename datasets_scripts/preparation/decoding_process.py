@@ -3,12 +3,12 @@
     with DecodingProcess("dicom", shortest_edge=512) as decoder:
         decoder.read("radiograph.dicom").png
 
-In: the path of a DICOM file or a picture. Out: a `DecodedRadiograph`, the picture to store as PNG and what the file's
-header tells, or a RadiographError with the reason why there is none.
+In: the path or the address of a DICOM file or a picture. Out: a `DecodedRadiograph`, the picture to store as PNG and
+what the file's header tells, or a RadiographError with the reason why there is none.
 
-The child does all of the work on pixels, so that several of them use several cores. It is this file run as a program:
-`multiprocessing` would import the main program once more in every child. Over its standard input it gets paths; over
-its standard output it gives for each a JSON header and a PNG.
+The child reads the file, also a remote one, and does all of the work on pixels, so that several of them use several
+cores. It is this file run as a program: `multiprocessing` would import the main program once more in every child. Over
+its standard input it gets paths; over its standard output it gives for each a JSON header and a PNG.
 """
 
 import io
@@ -30,8 +30,10 @@ from typing import BinaryIO
 from PIL import Image
 
 import litegpt
+from litegpt.common.addresses import StoreError, absolute, is_remote, open_address, read_bytes
 from litegpt.datasets_scripts.preparation.demographics import dicom_age, known_sex
 from litegpt.datasets_scripts.preparation.splits import perceptual_hash, pixel_hash
+from litegpt.processing.dicom import MAX_BYTES
 from litegpt.processing.doubts import RadiographError, short
 from litegpt.processing.radiograph import load_radiograph
 
@@ -94,9 +96,10 @@ class DecodingProcess:
         Raises:
             RadiographError: `load_radiograph` refused it, or its decoder crashed or took too long.
             ChildProcessError: the child does not start.
+            StoreError: a remote file's store cannot be reached, or does not let us read: no fault of the file.
             RuntimeError: another thread called `interrupt`.
         """
-        absolute = os.path.abspath(path)  # the child runs in another folder
+        whole = absolute(path)  # the child runs in another folder
         child = self._running_child()
         timed_out = False
 
@@ -108,7 +111,7 @@ class DecodingProcess:
         timer = threading.Timer(self.timeout_s, give_up)
         timer.start()
         try:
-            _write_frame(child.stdin, os.fsencode(absolute))
+            _write_frame(child.stdin, os.fsencode(whole))
             header, png = _read_frame(child.stdout), _read_frame(child.stdout)
         except (EOFError, OSError):
             header = png = None
@@ -122,8 +125,10 @@ class DecodingProcess:
         if header is None:
             raise RadiographError(f"Cannot use {os.fspath(path)}: {self._cause(status, timed_out)}.")
         facts = json.loads(header)
+        if "unreachable" in facts:
+            raise StoreError(facts["unreachable"])
         if "error" in facts:
-            raise RadiographError(facts["error"].replace(absolute, os.fspath(path)))
+            raise RadiographError(facts["error"].replace(whole, os.fspath(path)))
         return DecodedRadiograph(png=png, **{**facts, "warnings": tuple(facts["warnings"])})
 
     def interrupt(self) -> None:
@@ -198,10 +203,12 @@ def _read_frame(stream: BinaryIO) -> bytes:
 
 def decode(path: str, windowing: str, shortest_edge: int | None) -> DecodedRadiograph:
     """Reads a radiograph in this process; see `DecodingProcess.read`."""
+    source = {"bytes": _downloaded(path), "path": path} if is_remote(path) else path
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        image = load_radiograph(path, windowing=windowing)
-        tags = _read_tags(path, "ViewPosition", "PatientSex", "PatientAge")
+        image = load_radiograph(source, windowing=windowing)
+        with open_address(path) if source is path else io.BytesIO(source["bytes"]) as file:
+            tags = _read_tags(file, path, "ViewPosition", "PatientSex", "PatientAge")
     # Ours alone: a library's own warnings may quote a patient's tags.
     texts, ours = [str(warning.message) for warning in caught], f"{short(path)}: "
     stored, png = shrink(image, shortest_edge), io.BytesIO()
@@ -221,9 +228,25 @@ def decode(path: str, windowing: str, shortest_edge: int | None) -> DecodedRadio
     )
 
 
+def _downloaded(address: str) -> bytes:
+    """A remote file.
+
+    Raises:
+        RadiographError: it is not there, or too large.
+        StoreError: its store cannot be used, perhaps for no file.
+    """
+    try:
+        return read_bytes(address, MAX_BYTES)
+    except StoreError:
+        raise
+    except OSError as error:
+        raise RadiographError(str(error)) from None
+
+
 def read_view(path: str) -> str:
     """A DICOM's View Position (0018,5101), such as "PA" or "AP"; "" where it has no valid one or is no DICOM."""
-    return _valid_view(_read_tags(path, "ViewPosition")["ViewPosition"])
+    with open_address(path) as file:
+        return _valid_view(_read_tags(file, path, "ViewPosition")["ViewPosition"])
 
 
 def _valid_view(view: str) -> str:
@@ -231,21 +254,28 @@ def _valid_view(view: str) -> str:
 
 
 def read_patient_id(path: str) -> str:
-    """A DICOM's Patient ID (0010,0020), never to be written anywhere; "" where it has none or cannot be read."""
+    """A DICOM's Patient ID (0010,0020), never to be written anywhere; "" where it has none or cannot be read.
+
+    Raises:
+        StoreError: a remote file's store cannot be used.
+    """
     try:
-        return _read_tags(path, "PatientID")["PatientID"]
+        with open_address(path) as file:
+            return _read_tags(file, path, "PatientID")["PatientID"]
+    except StoreError:
+        raise
     except Exception:  # a damaged file: reading its radiograph will say so
         return ""
 
 
-def _read_tags(path: str, *keywords: str) -> dict[str, str]:
+def _read_tags(file: BinaryIO, name: str, *keywords: str) -> dict[str, str]:
     """{keyword: a DICOM's value as text}; "" where the file has none or is no DICOM."""
-    with open(path, "rb") as file:
-        if file.read(132)[128:] != b"DICM" and not path.lower().endswith((".dicom", ".dcm")):
-            return dict.fromkeys(keywords, "")
+    if file.read(132)[128:] != b"DICM" and not name.lower().endswith((".dicom", ".dcm")):
+        return dict.fromkeys(keywords, "")
     import pydicom
 
-    header = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(keywords))
+    file.seek(0)
+    header = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=list(keywords))
     return {keyword: str(header.get(keyword) or "").strip() for keyword in keywords}
 
 
@@ -291,6 +321,8 @@ def main(windowing: str, shortest_edge: str, timeout_s: str) -> None:
             facts = {"error": str(error)}
         except MemoryError:
             facts = {"error": f"Cannot use {path}: reading it needs more than {MEMORY_LIMIT >> 30} GiB of memory."}
+        except StoreError as error:
+            facts = {"unreachable": str(error)}
         except Exception as error:  # one file must not end a run; the message might quote a patient's tags
             facts = {"error": f"Cannot use {path}: reading it failed ({type(error).__name__})."}
         else:

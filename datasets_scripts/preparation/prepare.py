@@ -20,12 +20,13 @@ import json
 import logging
 import os
 import pickle
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -37,7 +38,21 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from litegpt.common.files import replacing, write_text
+from litegpt.common.addresses import (
+    StoreError,
+    entries_of,
+    exists,
+    is_file,
+    is_folder,
+    is_remote,
+    open_address,
+    open_text,
+    remove,
+    remove_folder,
+    replacing_address,
+    state_of,
+    write_bytes,
+)
 from litegpt.datasets_scripts.annotations import ROWS_VERSION, ImageAnnotation, row_features, row_of
 from litegpt.datasets_scripts.preparation import splits, summary
 from litegpt.datasets_scripts.preparation.dataset_card import card_text, count_split
@@ -76,7 +91,8 @@ def prepare(
     the same, and are written anew where, say, a radiograph was repaired.
 
     Args:
-        output_dir: a new or empty folder, or one that an interrupted preparation of the same release left.
+        output_dir: a new or empty folder, or one that an interrupted preparation of the same release left; a path or
+            an address.
         num_proc: processes that read radiographs.
 
     Raises:
@@ -86,25 +102,34 @@ def prepare(
         RadiographError: a radiograph is missing or failed, and `on_error` is "raise".
         ChildProcessError: the processes that read radiographs do not start.
     """
-    options, folder = options or PreparationOptions(), Path(output_dir)
+    options, folder = options or PreparationOptions(), folder_of(output_dir)
     _prepare(release, folder, options, num_proc, digest_of(release, options))
     print(f"{folder}:", *summary.summary_in_words(folder), sep="\n  ")
 
 
-def _prepare(release: Release, folder: Path, options: PreparationOptions, num_proc: int, digest: str) -> None:
+def folder_of(output_dir: str | os.PathLike) -> str:
+    """The folder that a preparation writes, as a path or an address.
+
+    Raises:
+        ValueError: it has a name that nobody could read it by.
+    """
+    folder = os.fspath(output_dir).rstrip("/")
+    if set("*?[]") & set(folder):
+        raise ValueError(f"{folder}: `datasets` would take *, ?, [ and ] in the folder's name for a pattern.")
+    return folder
+
+
+def _prepare(release: Release, folder: str, options: PreparationOptions, num_proc: int, digest: str) -> None:
     if num_proc < 1:
         raise ValueError(f"num_proc must be at least 1, not {num_proc}.")
-    if set("*?[]") & set(str(folder)):
-        raise ValueError(f"{folder}: `datasets` would take *, ?, [ and ] in the folder's name for a pattern.")
-    if not _is_finished(folder, digest, release, options):
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
-            if not _is_finished(folder, digest, release, options):  # another process may have been here
+    if not is_finished(folder, digest, release, options):
+        with locked(folder):
+            if not is_finished(folder, digest, release, options):  # another process may have been here
                 shards = shards_of(release, options.validation_share)
-                _claim(folder, shards, digest, release, options)
+                claim(folder, shards, digest, release, options)
                 _write_shards(shards, folder, release, options, num_proc)
-                _finish(shards, folder, release, options)
-    _check_complete(folder)
+                finish(shards, folder, digest, release, options)
+    check_complete(folder)
     summary.report_losses(folder, options.on_error)
 
 
@@ -123,14 +148,22 @@ def load(
     Raises:
         FileNotFoundError: the folder is no prepared data set, or lacks a shard.
     """
-    folder = Path(folder).resolve()
-    if not (folder / "README.md").is_file() or not (folder / "data").is_dir():
+    folder = folder.rstrip("/") if is_remote(folder) else str(Path(folder).resolve())
+    if not is_file(os.path.join(folder, "README.md")) or not is_folder(os.path.join(folder, "data")):
         raise FileNotFoundError(
             f"{folder} is no prepared data set, or its preparation was interrupted: it has no README.md and data/."
         )
-    _check_complete(folder)
+    names = check_complete(folder)
+    source: dict[str, Any] = {"path": folder}
+    if is_remote(
+        folder
+    ):  # the library takes a repository's name, or Parquet files at addresses, which know their columns
+        files: dict[str, list[str]] = {}
+        for name in names:
+            files.setdefault(name.rsplit("-", 3)[0], []).append(_parquet(folder, name))
+        source = {"path": "parquet", "data_files": files}
     return datasets.load_dataset(
-        str(folder), split=split, cache_dir=None if cache_dir is None else str(cache_dir), streaming=streaming
+        **source, split=split, cache_dir=None if cache_dir is None else str(cache_dir), streaming=streaming
     )
 
 
@@ -155,9 +188,13 @@ def load_release(
     options = options or PreparationOptions()
     if streaming:
         return _stream(release, split, options)
+    if is_remote(cache_dir):
+        raise ValueError(
+            f"{cache_dir} is no cache_dir, which must be on this machine: prepare the release there first."
+        )
     cache_dir = Path(cache_dir or datasets.config.HF_DATASETS_CACHE)
     digest = digest_of(release, options)  # it looks at every radiograph's file
-    folder = cache_dir / f"{release.facts.name}-{digest[:32]}"
+    folder = folder_of(cache_dir / f"{release.facts.name}-{digest[:32]}")
     _prepare(release, folder, options, num_proc or 1, digest)
     for line in summary.summary_in_words(folder):
         logger.info("%s: %s", release.facts.pretty_name, line)
@@ -167,7 +204,8 @@ def load_release(
 def digest_of(release: Release, options: PreparationOptions) -> str:
     """SHA-256 of all that the rows are made of: tables, radiographs, options, and the version of the rows.
 
-    Of a radiograph the file's name, size and time of change count; of the code `annotations.ROWS_VERSION` alone.
+    Of a radiograph the file's name, size and time of change count, or what its store tells contents apart by; of the
+    code `annotations.ROWS_VERSION` alone.
     """
     images = (
         (split, annotation, release.images[split].get(annotation.image_id))
@@ -197,11 +235,15 @@ def _rules(release: Release, options: PreparationOptions) -> list[Any]:
     return [ROWS_VERSION, labels, _columns(release, options), _options_of_rows(release, options)]
 
 
-def _state_of(path: str | None) -> tuple[str, int, int] | None:
+def _state_of(path: str | None) -> tuple[str, int, int | str] | None:
     if path is None:
         return None
     try:
+        if is_remote(path):
+            return os.path.basename(path), *state_of(path)
         status = os.stat(path)
+    except StoreError:
+        raise
     except OSError:  # a link to nowhere: reading it will say so
         return None
     return os.path.basename(path), status.st_size, status.st_mtime_ns
@@ -254,7 +296,21 @@ def shards_of(release: Release, validation_share: float) -> list[Shard]:
 # --- Whose a folder is -----------------------------------------------------------------------------------------------
 
 
-def _is_finished(folder: Path, digest: str, release: Release, options: PreparationOptions) -> bool:
+@contextmanager
+def locked(folder: str, name: str = ".lock") -> Iterator[None]:
+    """Waits until nobody else is in such a block, on any machine whose file system knows locks; makes the folder.
+
+    An object store knows none: there several may be in the block, and what they do must bear it.
+    """
+    if is_remote(folder):
+        yield
+        return
+    os.makedirs(folder, exist_ok=True)
+    with FileLock(os.path.join(folder, name)):
+        yield
+
+
+def is_finished(folder: str, digest: str, release: Release, options: PreparationOptions) -> bool:
     """Whether the folder holds these rows, all of them.
 
     Raises:
@@ -262,51 +318,70 @@ def _is_finished(folder: Path, digest: str, release: Release, options: Preparati
     """
     found = _settings(folder)
     if found is None:
-        if folder.exists() and any(path.name != ".lock" for path in folder.iterdir()):
+        if is_folder(folder) and any(name != ".lock" for names in entries_of(folder) for name in names):
             raise ValueError(f"{folder} is not empty and has no preparation.json: choose another folder.")
         return False
-    if not (folder / "README.md").exists():
+    if not exists(os.path.join(folder, "README.md")):
         return False
     if found["digest"] != digest:
         raise _prepared_otherwise(folder, found, release, options)
     return True
 
 
-def _claim(folder: Path, shards: list[Shard], digest: str, release: Release, options: PreparationOptions) -> None:
+def claim(folder: str, shards: list[Shard], digest: str, release: Release, options: PreparationOptions) -> None:
     """Makes an unfinished folder this preparation's: shards with the rows it would write stay, all else goes.
+
+    A folder that is this preparation's already stays as it is: others may be writing its shards.
 
     Raises:
         ValueError: there are whole shards, and every one is of other rows: they may be hours of work.
     """
-    found, data = _settings(folder) or {}, folder / "data"
     digests = {shard.name: _shard_digest(shard, release, options) for shard in shards}
-    same = digests.items() & found.get("shards", {}).items()
-    ours = {data / f"{name}.parquet" for name, _ in same if (folder / "manifest" / f"{name}.csv").exists()}
-    whole = set(data.glob("*-of-*.parquet"))
-    if whole and not whole & ours:
-        raise _prepared_otherwise(folder, found, release, options)
-    for path in data.iterdir() if data.exists() else ():
-        if path not in ours:
-            path.unlink()
-    if not whole:
-        (folder / "preparation.log").unlink(missing_ok=True)
+    found = _settings(folder) or {}  # read after the digests were computed, which takes its time
     settings = {"digest": digest, "options": _all_options(release, options), "shards": digests}
-    write_text(folder / "preparation.json", json.dumps(settings) + "\n")
+    if (found.get("digest"), found.get("shards")) != (digest, digests):
+        data = _names(folder, "data")
+        ours = written_shards(folder) & {name for name, _ in digests.items() & found.get("shards", {}).items()}
+        whole = {name for name in data if fnmatch(name, "*-of-*.parquet")}
+        if whole and not whole & {f"{name}.parquet" for name in ours}:
+            raise _prepared_otherwise(folder, found, release, options)
+        for name in data:
+            if name.removesuffix(".parquet") not in ours:
+                remove(os.path.join(folder, "data", name))
+        if not whole:
+            remove(os.path.join(folder, "preparation.log"))
+    if found != settings:
+        write_bytes(os.path.join(folder, "preparation.json"), (json.dumps(settings) + "\n").encode())
 
 
-def _settings(folder: Path) -> dict[str, Any] | None:
+def written_shards(folder: str) -> set[str]:
+    """The names of the shards that are there, each with its part of the manifest."""
+    parts = {name.removesuffix(".csv") for name in _names(folder, "manifest")}
+    return {name.removesuffix(".parquet") for name in _names(folder, "data")} & parts
+
+
+def _names(folder: str, below: str) -> list[str]:
+    """Of the files in one of its folders; none where that is not made yet."""
+    try:
+        return entries_of(os.path.join(folder, below))[1]
+    except FileNotFoundError:
+        return []
+
+
+def _settings(folder: str) -> dict[str, Any] | None:
     """What preparation.json says; None where there is none."""
-    path = folder / "preparation.json"
-    if not path.exists():
+    path = os.path.join(folder, "preparation.json")
+    if not exists(path):
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with open_text(path) as file:
+            return json.load(file)
     except ValueError:
         raise ValueError(f"{path} is damaged: delete the folder, or choose another one.") from None
 
 
 def _prepared_otherwise(
-    folder: Path, found: dict[str, Any], release: Release, options: PreparationOptions
+    folder: str, found: dict[str, Any], release: Release, options: PreparationOptions
 ) -> ValueError:
     others = [
         f"{name} {found['options'][name]}, not {value}"
@@ -397,48 +472,104 @@ def _stream_rows(
 
 
 def _write_shards(
-    shards: list[Shard], folder: Path, release: Release, options: PreparationOptions, num_proc: int
+    shards: list[Shard], folder: str, release: Release, options: PreparationOptions, num_proc: int
 ) -> None:
     """One shard after the other; `num_proc` images are read at a time."""
-    for name in ("data", "manifest"):
-        (folder / name).mkdir(exist_ok=True)
-    columns = _columns(release, options)
-    features = row_features(release.finding_labels, release.diagnosis_labels, columns)
-    pending = [shard for shard in shards if not _parquet(folder, shard).exists()]
+    written = written_shards(folder)
+    pending = [shard for shard in shards if shard.name not in written]
     total = sum(len(shard.images) for shard in shards)
     done = total - sum(len(shard.images) for shard in pending)
-    _log(folder, f"{release.facts.pretty_name}: {total:,} images, of which {done:,} were prepared before")
-    decoders = [DecodingProcess(options.windowing, options.shortest_edge, options.timeout_s) for _ in range(num_proc)]
-    idle: SimpleQueue[DecodingProcess] = SimpleQueue()
-    for decoder in decoders:
-        idle.put(decoder)
+    log(folder, f"{release.facts.pretty_name}: {total:,} images, of which {done:,} were prepared before")
+    with (
+        tqdm(total=total, initial=done, unit="image", desc="Radiographs", disable=None) as progress,
+        ShardWriter(folder, release, options, num_proc) as writer,
+    ):
+        for shard in pending:
+            writer.write(shard, progress.update)
+            done += len(shard.images)
+            log(folder, f"{done:,} of {total:,} images: {shard.name} is written")
 
-    def read(annotation: ImageAnnotation, path: str | None) -> DecodedRadiograph:
-        decoder = idle.get()
+
+class ShardWriter:
+    """Writes shards, one at a time, of which `num_proc` images are read at a time; ends its processes at last."""
+
+    def __init__(self, folder: str, release: Release, options: PreparationOptions, num_proc: int):
+        self.folder, self.options, self.num_proc = folder, options, num_proc
+        self.claimed = _settings(folder)["digest"]
+        self.columns = _columns(release, options)
+        self.features = row_features(release.finding_labels, release.diagnosis_labels, self.columns)
+        self.decoders = [
+            DecodingProcess(options.windowing, options.shortest_edge, options.timeout_s) for _ in range(num_proc)
+        ]
+        self.idle: SimpleQueue[DecodingProcess] = SimpleQueue()
+        for decoder in self.decoders:
+            self.idle.put(decoder)
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for decoder in self.decoders:
+            decoder.close()
+
+    def write(self, shard: Shard, progress: Callable[[], Any] = lambda: None) -> None:
+        """Writes a shard, unless another process has just done it.
+
+        Args:
+            progress: called after each image.
+
+        Raises:
+            ValueError: another preparation has claimed the folder.
+            RadiographError: a radiograph is missing or failed, and `on_error` is "raise".
+        """
+        with locked(os.path.join(self.folder, "manifest"), f"{shard.name}.lock"):
+            parts = (_parquet(self.folder, shard.name), _manifest_part(self.folder, shard.name))
+            if all(map(exists, parts)) or exists(os.path.join(self.folder, "README.md")):
+                return
+            with ThreadPoolExecutor(self.num_proc) as pool:
+                try:
+                    jobs = (partial(pool.submit, self._read, *image) for image in shard.images)
+                    read = _results_ahead(jobs, 2 * self.num_proc)
+                    self._write(shard, _rows_of(shard, read, self.columns, self.options.on_error), progress)
+                except BaseException:  # Ctrl-C too
+                    for decoder in self.decoders:
+                        decoder.interrupt()
+                    pool.shutdown(cancel_futures=True)
+                    raise
+
+    def _read(self, annotation: ImageAnnotation, path: str | None) -> DecodedRadiograph:
+        decoder = self.idle.get()
         try:
             return _read(decoder, annotation, path)
         finally:
-            idle.put(decoder)
+            self.idle.put(decoder)
 
-    with (
-        tqdm(total=total, initial=done, unit="image", desc="Radiographs", disable=None) as progress,
-        ThreadPoolExecutor(num_proc) as pool,
-    ):
-        try:
-            for shard in pending:
-                jobs = (partial(pool.submit, read, *image) for image in shard.images)
-                rows = _rows_of(shard, _results_ahead(jobs, 2 * num_proc), columns, options.on_error)
-                _write_shard(shard, folder, features, rows, progress)
-                done += len(shard.images)
-                _log(folder, f"{done:,} of {total:,} images: {shard.name} is written")
-        except BaseException:  # Ctrl-C too
-            for decoder in decoders:
-                decoder.interrupt()
-            pool.shutdown(cancel_futures=True)
-            raise
-        finally:
-            for decoder in decoders:
-                decoder.close()
+    def _write(
+        self,
+        shard: Shard,
+        rows: Iterable[tuple[dict[str, Any] | None, dict[str, Any]]],
+        progress: Callable[[], Any],
+    ) -> None:
+        lines, group, size, schema = [], [], 0, self.features.arrow_schema
+        # Dictionary encoding would look for equal pictures.
+        with (
+            replacing_address(_parquet(self.folder, shard.name)) as temporary,
+            pq.ParquetWriter(temporary, schema, use_dictionary=False) as writer,
+        ):
+            for row, line in rows:
+                lines.append([line.get(column, "") for column in summary.MANIFEST_COLUMNS])
+                if row is not None:
+                    group.append(self.features.encode_example(row))
+                    size += len(row["image"]["bytes"])
+                is_last = len(lines) == len(shard.images)
+                if group and (len(group) == ROWS_PER_GROUP or size > BYTES_PER_GROUP or is_last):
+                    writer.write_table(pa.Table.from_pylist(group, schema=schema))
+                    group, size = [], 0
+                progress()
+            if (_settings(self.folder) or {}).get("digest") != self.claimed:
+                raise ValueError(f"{self.folder} has been claimed by another preparation meanwhile.")
+            # Before the shard: where a shard is, its part of the manifest is too.
+            summary.write_csv(_manifest_part(self.folder, shard.name), summary.MANIFEST_COLUMNS, lines)
 
 
 def _results_ahead(jobs: Iterable[Callable[[], Future]], ahead: int) -> Iterator[Callable[[], DecodedRadiograph]]:
@@ -452,74 +583,77 @@ def _results_ahead(jobs: Iterable[Callable[[], Future]], ahead: int) -> Iterator
         yield started.popleft().result
 
 
-def _write_shard(
-    shard: Shard,
-    folder: Path,
-    features: datasets.Features,
-    rows: Iterable[tuple[dict[str, Any] | None, dict[str, Any]]],
-    progress: tqdm,
-) -> None:
-    lines, group, size = [], [], 0
-    # Dictionary encoding would look for equal pictures.
-    with (
-        replacing(_parquet(folder, shard)) as temporary,
-        pq.ParquetWriter(temporary, features.arrow_schema, use_dictionary=False) as writer,
-    ):
-        for row, line in rows:
-            lines.append([line.get(column, "") for column in summary.MANIFEST_COLUMNS])
-            if row is not None:
-                group.append(features.encode_example(row))
-                size += len(row["image"]["bytes"])
-            if group and (len(group) == ROWS_PER_GROUP or size > BYTES_PER_GROUP or len(lines) == len(shard.images)):
-                writer.write_table(pa.Table.from_pylist(group, schema=features.arrow_schema))
-                group, size = [], 0
-            progress.update()
-        # Before the shard: where a shard is, its part of the manifest is too.
-        summary.write_csv(_manifest_part(folder, shard), summary.MANIFEST_COLUMNS, lines)
+def finish(shards: list[Shard], folder: str, digest: str, release: Release, options: PreparationOptions) -> None:
+    """Writes what is known when all shards are there; README.md last.
 
-
-def _finish(shards: list[Shard], folder: Path, release: Release, options: PreparationOptions) -> None:
-    """Writes what is known when all shards are there; README.md last."""
-    lines = [line for shard in shards for line in summary.read_csv(_manifest_part(folder, shard))]
+    On an object store two machines may do it at once: both write the same.
+    """
+    try:
+        lines = [line for shard in shards for line in summary.read_csv(_manifest_part(folder, shard.name))]
+    except FileNotFoundError:
+        if is_finished(folder, digest, release, options):  # by another machine, meanwhile
+            return
+        raise
     counts = {split: count_split(_labels_of_rows(folder, shards, split)) for split in summary.by_split(lines)}
     empty = [split for split, count in counts.items() if count["rows"] == 0]
     if empty:
         for shard in shards:
             if shard.split in empty:  # they hold nothing that another run would have to spare
-                _parquet(folder, shard).unlink()
+                remove(_parquet(folder, shard.name))
         raise ValueError(
             f"None of the {empty[0]} radiographs of {release.facts.pretty_name} could be read; the first: "
             f"{next(line['outcome'] for line in lines if line['split'] == empty[0])}"
         )
+    for name in {*_names(folder, "data")} - {f"{shard.name}.parquet" for shard in shards}:
+        remove(os.path.join(folder, "data", name))  # of a process that was killed
     met = summary.write_summary(folder, lines, release.counts)
     card = card_text(release, _columns(release, options), counts, _options_of_rows(release, options), met)
     for line in summary.summary_in_words(folder):
-        _log(folder, line)
-    write_text(folder / "README.md", card)
-    shutil.rmtree(folder / "manifest")
+        log(folder, line)
+    write_bytes(os.path.join(folder, "README.md"), card.encode())
+    for name in ("manifest", "attempts", "set_aside"):  # the last two are of `shard_attempts.py`
+        remove_folder(os.path.join(folder, name))
 
 
-def _log(folder: Path, text: str) -> None:
-    """A line of preparation.log; the folder may be passed on, so none tells where the release lay."""
-    with open(folder / "preparation.log", "a", encoding="utf-8") as file:
-        file.write(f"{datetime.now().isoformat(sep=' ', timespec='seconds')}  {text}\n")
+def log(folder: str, text: str) -> None:
+    """A line of preparation.log; the folder may be passed on, so none tells where the release lay.
+
+    On an object store, which adds to no object, it is written anew: lines of machines that write at once may be lost.
+    """
+    path = os.path.join(folder, "preparation.log")
+    line = f"{datetime.now().isoformat(sep=' ', timespec='seconds')}  {text}\n"
+    if not is_remote(folder):
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(line)
+        return
+    earlier = ""
+    if exists(path):
+        with open_text(path) as file:
+            earlier = file.read()
+    write_bytes(path, (earlier + line).encode())
 
 
-def _check_complete(folder: Path) -> None:
-    """Refuses, with a FileNotFoundError, a finished folder of which a shard is gone: `datasets` would not miss it."""
-    names = {path.stem for path in (folder / "data").glob("*-of-*.parquet")}
+def check_complete(folder: str) -> list[str]:
+    """The names of a finished folder's shards, in order.
+
+    Raises:
+        FileNotFoundError: one is gone: `datasets` would not miss it.
+    """
+    names = [name.removesuffix(".parquet") for name in _names(folder, "data") if fnmatch(name, "*-of-*.parquet")]
     for split, count in {(name.rsplit("-", 3)[0], int(name[-5:])) for name in names}:
         for index in range(count):
-            if f"{split}-{index:05d}-of-{count:05d}" not in names:
-                missing = folder / "data" / f"{split}-{index:05d}-of-{count:05d}.parquet"
-                raise FileNotFoundError(f"{missing} is gone: delete the folder and prepare it again.")
+            name = f"{split}-{index:05d}-of-{count:05d}"
+            if name not in names:
+                raise FileNotFoundError(f"{_parquet(folder, name)} is gone: delete the folder and prepare it again.")
+    return names
 
 
-def _labels_of_rows(folder: Path, shards: list[Shard], split: str) -> Iterator[tuple[list[str], list[str]]]:
+def _labels_of_rows(folder: str, shards: list[Shard], split: str) -> Iterator[tuple[list[str], list[str]]]:
     """The labels of each row's boxes, and its diagnoses, as they stand in the Parquet files."""
     for shard in shards:
         if shard.split == split:
-            table = pq.read_table(_parquet(folder, shard), columns=["findings", "diagnoses"])
+            with open_address(_parquet(folder, shard.name)) as file:
+                table = pq.read_table(file, columns=["findings", "diagnoses"])
             features = datasets.Features.from_arrow_schema(table.schema)
             finding_label, diagnosis = features["findings"].feature["label"], features["diagnoses"].feature
             for row in table.to_pylist():
@@ -527,9 +661,9 @@ def _labels_of_rows(folder: Path, shards: list[Shard], split: str) -> Iterator[t
                 yield finding_label.int2str(labels), diagnosis.int2str(row["diagnoses"])
 
 
-def _parquet(folder: Path, shard: Shard) -> Path:
-    return folder / "data" / f"{shard.name}.parquet"
+def _parquet(folder: str, name: str) -> str:
+    return os.path.join(folder, "data", f"{name}.parquet")
 
 
-def _manifest_part(folder: Path, shard: Shard) -> Path:
-    return folder / "manifest" / f"{shard.name}.csv"
+def _manifest_part(folder: str, name: str) -> str:
+    return os.path.join(folder, "manifest", f"{name}.csv")

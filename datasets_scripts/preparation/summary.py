@@ -10,12 +10,12 @@ In: the manifest's lines, one for each image. Out: manifest.csv, summary.csv (sp
 
 import csv
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from litegpt.common.files import replacing
+from litegpt.common.addresses import open_text, replacing_address
 from litegpt.datasets_scripts.preparation.splits import duplicates_across_splits
 from litegpt.processing.dicom import RadiographError
 
@@ -82,7 +82,7 @@ def missing_radiograph(image_id: str) -> RadiographError:
 
 
 def write_summary(
-    folder: Path, lines: Sequence[Mapping[str, str]], table_counts: Mapping[str, Mapping[str, int]]
+    folder: str, lines: Sequence[Mapping[str, str]], table_counts: Mapping[str, Mapping[str, int]]
 ) -> list[tuple[str, str, int]]:
     """Writes the three tables.
 
@@ -100,17 +100,17 @@ def write_summary(
         summary.append((split, "images_with_warnings", sum(line["warnings"] != "" for line in images)))
         summary.append((split, "boxes_outside_image", sum(int(line["boxes_outside_image"] or 0) for line in images)))
     duplicates = duplicates_across_splits([line for line in lines if line["outcome"] == "ok"])
-    write_csv(folder / "manifest.csv", MANIFEST_COLUMNS, [tuple(line.values()) for line in lines])
-    write_csv(folder / "summary.csv", ("split", "rule", "count"), summary)
-    write_csv(folder / "duplicates.csv", DUPLICATE_COLUMNS, duplicates)
+    write_csv(os.path.join(folder, "manifest.csv"), MANIFEST_COLUMNS, [tuple(line.values()) for line in lines])
+    write_csv(os.path.join(folder, "summary.csv"), ("split", "rule", "count"), summary)
+    write_csv(os.path.join(folder, "duplicates.csv"), DUPLICATE_COLUMNS, duplicates)
     return summary
 
 
-def summary_in_words(folder: Path) -> list[str]:
+def summary_in_words(folder: str) -> list[str]:
     """A finished folder's three tables in lines of text, which name no image and no path."""
-    counts = {(row["split"], row["rule"]): int(row["count"]) for row in read_csv(folder / "summary.csv")}
+    counts = {(row["split"], row["rule"]): int(row["count"]) for row in read_csv(os.path.join(folder, "summary.csv"))}
     text = []
-    for split, images in by_split(read_csv(folder / "manifest.csv")).items():
+    for split, images in by_split(read_csv(os.path.join(folder, "manifest.csv"))).items():
         reasons = Counter(_reason(line) for line in images if line["outcome"] != "ok")
         parts = [f"{split}: {_number(len(images) - reasons.total(), 'row')}"]
         if dropped := counts.get((split, "images_dropped"), 0):
@@ -127,7 +127,7 @@ def summary_in_words(folder: Path) -> list[str]:
     for rule, noun in (("reports", "report"), ("images", "image"), ("boxes", "box")):
         if count := counts.get(("none", rule), 0):
             text.append(f"{_number(count, noun)} left out that no list of a split names")
-    duplicates = len(read_csv(folder / "duplicates.csv"))
+    duplicates = len(read_csv(os.path.join(folder, "duplicates.csv")))
     if duplicates:
         text.append(f"{_number(duplicates, 'pair')} of equal or nearly equal images in two splits, see duplicates.csv")
     return text
@@ -144,13 +144,13 @@ def _reason(line: Mapping[str, str]) -> str:
     return (line["outcome"].partition(": ")[2] or line["outcome"]).removesuffix(".")
 
 
-def report_losses(folder: Path, on_error: str) -> None:
+def report_losses(folder: str, on_error: str) -> None:
     """Warns of what a finished folder left out and of what is in two splits.
 
     Raises:
         RadiographError: `on_error` is "raise", and a radiograph was left out: by an earlier run that skipped it.
     """
-    for split, images in by_split(read_csv(folder / "manifest.csv")).items():
+    for split, images in by_split(read_csv(os.path.join(folder, "manifest.csv"))).items():
         left_out = [line for line in images if line["outcome"] != "ok"]
         if left_out and on_error == "raise":
             raise RadiographError(left_out[0]["outcome"])
@@ -158,11 +158,13 @@ def report_losses(folder: Path, on_error: str) -> None:
             shown = ", ".join(line["image_id"] for line in left_out[:20]) + (", ..." if len(left_out) > 20 else "")
             logger.warning(
                 "%s: %d of %d radiographs were left out, see %s: %s",
-                *(split, len(left_out), len(images), folder / "manifest.csv", shown),
+                *(split, len(left_out), len(images), os.path.join(folder, "manifest.csv"), shown),
             )
-    duplicates = read_csv(folder / "duplicates.csv")
+    duplicates = read_csv(os.path.join(folder, "duplicates.csv"))
     if duplicates:
-        logger.warning("%d pairs of images are in two splits, see %s.", len(duplicates), folder / "duplicates.csv")
+        logger.warning(
+            "%d pairs of images are in two splits, see %s.", len(duplicates), os.path.join(folder, "duplicates.csv")
+        )
 
 
 def by_split(lines: Iterable[Mapping[str, str]]) -> dict[str, list[Mapping[str, str]]]:
@@ -173,13 +175,13 @@ def by_split(lines: Iterable[Mapping[str, str]]) -> dict[str, list[Mapping[str, 
     return splits
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_csv(path: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A CSV with a header, whole at any moment."""
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+    with replacing_address(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([columns, *rows])
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
+def read_csv(path: str) -> list[dict[str, str]]:
     """Its rows, {column: cell}."""
-    with open(path, encoding="utf-8", newline="") as file:
+    with open_text(path, newline="") as file:
         return list(csv.DictReader(file))

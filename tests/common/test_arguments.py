@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import pytest
 
-from litegpt.common.arguments import Count, Share, argument, check_numbers, configuration_file, parse
+from litegpt.common.arguments import Count, Place, Share, argument, check_numbers, configuration_file, parse
 
 
 @dataclass
@@ -121,3 +121,20 @@ def test_positional_values_may_be_left_out_where_they_have_a_default():
     for words, files in (([], []), (["--size", "2"], []), (["a", "b", "--size", "2"], ["a", "b"])):
         (found,) = parse([Arguments], words, "program", "It does.")
         assert found.files == files
+
+
+@dataclass
+class Places:
+    radiographs: list[Place] = argument("Read.")
+    output_dir: str = argument("Written.")
+    base_url: str = argument("Of a server.", default="http://127.0.0.1")
+
+
+def test_an_address_is_taken_where_an_option_says_so_and_refused_elsewhere(capsys):
+    words = ["--radiographs", "s3://bucket/a", "--output_dir"]
+    (places,) = parse([Places], [*words, "out"], "litegpt test", "")
+    assert places.radiographs == ["s3://bucket/a"]
+    with pytest.raises(SystemExit):
+        parse([Places], [*words, "s3://user:secret@bucket/out"], "litegpt test", "")
+    sentence = "litegpt test: --output_dir is on this machine: it takes no address such as s3://bucket/out.\n"
+    assert capsys.readouterr().err == sentence

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from litegpt.common.digests import Digests
+from litegpt.common import digests as digests_module
+from litegpt.common.addresses import open_address, write_bytes
+from litegpt.common.digests import Digests, state_of_file
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def opened(monkeypatch) -> list[str]:
 def test_a_file_is_read_once_also_by_the_next_run(tmp_path, opened):
     file = tmp_path / "a.dcm"
     file.write_bytes(b"pixels")
-    digest = Digests(tmp_path / "digests.jsonl").bytes_read(file, file.stat(), file.read_bytes())
+    digest = Digests(tmp_path / "digests.jsonl").bytes_read(file, state_of_file(file), file.read_bytes())
     assert digest == hashlib.sha256(b"pixels").hexdigest()
     del opened[:]
     assert Digests(tmp_path / "digests.jsonl").file(file) == digest and opened == []
@@ -58,3 +60,23 @@ def test_a_checkpoints_digest_is_of_its_weights_and_settings(tiny_checkpoint, tm
         assert digests.checkpoint(str(checkpoint)) != first
         first = digests.checkpoint(str(checkpoint))
     assert digests.checkpoint("acme/litegpt") is None
+
+
+def test_a_remote_file_is_read_once_and_again_when_it_is_replaced(tmp_path, shelf, monkeypatch):
+    address, read = f"{shelf}/a.dcm", []
+    monkeypatch.setattr(digests_module, "open_address", lambda file: read.append(file) or open_address(file))
+    write_bytes(address, b"pixels")
+    for data, times in ((b"pixels", 1), (b"pixels", 1), (b"others", 2)):
+        if data == b"others":
+            write_bytes(address, data)
+        digest = Digests(tmp_path / "digests.jsonl").file(address)
+        assert digest == hashlib.sha256(data).hexdigest() and len(read) == times
+
+
+def test_a_store_that_tells_no_versions_is_read_each_time(tmp_path, shelf, monkeypatch):
+    address = f"{shelf}/a.dcm"
+    write_bytes(address, b"pixels")
+    monkeypatch.setattr(digests_module, "state_of", lambda address: (6, ""))
+    Digests(tmp_path / "digests.jsonl").file(address)
+    write_bytes(address, b"others")
+    assert Digests(tmp_path / "digests.jsonl").file(address) == hashlib.sha256(b"others").hexdigest()

@@ -6,6 +6,7 @@ import signal
 import pytest
 from datasets.exceptions import DatasetGenerationError
 
+from litegpt.common.addresses import StoreError
 from litegpt.common.files import complete_lines, write_text
 from litegpt.common.programs import Refusal, program, refuse_bad_input, stopped_by_sigterm
 
@@ -74,3 +75,7 @@ def test_a_bug_keeps_its_traceback(bug):
 
     with pytest.raises(type(bug)):
         main()
+
+
+def test_a_store_that_cannot_be_used_is_one_sentence_wherever_it_is_found():
+    assert str(ended(StoreError("s3://bucket/a: there is no permission."))) == "s3://bucket/a: there is no permission."

@@ -47,3 +47,19 @@ def test_hidden_files_and_what_runs_write_are_left_out(tmp_path):
     listing = files_below([tmp_path])
     assert listing.files == [tmp_path / "00001_a.png", tmp_path / "b.png"]
     assert listing.drawn == [tmp_path / "00000_a.png"]
+
+
+def test_a_remote_folder_is_listed_as_one_on_this_machine(tmp_path, shelf):
+    folder = tmp_path / "shelf" / "bucket" / "inbox"
+    touch(folder / ".hidden.png", folder / ".folder" / "a.png", folder / "00000_a.png", folder / "00001_a.png")
+    touch(folder / "digests.jsonl", folder / "below" / "c.png", folder / "d.png.incomplete", folder / "e.png")
+    touch(*(folder / "run" / name for name in ("plan.json", "plan/a.jsonl", "results/a.parquet")))
+    (folder / "predictions.jsonl").write_text(json.dumps({"overlay": "00000_a.png"}))
+    here, there = files_below([folder]), files_below([f"{shelf}/inbox/"])
+    assert [f"{shelf}/inbox/{path.relative_to(folder)}" for path in here.files] == there.files
+    assert there.files == [f"{shelf}/inbox/{name}" for name in ("00001_a.png", "below/c.png", "e.png")]
+    assert there.drawn == [f"{shelf}/inbox/00000_a.png"]
+    assert files_below([f"{shelf}/inbox/e.png", f"{shelf}/none.png"]).files == [
+        f"{shelf}/inbox/e.png",
+        f"{shelf}/none.png",
+    ]

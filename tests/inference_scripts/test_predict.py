@@ -238,3 +238,38 @@ def test_dicom_objects_do_not_lie_among_the_predictions(tiny_checkpoint, tmp_pat
     with pytest.raises(SystemExit) as end:
         main(["predict", *options, "--dicom_out", str(tmp_path), str(tmp_path)])
     assert end.value.code == 2 and "another folder" in capsys.readouterr().err
+
+
+def test_remote_radiographs_are_answered_as_those_on_this_machine(predict, phantom_release, tmp_path, shelf, capsys):
+    inbox = tmp_path / "shelf" / "bucket" / "inbox"
+    (inbox / "below").mkdir(parents=True)
+    dicom, other = sorted((phantom_release / "test").iterdir())[:2]
+    shutil.copy(dicom, inbox / "below" / "a.dicom")
+    Image.new("L", (80, 60), 90).save(inbox / "b.png")
+    (inbox / "c.dcm").write_text("no radiograph")
+    (inbox / "notes.txt").write_text("no image")
+    status, here = predict(inbox, output_dir=tmp_path / "here")
+    assert status == 1
+    status, there = predict(f"{shelf}/inbox")
+    assert status == 1
+    said = capsys.readouterr()
+    assert f"Cannot use {shelf}/inbox/c.dcm: it is neither a DICOM file nor a picture" in said.err
+    assert f".txt (1): {shelf}/inbox/notes.txt" in said.out
+    assert [line["file"] for line in there] == [f"{shelf}/inbox/{name}" for name in ("b.png", "below/a.dicom")]
+    assert [{**line, "file": ""} for line in there] == [{**line, "file": ""} for line in here]
+    # It resumes, and answers anew what was replaced.
+    shutil.copy(other, inbox / "below" / "a.dicom")
+    _, again = predict(f"{shelf}/inbox")
+    assert "asked for anew, as the file or the checkpoint has changed since: 1" in capsys.readouterr().err
+    assert again[0] == there[0] and again[1]["sha256"] != there[1]["sha256"]
+
+
+def test_what_is_not_at_an_address_or_cannot_be_asked_for_is_refused_at_once(tmp_path, shelf, capsys):
+    options = ["predict", "--model_name_or_path", "none", "--output_dir", str(tmp_path / "out")]
+    for address, sentence in (
+        (f"{shelf}/none", f"no such file or folder: {shelf}/none"),
+        ("s4://bucket/a", "s4://bucket/a: s4:// is no protocol that fsspec knows."),
+    ):
+        with pytest.raises(SystemExit):
+            main([*options, address])
+        assert capsys.readouterr().err == f"litegpt predict: {sentence}\n"

@@ -170,15 +170,15 @@ def test_sex_and_age_are_columns_where_the_data_set_tells_them(release_with_demo
 
 def prepare_until_second_shard(release, folder, monkeypatch):
     """A preparation that is interrupted when the second shard of the training split would be written."""
-    write_shard = radiograph_dataset._write_shard
+    write_shard = radiograph_dataset.ShardWriter.write
 
-    def interrupted(shard, *args):
+    def interrupted(writer, shard, *args):
         if shard.name.startswith("train-00001"):
             raise KeyboardInterrupt
-        write_shard(shard, *args)
+        write_shard(writer, shard, *args)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(radiograph_dataset, "_write_shard", interrupted)
+        patch.setattr(radiograph_dataset.ShardWriter, "write", interrupted)
         prepare(release, folder)
 
 

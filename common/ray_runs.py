@@ -11,7 +11,10 @@ logs are where they always are; and so is its report about its use.
 
 import logging
 import os
+import re
+import secrets
 import shutil
+import socket
 import sys
 import tempfile
 import time
@@ -23,6 +26,7 @@ from litegpt.common.programs import Refusal
 from litegpt.common.shard_runs import Machines, ShardWork, WorkerDiedError
 from litegpt.common.shard_workers import seconds_of
 
+CONNECTING = 10  # seconds within which a cluster takes a connection
 PATIENCE = 60  # seconds without any worker after which it is said what the cluster lacks
 OBJECT_STORE = 100 << 20  # bytes: nothing large passes through it
 
@@ -92,11 +96,15 @@ class RayCrew:
 
     def __init__(self, work: ShardWork, machines: Machines):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if machines.ray == "local" and os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
+            # Of this run alone; Ray would leave one in the home folder.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         try:
             import ray
         except ImportError:
             raise Refusal("--ray needs ray: pip install ray") from None
         self.folder, where = None, {"address": machines.ray}
+        _check_answers(machines.ray)
         if machines.ray == "local":
             # As many CPUs as are asked for: it is this machine's scheduler that divides those that there are.
             self.folder = tempfile.mkdtemp(prefix="ray")
@@ -104,8 +112,13 @@ class RayCrew:
             where |= {"_temp_dir": self.folder, "object_store_memory": OBJECT_STORE}
         try:
             ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError) as error:
-            raise Refusal(f"--ray {machines.ray}: no Ray cluster answers there ({_short(error)})") from None
+        except ray.exceptions.AuthenticationError:
+            raise Refusal(
+                f"--ray {machines.ray}: the cluster wants a token: set RAY_AUTH_MODE=token, and have its head's "
+                "~/.ray/auth_token here."
+            ) from None
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise Refusal(f"--ray {machines.ray}: no Ray cluster answers there ({_short(error)}).") from None
         self.machines, self.has_waited, self.work = machines, False, ray.put(work)
         # An actor that dies is not Ray's to start again: its shard may be what it died of.
         self.actor = ray.remote(num_cpus=machines.threads, num_gpus=machines.gpus, max_restarts=0)(RayActor)
@@ -136,6 +149,15 @@ class RayCrew:
         ray.shutdown()
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _check_answers(address: str) -> None:
+    """Refuses HOST:PORT where nobody listens; Ray would try for minutes."""
+    if (host_and_port := re.fullmatch(r"(.+):(\d+)", address)) is not None and "://" not in address:
+        try:
+            socket.create_connection((host_and_port[1], int(host_and_port[2])), CONNECTING).close()
+        except OSError as error:
+            raise Refusal(f"--ray {address}: no Ray cluster answers there ({error.strerror or error}).") from None
 
 
 def _short(error: Exception) -> str:

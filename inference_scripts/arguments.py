@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from litegpt.common.addresses import exists, is_remote, shown
+from litegpt.common.addresses import exists, shown
 from litegpt.common.arguments import Bounds, Count, Place, Positive, Share, WholeNumber, argument
 from litegpt.common.shard_runs import own_share
 
@@ -140,9 +140,8 @@ class PredictManyArguments:
     )
 
     def __post_init__(self):
-        check_there([path for path in self.radiographs if not is_remote(path)])
         files = (self.list_file, self.dicomweb_password_file, self.dicomweb_token_file, self.tls_ca)
-        check_there([path for path in files if path is not None and not is_remote(path)])
+        check_there([*self.radiographs, *(path for path in files if path is not None)])
         if not (self.radiographs or self.list_file or self.dicomweb_url):
             raise ValueError("there is nothing to answer: give files or folders, --list_file or --dicomweb_url")
         if self.dicomweb_url is not None and not re.match("https?://", self.dicomweb_url):

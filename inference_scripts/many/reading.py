@@ -5,20 +5,20 @@
     reader.read(Item("b7", "rows.parquet", 17))                    # a picture of a column
 
 What is about one radiograph is a RadiographError. What would be about every next one, a store or a PACS that does not
-answer, is a Refusal, which ends the run: the same command resumes it.
+answer, is a StoreError or a Refusal, which end the run: the same command resumes it.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from litegpt.common.addresses import is_remote, open_address, read_bytes, size_of
+from litegpt.common.addresses import StoreError, is_remote, open_address, read_bytes
 from litegpt.common.programs import Refusal
 from litegpt.inference_scripts.dicomweb import WebPlace, WebRadiograph, fetched, trouble, web_client
 from litegpt.inference_scripts.inbox import bytes_of
 from litegpt.inference_scripts.many.sources import PICTURE, Item
 from litegpt.processing.dicom import MAX_BYTES
-from litegpt.processing.doubts import unusable
+from litegpt.processing.doubts import RadiographError, unusable
 
 ROWS_AT_ONCE = 16  # of a Parquet file: pictures that are in memory
 TRIES = 5
@@ -40,7 +40,7 @@ class Reader:
 
         Raises:
             RadiographError: it is not there, or too large.
-            Refusal: whom it lies with does not answer.
+            Refusal, StoreError: whom it lies with does not answer.
         """
         if item.row is not None:
             return self._parquet.picture(item)
@@ -49,13 +49,11 @@ class Reader:
         if not is_remote(item.address):
             return bytes_of(Path(item.address))[1]
         try:
-            if size_of(item.address) > MAX_BYTES:
-                raise unusable(item.name, f"it has more than {MAX_BYTES:,} bytes")
             return read_bytes(item.address, MAX_BYTES)
-        except FileNotFoundError:
-            raise unusable(item.name, "there is no such file") from None
+        except StoreError:  # it would be the same of the next one
+            raise
         except OSError as error:
-            raise Refusal(str(error)) from None
+            raise RadiographError(str(error)) from None
 
     def _fetched(self, item: Item) -> bytes:
         import requests

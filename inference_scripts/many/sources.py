@@ -8,15 +8,14 @@ order that is the same each time. Nothing is read but names, ids and UIDs, and n
 """
 
 import io
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
-from litegpt.common.addresses import absolute, is_folder, is_remote, list_files, open_address
+from litegpt.common.addresses import absolute, open_address, place
 from litegpt.inference_scripts.dicomweb import WebPlace, radiographs, trouble, web_client
-from litegpt.inference_scripts.listing import UNFINISHED, each_file
+from litegpt.inference_scripts.listing import each_file
 
 PICTURE, ID = "image", "image_id"  # columns of a Parquet file
 
@@ -71,30 +70,19 @@ def items_of(sources: Sources) -> Iterator[Item]:
         OSError: a folder, a list or a Parquet file cannot be read; the PACS does not answer, or refuses.
         ValueError: a Parquet file has no column of pictures.
     """
-    here = [Path(absolute(path)) for path in sources.radiographs if not is_remote(path)]
-    for path, _ in each_file(here):
-        yield from _of_file(str(path))
-    for address in filter(is_remote, sources.radiographs):
-        yield from _of_place(address)
+    yield from _of_files(sources.radiographs)
     if sources.list_file is not None:
         with open_address(sources.list_file) as file:
             for line in io.TextIOWrapper(file, encoding="utf-8"):
                 if line.strip():
-                    yield from _of_place(absolute(line.strip()))
+                    yield from _of_files([line.strip()])
     if sources.dicomweb is not None:
         yield from _of_pacs(sources.dicomweb, sources.filters)
 
 
-def _of_place(address: str) -> Iterator[Item]:
-    if not is_remote(address):
-        files = (str(path) for path, _ in each_file([Path(address)]))
-    elif not address.lower().endswith(".parquet") and is_folder(address):
-        files = (name for name in list_files(address) if not os.path.basename(name).startswith("."))
-    else:
-        files = iter([address])
-    for file in files:
-        if not file.endswith(UNFINISHED):
-            yield from _of_file(file)
+def _of_files(paths: Sequence[str]) -> Iterator[Item]:
+    for path, _ in each_file([place(absolute(path)) for path in paths]):
+        yield from _of_file(str(path))
 
 
 def _of_pacs(pacs: WebPlace, filters: dict[str, str]) -> Iterator[Item]:

@@ -112,6 +112,17 @@ def test_numbers_of_an_instance_made_in_python_are_checked_too():
         check_numbers(Arguments(["a"], "out", batch_size=-1))
 
 
+def test_positional_values_may_be_left_out_where_they_have_a_default():
+    @dataclass
+    class Arguments:
+        files: list[str] = argument("Files.", default=[], positional=True)
+        size: Count = argument("Of each.", default=3)
+
+    for words, files in (([], []), (["--size", "2"], []), (["a", "b", "--size", "2"], ["a", "b"])):
+        (found,) = parse([Arguments], words, "program", "It does.")
+        assert found.files == files
+
+
 @dataclass
 class Places:
     radiographs: list[Place] = argument("Read.")

@@ -351,3 +351,21 @@ def test_views_without_probabilities_are_not_fused_and_the_line_says_so(server, 
     assert status == 0 and "view_findings" not in line
     assert line["findings"][0]["score"] is None
     assert "its views are not fused" in line["warnings"][-1]
+
+
+def test_several_servers_divide_the_radiographs_of_predict_many(tiny_checkpoint, phantom_release, tmp_path):
+    def answer(task, picture):
+        return FINDINGS if task == "identify" else DIAGNOSES
+
+    command = ["predict-many", "--model_name_or_path", str(tiny_checkpoint), "--output_dir", str(tmp_path / "out")]
+    command += ["--format", "jsonl", "--shard_size", "4", "--batch_size", "4", "--num_workers", "1"]
+    with running(answer) as first, running(answer) as second:
+        urls = [first.url, second.url]
+        assert main([*command, str(phantom_release / "test"), "--base_url", *urls]) == 0
+        assert [len(server.requests) for server in (first, second)] == [8, 8]  # 8 radiographs, two questions each
+    lines = [line for path in sorted((tmp_path / "out" / "results").iterdir()) for line in complete_lines(path)]
+    assert len(lines) == 8 and {line["diagnoses"][0]["label"] for line in lines} == {"COPD"}
+    # Another server may go on, and one that is not there ends the run with a sentence.
+    next((tmp_path / "out" / "results").iterdir()).unlink()
+    with pytest.raises(SystemExit, match="no answer from a server"):
+        main([*command, str(phantom_release / "test"), "--base_url", first.url])

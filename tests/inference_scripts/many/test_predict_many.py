@@ -177,6 +177,29 @@ def test_parquet_rows_and_a_list_of_files(archive, answered, tiny_checkpoint, tm
         main(arguments(tiny_checkpoint, tmp_path / "refused", tmp_path / "not.parquet"))
 
 
+def test_an_archive_and_its_results_may_lie_in_a_store(archive, answered, tiny_checkpoint, tmp_path, shelf):
+    inbox, there = tmp_path / "shelf" / "bucket" / "archive", tmp_path / "shelf" / "bucket" / "out"
+    shutil.copytree(archive, inbox)
+    command = arguments(tiny_checkpoint, f"{shelf}/out", f"{shelf}/archive")
+    assert main(command) == 1
+    here, remote = (
+        {row["image_id"]: {**row, "file": "", "error": ""} for row in rows(of)} for of in (answered, there)
+    )
+    assert remote == here and {row["file"] for row in rows(there)} == {
+        f"{shelf}/archive/{path.name}" for path in archive.iterdir()
+    }
+    assert json.loads((there / "summary.json").read_text())["answered"] == 5
+    whole = results(there)
+    (there / "results" / "shard-000001-of-000003.parquet").unlink()
+    for path in inbox.iterdir():  # what is gone since is a row with its reason
+        path.rename(tmp_path / path.name)
+    assert main(command) == 1
+    assert {name: data for name, data in results(there).items() if "000001-of" not in name} == {
+        name: data for name, data in whole.items() if "000001-of" not in name
+    }
+    assert sum("there is no such file" in (row["error"] or "") for row in rows(there)) == 3
+
+
 def test_radiographs_of_a_pacs_in_pages(tiny_checkpoint, tmp_path):
     for knows_offset in (True, False):
         with web_pacs() as pacs:

@@ -25,6 +25,7 @@ import typing
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import partial
+from itertools import zip_longest
 from operator import ge, gt, le, lt
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, NoReturn
@@ -163,7 +164,7 @@ class ArgumentParser(argparse.ArgumentParser):
         if refusal := unknown_option(words, list(options)):
             self.error(refusal)
         checked = []
-        for word, following in zip(words, [*words[1:], ""], strict=True):
+        for word, following in zip_longest(words, words[1:], fillvalue=""):
             name, equals, value = word.partition("=")
             if name.startswith("--") and " " not in name:
                 name = _declared(name)

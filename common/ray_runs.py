@@ -11,6 +11,7 @@ logs are where they always are; and so is its report about its use.
 
 import logging
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -92,6 +93,9 @@ class RayCrew:
 
     def __init__(self, work: ShardWork, machines: Machines):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if machines.ray == "local" and os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
+            # Of this run alone; Ray would leave one in the home folder.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         try:
             import ray
         except ImportError:
@@ -104,8 +108,13 @@ class RayCrew:
             where |= {"_temp_dir": self.folder, "object_store_memory": OBJECT_STORE}
         try:
             ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError) as error:
-            raise Refusal(f"--ray {machines.ray}: no Ray cluster answers there ({_short(error)})") from None
+        except ray.exceptions.AuthenticationError:
+            raise Refusal(
+                f"--ray {machines.ray}: the cluster wants a token: set RAY_AUTH_MODE=token, and have its head's "
+                "~/.ray/auth_token here."
+            ) from None
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise Refusal(f"--ray {machines.ray}: no Ray cluster answers there ({_short(error)}).") from None
         self.machines, self.has_waited, self.work = machines, False, ray.put(work)
         # An actor that dies is not Ray's to start again: its shard may be what it died of.
         self.actor = ray.remote(num_cpus=machines.threads, num_gpus=machines.gpus, max_restarts=0)(RayActor)

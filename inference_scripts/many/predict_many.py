@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,8 @@ def log(plan: Plan, outcome: ShardOutcome, share: str) -> None:
     path = Path(plan.folder, "logs", f"{share.replace('/', '-of-')}.jsonl")
     path.parent.mkdir(exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"shard": plan.name(outcome.number), **asdict(outcome)}) + "\n")
+        ended = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        file.write(json.dumps({"shard": plan.name(outcome.number), "ended": ended, **asdict(outcome)}) + "\n")
 
 
 def set_aside(folder: str) -> set[str]:

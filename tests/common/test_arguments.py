@@ -110,3 +110,14 @@ def test_a_configuration_of_ours_is_meant_by_its_name(tmp_path, monkeypatch):
 def test_numbers_of_an_instance_made_in_python_are_checked_too():
     with pytest.raises(ValueError, match="--batch_size must be at least 1, not -1."):
         check_numbers(Arguments(["a"], "out", batch_size=-1))
+
+
+def test_positional_values_may_be_left_out_where_they_have_a_default():
+    @dataclass
+    class Arguments:
+        files: list[str] = argument("Files.", default=[], positional=True)
+        size: Count = argument("Of each.", default=3)
+
+    for words, files in (([], []), (["--size", "2"], []), (["a", "b", "--size", "2"], ["a", "b"])):
+        (found,) = parse([Arguments], words, "program", "It does.")
+        assert found.files == files

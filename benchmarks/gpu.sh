@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What waits for a GPU, in one command of at most eight minutes: decoding, jumps ahead and LoRA training of the 7B model,
-# training of CXR-CLIP and ECAMP, and the pixels that feed them.
+# What waits for a GPU, in one command of at most eight minutes: decoding, jumps ahead and LoRA training of the 7B
+# model, training of CXR-CLIP and ECAMP, and the pixels that feed them.
 #
 #   benchmarks/gpu.sh wheels [FOLDER]   with a network: downloads what a machine with torch and transformers may lack
 #   benchmarks/gpu.sh run [FOLDER]      on that machine, no network: installs it for this run alone, measures
@@ -19,14 +19,15 @@ if [ -z "${PYTHON:-}" ]; then
     if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; fi
 fi
 # Not among them: what such a machine has (torch, transformers, accelerate, peft, pyarrow, pandas, scipy, scikit-learn,
-# matplotlib, filelock, xxhash); imagecodecs (26 MB), in whose place pylibjpeg decodes, which takes longer; and vLLM.
+# matplotlib, filelock, xxhash); imagecodecs (26 MB), in whose place pylibjpeg and pydicom decode, which takes longer;
+# and vLLM (its wheel, 0.32, is 330 MB and takes torch 2.13 with CUDA's libraries).
 # Their releases are the lock file's. All together: 50 MB.
 WHEELS=(
     datasets dill multiprocess # 1 MB: rows; the last two are what datasets takes
     trl                        # 1 MB: the trainer that ours is made of
     evaluate                   # imported by the trainer's validation
     pydicom                    # 2 MB: DICOM files
-    pylibjpeg pylibjpeg-openjpeg pylibjpeg-rle # 2 MB: JPEG 2000 and RLE in them
+    pylibjpeg pylibjpeg-openjpeg # 2 MB: JPEG 2000 in them
     bitsandbytes               # 43 MB: the 8-bit training alone needs it
 )
 
@@ -88,7 +89,7 @@ measure() {
     part "pixels" 75 benchmarks/gpu_pixels.py "${pixels[@]}"
     part "compiled decoding" 120 benchmarks/gpu_generation.py --modes compiled "${answering[@]}"
     part "compiled towers" 150 benchmarks/gpu_towers.py --compiled "${towers[@]}"
-    echo "vLLM is not measured: its wheel (0.32) is 0.33 GB and takes torch 2.13 with CUDA's libraries, which is too much to bring."
+    echo "vLLM is not measured: its wheel (0.32) is 330 MB and takes torch 2.13 with CUDA's libraries: too much to bring."
     if nvidia-smi -L >/dev/null 2>&1; then "$PYTHON" benchmarks/gpu_report.py append --output "$OUT/gpu.json"; fi
     echo "$OUT/gpu.json: $SECONDS s in all"
     return "$FAILED"

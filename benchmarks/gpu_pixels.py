@@ -10,8 +10,8 @@ own, of one process), from there in batches of 32, cropped at random as CXR-CLIP
 `DataLoader` with one process, half as many as cores, and as many, of one thread each; a figure is taken once each has
 read a batch. The files stay in the system's memory: no disk is measured.
 
-JPEG 2000 and RLE are decoded by imagecodecs where that is installed, else by pylibjpeg, which takes longer. A syntax
-without an encoder here is left out.
+JPEG 2000 and RLE are decoded by imagecodecs where that is installed, else by pylibjpeg and by pydicom itself, which
+takes longer. JPEG 2000 is left out where pylibjpeg-openjpeg, which writes it, is missing.
 
 What is needed is read from the file of figures (`--output`), where `gpu_generation.py`, `gpu_training.py` and
 `gpu_towers.py` have written: answers a second with jumps ahead, and radiographs a second of the fastest training (two
@@ -48,7 +48,7 @@ from litegpt.train_scripts.views import Movement
 
 SYNTAXES: dict[str, tuple[UID, str | None]] = {  # and the module that writes it
     "raw": (ExplicitVRLittleEndian, None),
-    "rle": (RLELossless, "rle"),  # pylibjpeg-rle
+    "rle": (RLELossless, None),
     "jpeg2000": (JPEG2000Lossless, "openjpeg"),  # pylibjpeg-openjpeg
 }
 FILES = 2  # of each syntax
@@ -71,7 +71,7 @@ def main(output: str, width: int, height: int, workers: Sequence[int], seconds: 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # it warns in every process that a loader forks
     figures = read(output)
     demand = {ROW: needed_by_trainings(figures), "DICOM": answers_a_second(figures)}
-    decoder = "imagecodecs" if find_spec("imagecodecs") else "pylibjpeg"
+    decoder = "imagecodecs" if find_spec("imagecodecs") else "pylibjpeg and pydicom"
     processor = processor_for(architecture_config("litegpt"))
     print(f"{os.cpu_count()} cores; JPEG 2000 and RLE decoded by {decoder}")
     print(f"{'':>10} {'processes':>9} {'images/s':>9}", flush=True)

@@ -2,7 +2,7 @@
 
     python benchmarks/run_all.py --quick --output outputs/bench.json
 
-With `--quick` each runs in its quick form where it has one. Five measure the checkpoint that `make demo` trains,
+With `--quick` each runs in its quick form where it has one. Six measure the checkpoint that `make demo` trains,
 three a GPU: without one `--device cuda` has nothing to measure, and they say so, as do two that need an Orthanc. One
 compares with open_clip only where that is installed (`make bench`). A program that fails is named, and the others
 continue; the status is then 1.
@@ -25,6 +25,7 @@ PROGRAMS = {  # and whether they have a quick form
     "generate_vs_llava": True,
     "dicom_to_tensors": True,
     "jump_ahead": True,
+    "predict_speed": True,
     "predict_many": True,
     "detection_cost": True,
     "box_score_definitions": True,

@@ -96,9 +96,9 @@ class RayCrew:
 
     def __init__(self, work: ShardWork, machines: Machines):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        if machines.ray == "local" and os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
-            # Of this run alone; Ray would leave one in the home folder.
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        if machines.ray == "local" and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+            # A token of this run alone: Ray, which reads it when it is imported, would leave one in the home folder.
+            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         try:
             import ray
         except ImportError:
@@ -112,12 +112,15 @@ class RayCrew:
             where |= {"_temp_dir": self.folder, "object_store_memory": OBJECT_STORE}
         try:
             ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
-        except ray.exceptions.AuthenticationError:
-            raise Refusal(
-                f"--ray {machines.ray}: the cluster wants a token: set RAY_AUTH_MODE=token, and have its head's "
-                "~/.ray/auth_token here."
-            ) from None
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except Exception as error:
+            self._remove_folder()
+            if type(error).__name__ == "AuthenticationError":  # which older releases do not have
+                raise Refusal(
+                    f"--ray {machines.ray}: the cluster wants a token: set RAY_AUTH_MODE=token, and have its head's "
+                    "~/.ray/auth_token here."
+                ) from None
+            if not isinstance(error, (ConnectionError, ValueError, RuntimeError)):
+                raise
             raise Refusal(f"--ray {machines.ray}: no Ray cluster answers there ({_short(error)}).") from None
         self.machines, self.has_waited, self.work = machines, False, ray.put(work)
         # An actor that dies is not Ray's to start again: its shard may be what it died of.
@@ -147,6 +150,9 @@ class RayCrew:
         import ray
 
         ray.shutdown()
+        self._remove_folder()
+
+    def _remove_folder(self) -> None:
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 

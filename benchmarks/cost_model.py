@@ -14,11 +14,11 @@ resource, all machines together have so much of it, and what has least rules:
             cores:   (read + decode + pixels + share of a shard [+ answer, without GPUs]) / cores
             GPUs:    questions / (GPUs x answers a second)
 
-So reading must overlap answering, as it does with several workers. What is assumed is printed beside the result; more
+So reading must overlap answering, as it does in every worker. What is assumed is printed beside the result; more
 machines than the storage can feed gain nothing, and how many it can is printed too.
 
-The check: `litegpt predict-many` with one worker on as many radiographs as `--sizes` says, a few phantoms of 256
-pixels again and again, predicted from the stages of the same run (one core: the sum of its stages). Printed are
+The check: `litegpt predict-many` with one worker, bound to one core, on as many radiographs as `--sizes` says, a few
+phantoms of 256 pixels again and again, predicted from the stages of the same run (their sum). Printed are
 predicted and measured seconds and peak memory of each size; recorded are predicted by measured seconds of the largest,
 and its memory by that of the smallest. One after the other on one machine: other work on it spoils the figure.
 """

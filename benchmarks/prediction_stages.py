@@ -27,9 +27,9 @@ from litegpt.common.shard_attempts import ShardAttempts
 from litegpt.datasets_scripts.phantom_cxr import encode_dicom
 from litegpt.datasets_scripts.phantoms.picture import draw_phantom
 from litegpt.inference_scripts.answerers import AnswerSettings, LocalAnswerer
-from litegpt.inference_scripts.inbox import Received
+from litegpt.inference_scripts.inbox import Received, Rejected
 from litegpt.inference_scripts.many.plan import make_plan
-from litegpt.inference_scripts.many.prediction_work import read
+from litegpt.inference_scripts.many.prediction_work import found_of, read
 from litegpt.inference_scripts.many.reading import Reader
 from litegpt.inference_scripts.many.results import counted, row_of, write_results
 from litegpt.inference_scripts.many.sources import Item, Sources
@@ -94,17 +94,22 @@ def measured_stages(model: str, paths: Sequence[Path], folder: Path) -> Stages:
     listed = written_list(folder, paths, SHARD_SIZE)
     plan, plan_seconds = timed(lambda: make_plan(str(folder / "run"), listed, {"shard_size": SHARD_SIZE}))
     items = [Item(path.stem, str(path)) for path in paths]
-    found = [read(item, reader, answerer.processor.windowing) for item in items]  # the first round loads codecs
-    pictures = [received.picture for _, received in found if isinstance(received, Received)]
+    windowing = answerer.processor.windowing
+
+    def decoded() -> list[tuple[Item, str | None, Received | Rejected]]:
+        return [found_of(item, read(item, reader), windowing) for item in items]
+
+    found = decoded()  # the first round loads codecs
+    pictures = [received.picture for *_, received in found if isinstance(received, Received)]
     batches = [pictures[start : start + BATCH_SIZE] for start in range(0, len(pictures), BATCH_SIZE)]
     answerer.outputs(batches[0])
     _, read_seconds = timed(lambda: [reader.read(item) for item in items])
-    _, decode_seconds = timed(lambda: [read(item, reader, answerer.processor.windowing) for item in items])
+    _, decode_seconds = timed(decoded)
     _, pixel_seconds = timed(lambda: [answerer.processor.squash(picture) for picture in pictures])
     outputs, answer_seconds = timed(lambda: [answerer.outputs(batch) for batch in progress(batches, "answering")])
     rows = [
         row_of(item, sha256, received, output, {})
-        for item, (sha256, received), output in zip(items, found, chain.from_iterable(outputs), strict=True)
+        for (item, sha256, received), output in zip(found, chain.from_iterable(outputs), strict=True)
     ]
     rows = (rows * -(-SHARD_SIZE // len(rows)))[:SHARD_SIZE]
 
@@ -139,7 +144,7 @@ def written_list(folder: Path, paths: Sequence[Path], count: int) -> Sources:
 
 
 def predict_many(model: str, listed: Sources, output_dir: Path) -> Run:
-    """Runs the command with one worker, and ends the program where it fails."""
+    """Runs the command with one worker on one core, and ends the program where it fails."""
     command = [sys.executable, "-m", "litegpt", "predict-many", "--model_name_or_path", model]
     command += ["--list_file", listed.list_file, "--output_dir", str(output_dir)]
     log = output_dir.with_suffix(".log")
@@ -148,6 +153,8 @@ def predict_many(model: str, listed: Sources, output_dir: Path) -> Run:
         process = subprocess.Popen(
             command, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"}
         )
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(process.pid, [min(os.sched_getaffinity(0))])
         _, status, used = os.wait4(process.pid, 0)  # of this child alone, what `getrusage` has of all
         seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)

@@ -6,22 +6,30 @@
 
 A trained checkpoint answers [identify] for radiographs of its test split, alone and 16 at a time. Plain greedy
 `generate` makes a pass for every token of the batch's longest answer. Times are those of the whole call, towers
-included, from tensors; both ways answer the same 16 radiographs in turn, and a figure is the median of the paired
-ratios. The answers must be those of ordinary constrained greedy decoding (plain `generate` with a logits processor),
-token for token, or the program ends with an error. Weights are in float32; a GPU is used where there is one.
+included, from tensors; all ways answer the same 16 radiographs in turn, and a figure is the median of the paired
+ratios. What towers and prompt take, which no way of decoding makes shorter, is timed too: the ratio of the rest is
+that of decoding. With `--compiled` passes are compiled as well, and with `--before` the same is asked of an earlier
+commit of this repository, in the same run. The answers must be those of ordinary constrained greedy decoding (plain
+`generate` with a logits processor), token for token, or the program ends with an error. Weights are in float32; a GPU
+is used where there is one.
 """
 
 import argparse
+import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
+from dataclasses import dataclass, fields
 from pathlib import Path
 from unittest.mock import patch
 
 import torch
 from transformers import LogitsProcessorList
 
-from litegpt.benchmarks.results import parsed, progress, record
+from litegpt.benchmarks.predict_speed import taken_from_git
+from litegpt.benchmarks.results import parsed, progress, read, record
 from litegpt.datasets_scripts.rows import load_rows
 from litegpt.modeling_litegpt import LiteGPTForConditionalGeneration
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint
@@ -32,16 +40,31 @@ BATCH_SIZE = 16
 Inputs = list[dict[str, torch.Tensor]]
 
 
-def main(
-    output: str, model_name_or_path: str, data_dir: str, cache_dir: str | None, images: int, max_new_tokens: int
-) -> None:
-    if not (Path(model_name_or_path) / "config.json").is_file():
-        print(f"No checkpoint at {model_name_or_path}: nothing was measured (`make demo` trains one).")
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of whom: of a checkpoint, about the first images of a data set's test split."""
+
+    model_name_or_path: str
+    data_dir: str
+    cache_dir: str | None
+    images: int
+    max_new_tokens: int
+
+
+def main(output: str, asked: Asked, compiled: bool = False, before: str | None = None) -> None:
+    """Measures and records.
+
+    Args:
+        compiled: compiled passes as well.
+        before: a commit of this repository that is measured as well.
+    """
+    if not (Path(asked.model_name_or_path) / "config.json").is_file():
+        print(f"No checkpoint at {asked.model_name_or_path}: nothing was measured (`make demo` trains one).")
         return
-    model, processor = load_checkpoint(model_name_or_path, dtype=torch.float32)
+    model, processor = load_checkpoint(asked.model_name_or_path, dtype=torch.float32)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.eval().to(device)
-    rows = load_rows(data_dir, f"test[:{images}]", cache_dir, num_proc=1)
+    rows = load_rows(asked.data_dir, f"test[:{asked.images}]", asked.cache_dir, num_proc=1)
     has_findings = [bool(findings) for findings in rows["findings"][:]]
     inputs = [
         processor(images=image, text=processor.prompt("identify"), add_special_tokens=False, return_tensors="pt")
@@ -52,14 +75,17 @@ def main(
     groups = [inputs[start : start + BATCH_SIZE] for start in range(0, len(inputs), BATCH_SIZE)]
     batches = [[{name: torch.cat([one[name] for one in group]) for name in group[0]}] for group in groups]
 
-    greedy = {"max_new_tokens": max_new_tokens, "do_sample": False, "num_beams": 1}
+    greedy = {"max_new_tokens": asked.max_new_tokens, "do_sample": False, "num_beams": 1}
     jump = {**greedy, "custom_generate": processor.constrained_greedy(), "return_dict_in_generate": True}
+    compiled_passes = {"custom_generate": processor.constrained_greedy(compiled=True)}
     for calls in (inputs, [batch for (batch,) in batches]):
-        check_answers(model, processor, calls, greedy, jump)  # also the warm-up
+        for ours in (jump, {**jump, **compiled_passes})[: 1 + compiled]:
+            check_answers(model, processor, calls, greedy, ours)  # also the warm-up
 
     results, against = {}, "plain greedy generate of the same model ([identify], {})"
     for name, work in (("batch1", groups), ("batch16", batches)):
-        ratios, plain_passes, passes = compare(model, work, greedy, jump)
+        ways = {"plain": greedy, "jump": jump} | ({"compiled": {**jump, **compiled_passes}} if compiled else {})
+        seconds, plain_passes, passes = compare(model, work, ways)
         with patch.object(constrained_decoding, "LOOKAHEAD", 0):
             calls = progress([one for group in work for one in group], "without guesses")
             forced = [model.generate(**one, **jump).num_forward_passes for one in calls]
@@ -71,12 +97,52 @@ def main(
             )
             times_fewer = sum(plain_passes) / sum(passes)
             results["jump_ahead/passes"] = {"value": times_fewer, "unit": "x", "against": against.format(where)}
-        results[f"jump_ahead/wall_{name}"] = {
-            "value": statistics.median(ratios),
-            "unit": "x",
-            "against": against.format(where),
-        }
+        print_seconds(name, seconds)
+        prompt = seconds.pop("prompt")
+        for way in ("jump", "compiled")[: 1 + compiled]:
+            suffix = "" if way == "jump" else "_compiled"
+            ratios = {
+                "wall": [plain / ours for plain, ours in zip(seconds["plain"], seconds[way], strict=True)],
+                "decoding": [
+                    (plain - before) / (ours - before)
+                    for plain, ours, before in zip(seconds["plain"], seconds[way], prompt, strict=True)
+                ],
+            }
+            for figure, values in ratios.items():
+                results[f"jump_ahead/{figure}_{name}{suffix}"] = {
+                    "value": statistics.median(values),
+                    "unit": "x",
+                    "against": against.format(where) + (", without towers and prompt" if figure == "decoding" else ""),
+                }
+    if before is not None:
+        results |= compared_with(before, asked, results)
     record(output, results)
+
+
+def compared_with(commit: str, asked: Asked, results: dict[str, dict]) -> dict[str, dict]:
+    """What this program of an earlier commit says of wall time, and ours by that."""
+    with tempfile.TemporaryDirectory() as folder:
+        if not taken_from_git(commit, Path(folder, "before")):
+            print(f"No commit {commit} in git: there is nothing to compare with.")
+            return {}
+        words = ["--model_name_or_path", Path(asked.model_name_or_path).resolve(), "--images", asked.images]
+        words += ["--data_dir", Path(asked.data_dir).resolve(), "--cache_dir", Path(folder, "cache")]
+        words += ["--max_new_tokens", asked.max_new_tokens, "--output", Path(folder, "bench.json")]
+        subprocess.run(
+            [sys.executable, "benchmarks/jump_ahead.py", *map(str, words)],
+            cwd=Path(folder, "before"),
+            env={**os.environ, "PYTHONPATH": str(Path(folder, "before"))},
+            check=True,
+        )
+        then = read(Path(folder, "bench.json"))
+    return {
+        f"{name}_vs_before": {
+            "value": results[name]["value"] / then[name]["value"],
+            "unit": "x",
+            "against": f"the same figure of the commit {commit}, {then[name]['value']:.2f}",
+        }
+        for name in ("jump_ahead/wall_batch1", "jump_ahead/wall_batch16")
+    }
 
 
 def check_answers(
@@ -92,24 +158,38 @@ def check_answers(
 
 
 def compare(
-    model: LiteGPTForConditionalGeneration, work: list[Inputs], greedy: dict, jump: dict
-) -> tuple[list[float], list[int], list[int]]:
-    """For each group of calls plain `generate`'s time divided by ours; for each call the passes of both."""
-    ratios, plain_passes, passes = [], [], []
+    model: LiteGPTForConditionalGeneration, work: list[Inputs], ways: dict[str, dict]
+) -> tuple[dict[str, list[float]], list[int], list[int]]:
+    """Seconds of each group of calls, by way, and of its towers and prompts; for each call the passes of both.
+
+    Args:
+        ways: options of `generate`: "plain", "jump" and maybe others.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in (*ways, "prompt")}
+    plain_passes, passes = [], []
     for number, group in enumerate(progress(work, "plain and with jumps")):
-        seconds, outputs = {}, {}
-        for name in ("plain", "jump") if number % 2 else ("jump", "plain"):
-            options = greedy if name == "plain" else jump
+        outputs = {}
+        for name in list(seconds) if number % 2 else reversed(seconds):
             start = time.perf_counter()
-            outputs[name] = [model.generate(**call, **options) for call in group]
+            if name == "prompt":
+                with torch.no_grad():
+                    for call in group:
+                        model(**call, logits_to_keep=1)
+            else:
+                outputs[name] = [model.generate(**call, **ways[name]) for call in group]
             if model.device.type == "cuda":
                 torch.cuda.synchronize()
-            seconds[name] = time.perf_counter() - start
-        ratios.append(seconds["plain"] / seconds["jump"])
+            seconds[name].append(time.perf_counter() - start)
         lengths = [call["input_ids"].shape[1] for call in group]
         plain_passes += [tokens.shape[1] - length for tokens, length in zip(outputs["plain"], lengths, strict=True)]
         passes += [answer.num_forward_passes for answer in outputs["jump"]]
-    return ratios, plain_passes, passes
+    return seconds, plain_passes, passes
+
+
+def print_seconds(name: str, seconds: dict[str, list[float]]) -> None:
+    """Of a group, by way."""
+    of_ways = ", ".join(f"{way} {statistics.median(values):.3f}" for way, values in seconds.items())
+    print(f"{name}: seconds for {BATCH_SIZE} radiographs: {of_ways} (towers and prompt alone)")
 
 
 def kept(counts: list[int], is_kept: list[bool]) -> list[int]:
@@ -132,12 +212,14 @@ if __name__ == "__main__":
     parser.add_argument("--cache_dir", default="outputs/demo/cache")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--max_new_tokens", type=int, default=512)
-    main(
-        **parsed(
-            parser,
-            "passes and time of constrained decoding that jumps ahead, against plain greedy generate",
-            seconds=240,
-            quick={"images": 48},
-            quick_seconds=60,
-        )
+    parser.add_argument("--compiled", action="store_true", help="passes that torch compiles, too: a minute longer")
+    parser.add_argument("--before", help="a commit of this repository")
+    options = parsed(
+        parser,
+        "passes and time of constrained decoding that jumps ahead, against plain greedy generate",
+        seconds=240,
+        quick={"images": 48},
+        quick_seconds=60,
     )
+    asked = Asked(**{field.name: options.pop(field.name) for field in fields(Asked)})
+    main(**options, asked=asked)

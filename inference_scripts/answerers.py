@@ -37,6 +37,7 @@ class AnswerSettings:
     Attributes:
         model: a LiteGPT checkpoint or adapter: folder or Hub repository.
         constrained, threshold, candidates, views: as the `chest-xray-findings` pipeline has them.
+        compiled: likewise; it makes no other answer.
     """
 
     model: str
@@ -44,6 +45,7 @@ class AnswerSettings:
     threshold: float | str | None = None
     candidates: bool = False
     views: int = 0
+    compiled: bool = False
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -108,6 +110,7 @@ class LocalAnswerer(Answerer):
             threshold=settings.threshold,
             candidates=settings.candidates,
             views=settings.views,
+            compiled=settings.compiled,
         )
 
     def outputs(self, pictures: Sequence[Image.Image]) -> list[dict[str, Any]]:

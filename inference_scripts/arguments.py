@@ -58,6 +58,10 @@ class PredictArguments:
         "Moved views of each radiograph that are answered beside it; what all say together is view_findings.",
         default=0,
     )
+    compiled: bool = argument(
+        "Compile the passes that write an answer: a minute at first, which thousands of radiographs repay.",
+        default=False,
+    )
     dicom_out: str | None = argument(
         "A folder for the answers to DICOM radiographs as DICOM objects, to be sent to a PACS; it must be another one "
         "than output_dir.",
@@ -123,6 +127,10 @@ class PredictManyArguments:
     )
     candidates: bool = argument("Look for findings that the answer leaves out, too.", default=False)
     views: WholeNumber = argument("Moved views of each radiograph that are answered beside it.", default=0)
+    compiled: bool = argument(
+        "Compile the passes that write an answer: a minute at first, which thousands of radiographs repay.",
+        default=False,
+    )
     base_url: list[str] = argument(
         "Of servers that have the checkpoint, such as http://127.0.0.1:8000/v1; otherwise each worker loads it.",
         default=[],

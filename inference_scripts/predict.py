@@ -44,7 +44,8 @@ ON_A_CONTACT_SHEET = 8
 @program
 def main(args: PredictArguments) -> int:
     output_dir = Path(args.output_dir)
-    settings = AnswerSettings(args.model_name_or_path, args.constrained, args.threshold, args.candidates, args.views)
+    asked = (args.model_name_or_path, args.constrained, args.threshold, args.candidates, args.views, args.compiled)
+    settings = AnswerSettings(*asked)
     with refuse_bad_input():
         answerer = LocalAnswerer(settings)
     answerer.source.warn()

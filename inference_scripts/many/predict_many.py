@@ -56,7 +56,8 @@ def main(args: PredictManyArguments) -> int:
         facts = {"checkpoint": source.checkpoint, "checkpoint_sha256": digests.checkpoint(args.model_name_or_path)}
         plan = make_plan(folder, sources(args), {**answer_facts(args), **facts})
     source.warn()
-    settings = AnswerSettings(args.model_name_or_path, args.constrained, args.threshold, args.candidates, args.views)
+    asked = (args.model_name_or_path, args.constrained, args.threshold, args.candidates, args.views, args.compiled)
+    settings = AnswerSettings(*asked)
     work = PredictionWork(plan, settings, args.base_url, pacs(args))
     numbers = own_share(range(plan.shards), args.shard)
     machines = Machines(args.num_workers or max(1, len(args.base_url)), args.ray, args.threads, args.gpus)
@@ -92,7 +93,8 @@ def sources(args: PredictManyArguments) -> Sources:
 
 def answer_facts(args: PredictManyArguments) -> dict[str, Any]:
     """What the plan says of how radiographs are answered; servers may be others when a run is resumed."""
-    names = ("constrained", "threshold", "candidates", "views", "shard_size", "batch_size", "threads", "format")
+    names = ("constrained", "threshold", "candidates", "views", "compiled")
+    names += ("shard_size", "batch_size", "threads", "format")
     return {**{name: getattr(args, name) for name in names}, "at_a_server": bool(args.base_url)}
 
 

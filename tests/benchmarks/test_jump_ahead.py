@@ -1,8 +1,10 @@
 import json
+from dataclasses import replace
 
 import pytest
+import torch
 
-from litegpt.benchmarks.jump_ahead import main
+from litegpt.benchmarks.jump_ahead import Asked, main
 from litegpt.processing.constrained_decoding import ConstrainedGreedy
 
 
@@ -10,19 +12,25 @@ from litegpt.processing.constrained_decoding import ConstrainedGreedy
 def options(tmp_path, tiny_checkpoint, phantom_release) -> dict:
     return {
         "output": str(tmp_path / "bench.json"),
-        "model_name_or_path": str(tiny_checkpoint),
-        "data_dir": str(phantom_release),
-        "cache_dir": str(tmp_path / "cache"),
-        "images": 3,
-        "max_new_tokens": 40,
+        "asked": Asked(str(tiny_checkpoint), str(phantom_release), str(tmp_path / "cache"), 3, 40),
     }
 
 
-def test_a_quick_run_records_passes_and_times(options, tmp_path, capsys):
-    main(**options)
+def test_a_quick_run_records_passes_and_times(options, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)  # it takes a minute
+    main(**options, compiled=True)
     results = json.loads((tmp_path / "bench.json").read_text())
-    assert set(results) == {"jump_ahead/passes", "jump_ahead/wall_batch1", "jump_ahead/wall_batch16"}
-    assert all(result["value"] > 0 and result["unit"] == "x" for result in results.values())
+    assert set(results) == {
+        "jump_ahead/passes",
+        *(
+            f"jump_ahead/{figure}_{batch}{way}"
+            for figure in ("wall", "decoding")
+            for batch in ("batch1", "batch16")
+            for way in ("", "_compiled")
+        ),
+    }
+    assert all(result["unit"] == "x" for result in results.values())
+    assert all(result["value"] > 0 for name, result in results.items() if "decoding" not in name)
     printed = capsys.readouterr().out
     assert "batch1: 40.00 passes a call by plain greedy generate" in printed and "batch16: " in printed
 
@@ -42,6 +50,6 @@ def test_other_answers_than_those_of_ordinary_decoding_are_an_error(options, tmp
 
 
 def test_without_a_checkpoint_nothing_is_measured_and_that_is_said(options, tmp_path, capsys):
-    main(**{**options, "model_name_or_path": str(tmp_path / "none")})
+    main(**{**options, "asked": replace(options["asked"], model_name_or_path=str(tmp_path / "none"))})
     assert "nothing was measured (`make demo` trains one)" in capsys.readouterr().out
     assert not (tmp_path / "bench.json").exists()

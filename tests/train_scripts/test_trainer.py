@@ -1,5 +1,6 @@
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -77,6 +78,25 @@ def test_accumulated_batches_have_the_losses_of_one_batch(tiny_checkpoint, phant
         train(tmp_path / name, tiny_checkpoint, phantom_release, cache_dir, **options, **sizes)
     whole, parts = ([entry["loss"] for entry in history(tmp_path / name, 3)] for name in ("whole", "parts"))
     assert parts == pytest.approx(whole, rel=1e-5) and len(set(whole)) == 3
+
+
+def test_compiled_layers_have_the_losses_of_plain_ones_and_save_the_same_checkpoint(
+    tiny_checkpoint, phantom_release, cache_dir, tmp_path, monkeypatch
+):
+    compiled = []
+    plain = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda layer, **how: (compiled.append(how), plain(layer, **how)))
+    options = {"max_steps": 3, "save_strategy": "steps", "save_steps": 3}
+    # Dynamo is run, and its graphs as they are: Inductor takes a minute.
+    for name, how in (("plain", {}), ("compiled", {"torch_compile": True, "torch_compile_backend": "eager"})):
+        train(tmp_path / name, tiny_checkpoint, phantom_release, cache_dir, **options, **how)
+    ours, theirs = ([entry["loss"] for entry in history(tmp_path / name, 3)] for name in ("compiled", "plain"))
+    assert ours == pytest.approx(theirs, rel=1e-5) and len(set(ours)) == 3
+    layers = json.loads((tiny_checkpoint / "config.json").read_text())["text_config"]["num_hidden_layers"]
+    assert [how["backend"] for how in compiled] == ["eager"] * layers
+    names = [{file.name for file in (tmp_path / name / "checkpoint-3").iterdir()} for name in ("compiled", "plain")]
+    assert names[0] == names[1]
+    assert "ACCELERATE_DYNAMO_BACKEND" not in os.environ
 
 
 def test_every_example_is_seen_once_before_any_is_seen_again_also_from_epoch_to_epoch():

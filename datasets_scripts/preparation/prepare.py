@@ -155,9 +155,7 @@ def load(
         )
     names = check_complete(folder)
     source: dict[str, Any] = {"path": folder}
-    if is_remote(
-        folder
-    ):  # the library takes a repository's name, or Parquet files at addresses, which know their columns
+    if is_remote(folder):  # the library takes no folder there, but Parquet files, which know their columns
         files: dict[str, list[str]] = {}
         for name in names:
             files.setdefault(name.rsplit("-", 3)[0], []).append(_parquet(folder, name))

@@ -138,6 +138,10 @@ def constrained_generation(checkpoint: str) -> None:
     processors = [processor.answer_logits_processor(128)]
     plain = model.generate(**inputs, max_new_tokens=128, do_sample=False, logits_processor=processors)
     same(jumping.tolist(), plain.tolist())
+    compiler, torch.compile = torch.compile, lambda function, **_: function  # it takes a minute, and is torch's
+    decoding = processor.constrained_greedy(compiled=True)
+    same(model.generate(**inputs, max_new_tokens=128, custom_generate=decoding).tolist(), plain.tolist())
+    torch.compile = compiler
 
 
 def findings_pipeline(checkpoint: str) -> None:

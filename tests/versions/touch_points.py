@@ -12,6 +12,8 @@ import importlib
 # Name -> why it is used. Underscored ones are hooks that the library asks subclasses to fill, or have no public form.
 TOUCH_POINTS = {
     # Classes that ours inherit, and types
+    "transformers.cache_utils.Cache": "layers of our own, of fixed size, for compiled passes",
+    "transformers.cache_utils.CacheLayerMixin": "base class of these",
     "transformers.cache_utils.DynamicCache": "what constrained decoding reads into and cuts back",
     "transformers.configuration_utils.PreTrainedConfig": "base class",
     "transformers.feature_extraction_utils.BatchFeature": "what processors return",

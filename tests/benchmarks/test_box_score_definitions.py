@@ -8,6 +8,8 @@ from litegpt.processing.answers import Finding
 from litegpt.processing.box_scores import BoxProbabilities
 from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
 
+SHORT_ANSWERS = (48, *ChestXrayFindingsPipeline._forward.__defaults__[1:])
+
 
 def written(box, certain: float) -> WrittenBox:
     """A box whose coordinates have the probability `certain`; the rest lies evenly on all values."""
@@ -35,7 +37,7 @@ def test_near_coordinates_count_up_to_the_distance():
 
 
 def test_the_table_has_a_row_for_every_definition(tiny_checkpoint, phantom_release, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(ChestXrayFindingsPipeline._forward, "__defaults__", (48, True, None, None))
+    monkeypatch.setattr(ChestXrayFindingsPipeline._forward, "__defaults__", SHORT_ANSWERS)
     main(
         str(tmp_path / "bench.json"),
         model_name_or_path=str(tiny_checkpoint),
@@ -51,7 +53,7 @@ def test_the_table_has_a_row_for_every_definition(tiny_checkpoint, phantom_relea
 def test_the_auroc_of_our_definition_is_recorded_beside_that_of_another(
     tiny_checkpoint, phantom_release, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(ChestXrayFindingsPipeline._forward, "__defaults__", (48, True, None, None))
+    monkeypatch.setattr(ChestXrayFindingsPipeline._forward, "__defaults__", SHORT_ANSWERS)
     monkeypatch.setattr("litegpt.benchmarks.box_score_definitions.auroc", lambda scores, right: 0.75)
     path = tmp_path / "bench.json"
     main(str(path), str(tiny_checkpoint), str(phantom_release), str(tmp_path), "test[:2]", batch_size=2)

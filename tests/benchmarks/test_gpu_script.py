@@ -29,7 +29,7 @@ case "$*" in
 esac
 echo "$*" >> {calls}
 case "$*" in
-*constrained*) exit 3 ;;
+*jump_compiled*) exit 3 ;;
 *gpu_training*) exec sleep 60 ;;
 esac
 while [ "$1" != --output ]; do shift; done
@@ -73,7 +73,7 @@ def test_parts_that_hang_or_fail_stop_no_other_and_time_that_is_up_is_said(tmp_p
     outcomes = {part["name"]: part["outcome"].split(" in ")[0] for part in measured["parts"]}
     assert outcomes == {
         "decoding": "done",
-        "jumps ahead": "failed with status 3",
+        "compiled jumps": "failed with status 3",
         "LoRA training": "not finished",
         "towers": "no time left",
         "compiled decoding": "no time left",
@@ -86,7 +86,7 @@ def test_parts_that_hang_or_fail_stop_no_other_and_time_that_is_up_is_said(tmp_p
         and measured["figures"]["generation/speed"]["value"] == 30
     )
     assert "--architecture tiny" in calls.read_text()
-    assert "=== jumps ahead: failed with status 3" in (tmp_path / "out" / "gpu.log").read_text()
+    assert "=== compiled jumps: failed with status 3" in (tmp_path / "out" / "gpu.log").read_text()
     assert REPORT.read_text() == report  # of a GPU's figures alone
 
 

@@ -104,7 +104,7 @@ def predict_seconds(clone: Path, checkpoint: str, files: list[Path], output_dir:
         environment.pop(name, None)
     start = time.perf_counter()
     run = subprocess.run(
-        [sys.executable, str(clone / "inference_scripts" / "predict.py"), *options, *map(str, files)],
+        [sys.executable, "-m", "litegpt.command", "predict", *options, *map(str, files)],
         cwd=clone,
         env=environment,
         capture_output=True,

@@ -122,6 +122,21 @@ def save(picture: Image.Image, path: Path) -> None:
         temporary.write_bytes(png_bytes(picture))
 
 
+class Drawing(NamedTuple):
+    """What an overlay is made of, and its file."""
+
+    picture: Image.Image
+    line: dict[str, Any]
+    thresholds: dict[str, float]
+    path: Path
+
+
+def saved_overlay(drawing: Drawing) -> dict[str, Any]:
+    """Writes an overlay, also in a process that knows no more than this file; its line."""
+    save(overlay(drawing.picture, drawing.line, drawing.thresholds), drawing.path)
+    return drawing.line
+
+
 def png_bytes(picture: Image.Image) -> bytes:
     """The file that `save` writes."""
     file, software = BytesIO(), PngInfo()

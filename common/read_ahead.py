@@ -1,28 +1,30 @@
-"""Results in their order, while threads compute those that come next.
+"""Results in their order, while a pool of threads or processes computes those that come next.
 
-    for picture in ahead(load, paths, threads=2, most=16):   # load(paths[0]), load(paths[1]), ...
-        answer(picture)                                       # meanwhile up to 16 more are loaded
+    with ThreadPoolExecutor(2) as pool:
+        for picture in ahead(load, paths, pool, most=16):   # load(paths[0]), load(paths[1]), ...
+            answer(picture)                                  # meanwhile up to 16 more are loaded
 
-It pays where `function` waits for a disk or a network, or spends its time in libraries that let other threads run
-meanwhile, as decoders, NumPy and torch do.
+Threads are for what waits for a disk or a network, or spends its time in libraries that let other threads run
+meanwhile, as decoders do; `helping_processes` for what is Python's own work, and can be handed over cheaply.
 """
 
+import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from typing import TypeVar
 
 T, R = TypeVar("T"), TypeVar("R")
 
 
-def ahead(function: Callable[[T], R], items: Iterable[T], threads: int, most: int) -> Iterator[R]:
+def ahead(function: Callable[[T], R], items: Iterable[T], pool: Executor, most: int) -> Iterator[R]:
     """`map(function, items)`, of which up to `most` results are computed, or kept, before they are asked for.
 
     `items` are taken in the thread that asks for results. What `function` raises comes where its result would; what
     had not begun by then never does.
     """
     started: deque[Future[R]] = deque()
-    pool = ThreadPoolExecutor(threads)
     try:
         for item in items:
             started.append(pool.submit(function, item))
@@ -31,4 +33,15 @@ def ahead(function: Callable[[T], R], items: Iterable[T], threads: int, most: in
         while started:
             yield started.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        for future in started:
+            future.cancel()
+
+
+def helping_processes(count: int) -> ProcessPoolExecutor:
+    """Processes that compute what can be pickled; Ctrl-C is left to the process that they help.
+
+    They are forked by a process that has no threads and no model: a copy of this one might wait for a lock for ever.
+    """
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    return ProcessPoolExecutor(count, context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))

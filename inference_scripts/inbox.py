@@ -16,6 +16,7 @@ is every file where the checkpoint was trained or calibrated again in its place.
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
@@ -108,18 +109,19 @@ class Inbox:
         Args:
             threads: that read ahead, while what was read is answered.
         """
-        reading = ahead(lambda path: sort_out(path, partial(self._read, path), windowing), paths, threads, READ_AHEAD)
-        for path, received in zip(paths, reading, strict=True):
-            if isinstance(received, Rejected):
-                if received.kind is not None:
-                    self.skipped.setdefault(received.kind, []).append(path)
-                else:
-                    self.failures += 1
-                    tqdm.write(received.reason, file=sys.stderr)
-                continue
-            for doubt in received.picture.info.get("warnings", ()):
-                tqdm.write(f"{short(str(path))}: {doubt}", file=sys.stderr)
-            yield received
+        with ThreadPoolExecutor(threads) as pool:
+            reading = ahead(lambda path: sort_out(path, partial(self._read, path), windowing), paths, pool, READ_AHEAD)
+            for path, received in zip(paths, reading, strict=True):
+                if isinstance(received, Rejected):
+                    if received.kind is not None:
+                        self.skipped.setdefault(received.kind, []).append(path)
+                    else:
+                        self.failures += 1
+                        tqdm.write(received.reason, file=sys.stderr)
+                    continue
+                for doubt in received.picture.info.get("warnings", ()):
+                    tqdm.write(f"{short(str(path))}: {doubt}", file=sys.stderr)
+                yield received
 
     def answer(self, received: Received, output: dict[str, Any]) -> dict[str, Any]:
         """The line of the predictions for what the pipeline returned; the radiograph counts as answered."""

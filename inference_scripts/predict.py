@@ -28,12 +28,12 @@ from tqdm.auto import tqdm
 from litegpt.common.arguments import parse
 from litegpt.common.cpus import usable_cpus
 from litegpt.common.files import complete_lines, each_line
-from litegpt.common.overlay import contact_sheet, overlay, save
+from litegpt.common.overlay import Drawing, contact_sheet, save, saved_overlay
 from litegpt.common.programs import Refusal, program, refuse_bad_input
-from litegpt.common.read_ahead import ahead
+from litegpt.common.read_ahead import ahead, helping_processes
 from litegpt.inference_scripts.answerers import AnswerSettings, LocalAnswerer
 from litegpt.inference_scripts.arguments import PredictArguments
-from litegpt.inference_scripts.inbox import Inbox, Received, question
+from litegpt.inference_scripts.inbox import Inbox, question
 
 if TYPE_CHECKING:
     from litegpt.inference_scripts.dicom_results import DicomResults
@@ -52,26 +52,21 @@ def main(args: PredictArguments) -> int:
     predictions = output_dir / "predictions.jsonl"
     results = dicom_results(args)
     inbox = Inbox(args.radiographs, settings.facts, answerer.source.line(), predictions)
-    processor, threads = answerer.processor, usable_cpus()
 
-    def answered() -> Iterator[tuple[Received, dict[str, Any]]]:
-        readable = inbox.readable(inbox.pending, processor.windowing, threads)
+    def answered() -> Iterator[Drawing]:
+        readable = inbox.readable(inbox.pending, answerer.processor.windowing, usable_cpus())
         while batch := list(islice(readable, args.batch_size)):
             outputs = answerer.outputs([received.picture for received in batch])
             for received, output in zip(batch, outputs, strict=True):
                 line = inbox.answer(received, output)
                 line["overlay"] = f"{inbox.next_number:05d}_{Path(received.path).stem}.png"
                 inbox.next_number += 1
-                yield received, line
+                picture = received.picture
+                yield Drawing(picture, line, answerer.processor.score_thresholds, output_dir / line["overlay"])
 
-    def drawn(of_radiograph: tuple[Received, dict[str, Any]]) -> dict[str, Any]:
-        received, line = of_radiograph
-        save(overlay(received.picture, line, processor.score_thresholds), output_dir / line["overlay"])
-        return line
-
-    with predictions.open("a", encoding="utf-8") as file:
+    with predictions.open("a", encoding="utf-8") as file, helping_processes(max(1, usable_cpus() - 1)) as pool:
         # While a batch is answered, the last one's pictures are drawn, and the next one's are read.
-        lines = ahead(drawn, answered(), threads, most=args.batch_size)
+        lines = ahead(saved_overlay, answered(), pool, most=args.batch_size)
         for line in tqdm(lines, total=len(inbox.pending), desc="Radiographs", unit=" radiographs"):
             file.write(json.dumps(line) + "\n")
             file.flush()

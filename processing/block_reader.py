@@ -23,7 +23,7 @@ from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from .token_tree import CACHE, additive_mask
+from .token_tree import CACHE, additive_mask, masked_attention
 
 STEP = 16  # a compiled block is as wide as a multiple of it
 CAPACITY_STEP = 128  # and its cache as long as one of this
@@ -96,9 +96,8 @@ class BlockReader:
             input_ids, position_ids = (of[:, -max(rest) :] for of in (input_ids, position_ids))
             columns = torch.arange(max(rest), device=self.device)
             is_rest = columns >= max(rest) - torch.tensor(rest, device=self.device)[:, None]
-            input_ids = input_ids.where(
-                is_rest, input_ids[:, -1:]
-            )  # no placeholders, whose radiograph is read already
+            # No placeholders, whose radiograph is read already.
+            input_ids = input_ids.where(is_rest, input_ids[:, -1:])
             mask = torch.cat([mask.new_ones(len(mask), length), is_rest.to(mask.dtype)], dim=1)
         # The first pass reads the prompt (and image) too, but for its last token, which the first blocks begin with.
         self._prompt = {"input_ids": input_ids[:, :-1], "position_ids": position_ids[:, :-1]}
@@ -208,7 +207,9 @@ class CompiledReader(BlockReader):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self._pass = _compiled.setdefault(self.model, CompiledPass(self.model))
+        if self.model not in _compiled:
+            _compiled[self.model] = CompiledPass(self.model)
+        self._pass = _compiled[self.model]
         self._rows: list[int] = []  # of the compiled pass, for each row whose answer goes on
 
     def most_guesses(self, certain: int, wanted: int) -> int:
@@ -291,10 +292,12 @@ class CompiledPass:
             self._of_rows = self._slots.of_rows(self.rows)
         device = self._slots.visible.device
         if device.type != "cuda":
-            return self._function(lines, *self._of_rows)
+            with masked_attention(self._config):
+                return self._function(lines, *self._of_rows)
         key = len(lines), lines.shape[1]
         if key not in self._graphs:
-            self._graphs[key] = self._captured(lines.to(device))
+            with masked_attention(self._config):
+                self._graphs[key] = self._captured(lines.to(device))
         graph, inputs, outputs = self._graphs[key]
         inputs.copy_(lines, non_blocking=True)
         graph.replay()

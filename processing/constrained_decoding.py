@@ -99,7 +99,8 @@ class ConstrainedGreedy:
     Raises:
         ValueError: on a call for anything but one greedy answer a row with a cache that grows, or with a way of
             stopping that would cut it off; a prompt without a radiograph, without an identifier or with several in
-            its last turn; too few new tokens for an answer; a model with prompt or prefix tuning.
+            its last turn; too few new tokens for an answer; a model with prompt or prefix tuning; a compiled one that
+            is on several devices.
     """
 
     def __init__(
@@ -128,6 +129,8 @@ class ConstrainedGreedy:
     ) -> torch.LongTensor | ConstrainedGreedyOutput:
         _refuse_other_decoding(generation_config, logits_processor, stopping_criteria, model_kwargs.get(CACHE))
         _refuse_virtual_tokens(model)
+        if self.compiled:
+            _refuse_several_devices(model)
         _refuse_missing_radiographs(input_ids, model.config.image_token_id)
         max_new_tokens = generation_config.max_length - input_ids.shape[1]
         with_probabilities = generation_config.return_dict_in_generate
@@ -395,6 +398,11 @@ def _refuse_virtual_tokens(model: PreTrainedModel) -> None:
     owner = getattr(model.prepare_inputs_for_generation, "__self__", model)
     if getattr(getattr(owner, "active_peft_config", None), "is_prompt_learning", False):
         raise ValueError(f"Constrained greedy decoding does not add the adapter's virtual tokens; {_INSTEAD}")
+
+
+def _refuse_several_devices(model: PreTrainedModel) -> None:
+    if len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1:
+        raise ValueError("Compiled passes need a model on one device; leave compiled out.")
 
 
 def _refuse_missing_radiographs(input_ids: torch.LongTensor, image_token_id: int) -> None:

@@ -9,11 +9,13 @@ Each token sees the prompt and what stands before it in its own continuation (th
 2305.09781, section 4.2), so a prompt and what continuations share is read once, whatever their number.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
+from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 # What the library calls the cache: `past_key_values` before transformers 5.24.
@@ -116,11 +118,7 @@ def read_tree(
     sees_prompt = attention_mask.to(torch.bool)[:, None, None].expand(-1, -1, tokens.shape[1], -1)
     visible = torch.cat([sees_prompt, sees.to(device)[:, None]], dim=-1)
     mask = additive_mask(visible, cache.layers[0].keys.dtype)
-    text_config = model.config.get_text_config()
-    attention = text_config._attn_implementation
-    try:
-        if "flash" in attention:
-            text_config._attn_implementation = "sdpa"
+    with masked_attention(model.config.get_text_config()):
         output = model(
             input_ids=tokens.to(device),
             attention_mask=mask,
@@ -129,8 +127,6 @@ def read_tree(
             use_cache=True,
             **{CACHE: cache},
         )
-    finally:
-        text_config._attn_implementation = attention
     return output.logits
 
 
@@ -138,3 +134,15 @@ def additive_mask(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """What is added to the scores of attention, so that a token sees what is visible, a tensor of bool."""
     mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
     return mask.masked_fill_(~visible, torch.finfo(dtype).min)
+
+
+@contextmanager
+def masked_attention(text_config: PreTrainedConfig) -> Iterator[None]:
+    """In this block a language model that uses flash attention, which takes no mask of any form, uses SDPA."""
+    attention = text_config._attn_implementation
+    try:
+        if "flash" in attention:
+            text_config._attn_implementation = "sdpa"
+        yield
+    finally:
+        text_config._attn_implementation = attention

@@ -11,6 +11,7 @@ batch is so many radiographs that follow each other in the shard, and a worker h
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -91,13 +92,14 @@ def answered_rows(
 ) -> Iterator[dict[str, Any]]:
     """The rows of a shard: while a batch of radiographs is answered, the next one is read, in the plan's order."""
     size, windowing = settings["batch_size"], answerer.processor.windowing
-    of_items = zip(items, ahead(lambda item: read(item, reader), items, 1, size), strict=True)
-    found_ahead = ahead(lambda of_item: found_of(*of_item, windowing), of_items, settings["threads"], size)
-    while batch := list(islice(found_ahead, size)):
-        pictures = [found.picture for _, _, found in batch if isinstance(found, Received)]
-        outputs = iter(answerer.outputs(pictures) if pictures else [])
-        for item, sha256, found in batch:
-            yield row_of(item, sha256, found, next(outputs) if isinstance(found, Received) else {}, facts)
+    with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(settings["threads"]) as decoding:
+        of_items = zip(items, ahead(lambda item: read(item, reader), items, reading, size), strict=True)
+        found_ahead = ahead(lambda of_item: found_of(*of_item, windowing), of_items, decoding, size)
+        while batch := list(islice(found_ahead, size)):
+            pictures = [found.picture for _, _, found in batch if isinstance(found, Received)]
+            outputs = iter(answerer.outputs(pictures) if pictures else [])
+            for item, sha256, found in batch:
+                yield row_of(item, sha256, found, next(outputs) if isinstance(found, Received) else {}, facts)
 
 
 def read(item: Item, reader: Reader) -> tuple[bytes, str] | RadiographError:

@@ -1,6 +1,7 @@
 import json
 import shutil
 
+import numpy as np
 import pydicom
 import pytest
 from PIL import Image, ImageDraw
@@ -8,8 +9,9 @@ from pydicom.data import get_testdata_file
 
 from litegpt.command import main
 from litegpt.common.files import complete_lines
-from litegpt.common.overlay import is_drawn
+from litegpt.common.overlay import is_drawn, overlay
 from litegpt.modeling_litegpt.provenance import SYNTHETIC, UNTRAINED
+from litegpt.processing.radiograph import load_radiograph
 
 
 def test_folders_and_files_are_answered_and_unusable_ones_named(tiny_checkpoint, phantom_release, tmp_path, capsys):
@@ -128,8 +130,11 @@ def test_what_is_doubtful_stands_in_the_line_and_on_the_picture(predict, phantom
         written.append(text)
         return draw_text(self, xy, text, *args, **kwargs)
 
-    monkeypatch.setattr(ImageDraw.ImageDraw, "text", recording)
     _, (line,) = predict(tmp_path / "lateral.dcm")
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", recording)
+    again = overlay(load_radiograph(tmp_path / "lateral.dcm"), line)
+    (picture,) = (tmp_path / "out").glob("*_lateral.png")
+    assert np.array_equal(np.asarray(again), np.asarray(Image.open(picture)))
     assert any("LL" in warning for warning in line["warnings"])
     assert all(warning in " ".join("".join(written).split()) for warning in line["warnings"])
 

@@ -83,7 +83,7 @@ measure() {
     # The most valuable first: what comes last has the time that is left.
     part "decoding" 120 benchmarks/gpu_generation.py \
         --modes eager constrained jump_certain jump_ahead "${answering[@]}"
-    part "compiled jumps" 120 benchmarks/gpu_generation.py --modes jump_ahead jump_compiled "${answering[@]}"
+    part "compiled jumps" 120 benchmarks/gpu_generation.py --modes constrained jump_compiled "${answering[@]}"
     part "LoRA training" 180 benchmarks/gpu_training.py "${training[@]}"
     part "towers" 75 benchmarks/gpu_towers.py "${towers[@]}"
     part "pixels" 75 benchmarks/gpu_pixels.py "${pixels[@]}"

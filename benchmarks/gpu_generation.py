@@ -111,21 +111,19 @@ def main(
                 if mode in PLAIN:
                     inputs = random_inputs(config, batch_size, device)
                     prefill, step = plain_seconds(model, inputs, mode, new_tokens, wait, calls)
-                    tokens_so_far = inputs["input_ids"].shape[1] + new_tokens / 2
-                    limit = (weights + batch_size * tokens_so_far * key_value_bytes(config)) / bandwidth
                     speed = batch_size / step
-                    figures = {"prefill": (prefill, "s", None), "share": (limit / step, "x", AGAINST)}
+                    figures = {"prefill": (prefill, "s", None)}
                 else:
                     inputs = questions(processor, batch_size, device)
                     speed, per_pass, step = constrained_speed(model, processor, inputs, mode, new_tokens, wait, calls)
                     speeds[batch_size, mode] = speed
                     figures = {"tokens_a_pass": (per_pass, "tokens", "1 of constrained decoding without jumps")}
-                    if step is not None:
-                        tokens_so_far = inputs["input_ids"].shape[1] + new_tokens / 2
-                        limit = (weights + batch_size * tokens_so_far * key_value_bytes(config)) / bandwidth
-                        figures["share"] = (limit / step, "x", AGAINST)
                     if one_token_a_pass := speeds.get((batch_size, "constrained")):
                         figures["gain"] = (speed / one_token_a_pass, "x", "constrained decoding without jumps")
+                if step is not None:
+                    tokens_so_far = inputs["input_ids"].shape[1] + new_tokens / 2
+                    limit = (weights + batch_size * tokens_so_far * key_value_bytes(config)) / bandwidth
+                    figures["share"] = (limit / step, "x", AGAINST)
                 figures["speed"] = (speed, "tokens/s", None)
                 shown = ", ".join(f"{figure} {value:.3g} {unit}" for figure, (value, unit, _) in figures.items())
                 tqdm.write(f"batch {batch_size}, {mode}: {shown}")

@@ -188,8 +188,8 @@ def compare(
 
 def print_seconds(name: str, seconds: dict[str, list[float]]) -> None:
     """Of a group, by way."""
-    of_ways = ", ".join(f"{way} {statistics.median(values):.3f}" for way, values in seconds.items())
-    print(f"{name}: seconds for {BATCH_SIZE} radiographs: {of_ways} (towers and prompt alone)")
+    medians = ", ".join(f"{way} {statistics.median(values):.3f}" for way, values in seconds.items())
+    print(f"{name}: seconds for {BATCH_SIZE} radiographs: {medians} (towers and prompt alone)")
 
 
 def kept(counts: list[int], is_kept: list[bool]) -> list[int]:

@@ -54,10 +54,10 @@ def main(output: str, checkpoint: str, phantoms: str, images: int, repeats: int,
             rates.setdefault((name, beside), []).append((len(files) - FEW) / (seconds[1] - seconds[0]))
         lines = [Path(folder, f"{name}False0{len(files)}", "predictions.jsonl") for name in clones]
         print(f"largest difference of a score: {largest_difference(*lines):.1e}")
-    rate = {of: statistics.median(values) for of, values in rates.items()}
+    rate = {version: statistics.median(values) for version, values in rates.items()}
     for (name, beside), value in rate.items():
-        of_turns = ", ".join(f"{turn:.1f}" for turn in rates[name, beside])
-        print(f"{name}{', beside other work' if beside else ''}: {value:.1f} radiographs a second ({of_turns})")
+        turns_in_words = ", ".join(f"{turn:.1f}" for turn in rates[name, beside])
+        print(f"{name}{', beside other work' if beside else ''}: {value:.1f} radiographs a second ({turns_in_words})")
     kept = {name: rate[name, True] / rate[name, False] for name in clones}
     record(
         output,

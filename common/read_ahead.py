@@ -11,7 +11,7 @@ meanwhile, as decoders do; `helping_processes` for what is Python's own work, an
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from typing import TypeVar
 
@@ -24,14 +24,26 @@ def ahead(function: Callable[[T], R], items: Iterable[T], pool: Executor, most: 
     `items` are taken in the thread that asks for results. What `function` raises comes where its result would; what
     had not begun by then never does.
     """
+    started = started_ahead(function, items, pool, most)
+    try:
+        for future in started:
+            yield future.result()
+    finally:
+        started.close()
+
+
+def started_ahead(
+    function: Callable[[T], R], items: Iterable[T], pool: Executor, most: int
+) -> Generator[Future[R], None, None]:
+    """The same as futures, for who goes on after what one of them raises."""
     started: deque[Future[R]] = deque()
     try:
         for item in items:
             started.append(pool.submit(function, item))
             if len(started) > most:
-                yield started.popleft().result()
+                yield started.popleft()
         while started:
-            yield started.popleft().result()
+            yield started.popleft()
     finally:
         for future in started:
             future.cancel()

@@ -17,6 +17,8 @@ RESULT_FORMATS = ("parquet", "jsonl")
 DICOM_KINDS = ("SR", "PR", "SC")
 BOX_SOURCES = ("findings", "detected_findings", "fused_findings", "candidates", "view_findings")
 AE_TITLE = re.compile(r"(?=.*\S)[\x20-\x5b\x5d-\x7e]{1,16}")  # PS3.5, table 6.2-1
+THRESHOLD = "Leave out findings with a smaller score; operating_point: the checkpoint's own threshold for each label."
+COMPILED = "Compile the passes that write an answer: a minute at first, which thousands of radiographs repay."
 RADIOGRAPHS = "DICOM, PNG or JPEG files, or folders of them; paths or addresses (s3://, gs://, hf://)."
 
 
@@ -49,7 +51,7 @@ class PredictArguments:
     batch_size: Count = argument("Radiographs read and answered together.", default=8)
     constrained: bool = argument("Answers in the answer language alone, with the checkpoint's labels.", default=True)
     threshold: float | str | None = argument(
-        "Leave out findings with a smaller score; operating_point: the checkpoint's own threshold for each label.",
+        THRESHOLD,
         default=None,
         parse=threshold,
     )
@@ -59,7 +61,7 @@ class PredictArguments:
         default=0,
     )
     compiled: bool = argument(
-        "Compile the passes that write an answer: a minute at first, which thousands of radiographs repay.",
+        COMPILED,
         default=False,
     )
     dicom_out: str | None = argument(
@@ -121,14 +123,14 @@ class PredictManyArguments:
     batch_size: Count = argument("Radiographs read and answered together.", default=8)
     constrained: bool = argument("Answers in the answer language alone, with the checkpoint's labels.", default=True)
     threshold: float | str | None = argument(
-        "Leave out findings with a smaller score; operating_point: the checkpoint's own threshold for each label.",
+        THRESHOLD,
         default=None,
         parse=threshold,
     )
     candidates: bool = argument("Look for findings that the answer leaves out, too.", default=False)
     views: WholeNumber = argument("Moved views of each radiograph that are answered beside it.", default=0)
     compiled: bool = argument(
-        "Compile the passes that write an answer: a minute at first, which thousands of radiographs repay.",
+        COMPILED,
         default=False,
     )
     base_url: list[str] = argument(
@@ -214,7 +216,7 @@ class HospitalArguments:
     )
     fresh: bool = argument("Begin with an empty PACS, rather than with what an earlier run left.", default=False)
     threshold: float | str | None = argument(
-        "Leave out findings with a smaller score; operating_point: the checkpoint's own threshold for each label.",
+        THRESHOLD,
         default=None,
         parse=threshold,
     )
@@ -288,7 +290,7 @@ class NodeArguments:
         choices=["findings", "fused_findings", "view_findings"],
     )
     threshold: float | str | None = argument(
-        "Leave out findings with a smaller score; operating_point: the checkpoint's own threshold for each label.",
+        THRESHOLD,
         default=None,
         parse=threshold,
     )

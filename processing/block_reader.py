@@ -93,7 +93,7 @@ class BlockReader:
             self._read_beginning(input_ids, position_ids, mask, inputs, rows, length)
             inputs = {}
             rest = (mask.sum(dim=1) - length).tolist()
-            input_ids, position_ids = (of[:, -max(rest) :] for of in (input_ids, position_ids))
+            input_ids, position_ids = input_ids[:, -max(rest) :], position_ids[:, -max(rest) :]
             columns = torch.arange(max(rest), device=self.device)
             is_rest = columns >= max(rest) - torch.tensor(rest, device=self.device)[:, None]
             # No placeholders, whose radiograph is read already.
@@ -169,14 +169,14 @@ class BlockReader:
         length: int,
     ) -> None:
         """Reads the first `length` tokens of each radiograph's prompts once; `rows` tells each row's radiograph."""
-        of_images = [rows.index(image) for image in range(max(rows) + 1)]  # the first row about each
-        starts = input_ids.shape[1] - mask.sum(dim=1)[of_images]
+        first_rows = [rows.index(image) for image in range(max(rows) + 1)]  # about each radiograph
+        starts = input_ids.shape[1] - mask.sum(dim=1)[first_rows]
         columns = starts[:, None] + torch.arange(length, device=self.device)
         visual = inputs["mm_encoder_outputs"]["image"]
-        once = type(visual)(pooler_output=[visual.pooler_output[row] for row in of_images])
+        once = type(visual)(pooler_output=[visual.pooler_output[row] for row in first_rows])
         self.model(
-            input_ids=input_ids[of_images].gather(1, columns),
-            position_ids=position_ids[of_images].gather(1, columns),
+            input_ids=input_ids[first_rows].gather(1, columns),
+            position_ids=position_ids[first_rows].gather(1, columns),
             mm_encoder_outputs={"image": once},
             **{CACHE: self._cache},
             use_cache=True,
@@ -190,7 +190,7 @@ class BlockReader:
         """(rows, width) tokens, nodes, and places behind the prompt; (rows, 1) lengths: in one transfer."""
         width = max(map(len, blocks))
         lines = [
-            [*tokens, *[0] * (width - len(tokens)), *after, *[0] * (width - len(after)), read, len(tokens)]
+            [*_padded(tokens, width), *_padded(after, width), read, len(tokens)]
             for tokens, after, read in zip(blocks, nodes, num_read, strict=True)
         ]
         packed = torch.tensor(lines).to(self.device, non_blocking=True)
@@ -221,9 +221,10 @@ class CompiledReader(BlockReader):
         width = _round_up(max(map(len, blocks)), STEP)
         lines = [[0] * (2 * width + 1) for _ in range(self._pass.rows)]
         for row, tokens, after, read in zip(self._rows, blocks, nodes, num_read, strict=True):
-            lines[row] = [*tokens, *[0] * (width - len(tokens)), *after, *[0] * (width - len(after)), read]
+            lines[row] = [*_padded(tokens, width), *_padded(after, width), read]
         self.num_passes += 1
-        return _as_choices(*(of[self._rows] for of in self._pass.read(torch.tensor(lines), max(num_read) + width)))
+        chosen = self._pass.read(torch.tensor(lines), max(num_read) + width)
+        return _as_choices(*(of_all_rows[self._rows] for of_all_rows in chosen))
 
     def keep(self, num_right: list[int], is_running: list[bool]) -> None:
         if not self._rows:
@@ -353,9 +354,7 @@ class CompiledPass:
             most_rows = self.rows if slots is None else max(self.rows, len(slots.visible))
             self._slots = _Slots(cache, most_rows, _round_up(length, CAPACITY_STEP))
             self._graphs.clear()
-        if self._allowed is None or any(
-            ours is not theirs for ours, theirs in zip(self._allowed, allowed, strict=True)
-        ):
+        if self._allowed is not allowed:
             self._allowed = allowed
             self._graphs.clear()
 
@@ -492,6 +491,10 @@ def _shared_beginning(
     if any(placeholder in prompt[length:] for prompt in prompts):
         return None
     return [numbers[id(of)] for of in visual], length
+
+
+def _padded(tokens: list[int], width: int) -> list[int]:
+    return tokens + [0] * (width - len(tokens))
 
 
 def _power_of_two(count: int) -> int:

@@ -189,7 +189,7 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
             if view not in pixels or prompt not in self._prompts:
                 inputs = self.processor(images=shown[view], text=prompt, add_special_tokens=False, return_tensors="pt")
                 pixels[view] = {name: inputs.pop(name) for name in PIXELS if name in inputs}
-                self._prompts = {**self._prompts, prompt: dict(inputs)}
+                self._prompts[prompt] = dict(inputs)
             inputs = {**self._prompts[prompt], **pixels[view]}
             yield {"is_last": index == len(asked) - 1, "task": task, "view": view, **about, **inputs}
 

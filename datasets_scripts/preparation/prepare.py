@@ -20,9 +20,8 @@ import json
 import logging
 import os
 import pickle
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -53,6 +52,7 @@ from litegpt.common.addresses import (
     state_of,
     write_bytes,
 )
+from litegpt.common.read_ahead import started_ahead
 from litegpt.datasets_scripts.annotations import ROWS_VERSION, ImageAnnotation, row_features, row_of
 from litegpt.datasets_scripts.preparation import splits, summary
 from litegpt.datasets_scripts.preparation.dataset_card import card_text, count_split
@@ -526,8 +526,8 @@ class ShardWriter:
                 return
             with ThreadPoolExecutor(self.num_proc) as pool:
                 try:
-                    jobs = (partial(pool.submit, self._read, *image) for image in shard.images)
-                    read = _results_ahead(jobs, 2 * self.num_proc)
+                    started = started_ahead(self._read, shard.images, pool, most=2 * self.num_proc)
+                    read = (future.result for future in started)
                     self._write(shard, _rows_of(shard, read, self.columns, self.options.on_error), progress)
                 except BaseException:  # Ctrl-C too
                     for decoder in self.decoders:
@@ -535,10 +535,10 @@ class ShardWriter:
                     pool.shutdown(cancel_futures=True)
                     raise
 
-    def _read(self, annotation: ImageAnnotation, path: str | None) -> DecodedRadiograph:
+    def _read(self, image: tuple[ImageAnnotation, str | None]) -> DecodedRadiograph:
         decoder = self.idle.get()
         try:
-            return _read(decoder, annotation, path)
+            return _read(decoder, *image)
         finally:
             self.idle.put(decoder)
 
@@ -568,17 +568,6 @@ class ShardWriter:
                 raise ValueError(f"{self.folder} has been claimed by another preparation meanwhile.")
             # Before the shard: where a shard is, its part of the manifest is too.
             summary.write_csv(_manifest_part(self.folder, shard.name), summary.MANIFEST_COLUMNS, lines)
-
-
-def _results_ahead(jobs: Iterable[Callable[[], Future]], ahead: int) -> Iterator[Callable[[], DecodedRadiograph]]:
-    """What gives the results, in the jobs' order, while up to `ahead` more jobs are started: not all, for memory."""
-    started: deque[Future] = deque()
-    for start in jobs:
-        started.append(start())
-        if len(started) > ahead:
-            yield started.popleft().result
-    while started:
-        yield started.popleft().result
 
 
 def finish(shards: list[Shard], folder: str, digest: str, release: Release, options: PreparationOptions) -> None:

@@ -1,5 +1,6 @@
 import json
 import shutil
+from operator import itemgetter
 
 import pytest
 
@@ -31,7 +32,7 @@ def evaluate(tiny_checkpoint, phantom_release, cache_dir, tmp_path):
 def test_answers_of_predict_many_are_scored_as_those_that_are_asked_for(evaluate, answers):
     asked, given = evaluate("asked"), evaluate("given", "--answers", answers)
     there, here = (complete_lines(folder / "predictions.jsonl") for folder in (asked, given))
-    order = lambda line: (line["image_id"], line["task"])  # noqa: E731
+    order = itemgetter("image_id", "task")
     for line, own in zip(sorted(there, key=order), sorted(here, key=order), strict=True):
         for name in ("image_id", "task", "answer", "malformed", "width", "height"):
             assert line[name] == own[name]

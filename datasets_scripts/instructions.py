@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from litegpt.datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS as VINDR_CXR_DIAGNOSES
 from litegpt.processing.answers import NO_FINDING, Finding, diagnoses_to_text, findings_to_text
-from litegpt.processing.tasks import DIAGNOSES, TASKS
+from litegpt.processing.tasks import DIAGNOSES, LABEL_TASKS, TASKS
 
 BoxOrder = Literal["label", "position"]
 
@@ -22,7 +22,7 @@ def instructions_for(diagnosis_labels: Sequence[str]) -> dict[str, str]:
         diagnoses = PAPER_DIAGNOSES
     else:
         diagnoses = ", ".join([*diagnosis_labels[:-1], f"or {diagnosis_labels[-1]}"])
-    return {task.name: task.instruction.format(diagnoses=diagnoses) for task in TASKS.values()}
+    return {task.name: task.instruction.replace("{diagnoses}", diagnoses) for task in TASKS.values()}
 
 
 INSTRUCTIONS = instructions_for(VINDR_CXR_DIAGNOSES)  # the paper's
@@ -46,13 +46,13 @@ def answer(
     Args:
         findings: the row's findings, `{"label": index, "box": xyxy in [0, 1]}`.
         diagnoses: the row's diagnoses, indices.
-        task: one of `TASKS`.
+        task: one of `LABEL_TASKS`.
 
     Raises:
         ValueError: another task.
     """
-    if task not in TASKS:
-        raise ValueError(f"a row tells no answer to [{task}], only to {', '.join(TASKS)}")
+    if task not in LABEL_TASKS:
+        raise ValueError(f"a row's labels tell no answer to [{task}], only to {', '.join(LABEL_TASKS)}")
     names = [diagnosis_labels[index] for index in sorted(diagnoses)]
     if TASKS[task].kind is DIAGNOSES:
         return diagnoses_to_text(names) if names else None

@@ -61,7 +61,9 @@ class Answer(NamedTuple):
     `label_probabilities` are those of labels over all answers, where they are known; `considered`: number of a token
     that writes digits -> the texts that the model considered in its place, with their probabilities. `maps`: a map of
     each finding that it names, where they were asked for. `detected`: the candidates of the model's detector, where
-    it has one. `inserted`: findings that it does not name; None where they were not looked for.
+    it has one. `inserted`: findings that it does not name; None where they were not looked for. `log_odds`: of a
+    report's sentences, see `sentence_truth.py`; None of one without a contrary, nothing where they were not asked for.
+    `cut_off`: whether it did not end within the longest answer.
     """
 
     text: str
@@ -72,6 +74,8 @@ class Answer(NamedTuple):
     maps: Sequence[np.ndarray] = ()
     detected: np.ndarray | None = None
     inserted: Sequence[InsertedFinding] | None = None
+    log_odds: Sequence[float | None] = ()
+    cut_off: bool = False
 
 
 def calibrated(probability: float, temperature: float) -> float:
@@ -148,14 +152,14 @@ def box_probabilities(findings: Sequence[Finding], answer: Answer) -> list[BoxPr
             BoxProbabilities(
                 span_probability((previous_end, label_start), answer),
                 span_probability((label_start, label_end), answer),
-                np.stack([_coordinate((start + first, start + last), answer) for first, last in numbers]),
+                np.stack([coordinate_probabilities((start + first, start + last), answer) for first, last in numbers]),
             )
         )
         previous_end = end - 1  # the token that writes the last brace also says how the answer continues
     return result
 
 
-def _coordinate(span: tuple[int, int], answer: Answer) -> np.ndarray:
+def coordinate_probabilities(span: tuple[int, int], answer: Answer) -> np.ndarray:
     """(GRID + 1,): of each value of the coordinate that is written at `span`."""
     tokens = tokens_that_write(span, answer.starts)
     texts = [written_text(answer.text, answer.starts, number) for number in tokens]

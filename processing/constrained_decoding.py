@@ -35,12 +35,12 @@ from transformers.utils import ModelOutput
 
 from .answer_automaton import State
 from .answer_grammar import AnswerGrammar
-from .answers import NO_FINDING, Finding, text_to_findings
+from .answers import NO_FINDING, NO_PLACE, Finding, text_to_findings
 from .block_reader import Allowed, BlockReader, Choices, CompiledReader
 from .box_scores import InsertedFinding
 from .diagnosis_probabilities import diagnosis_probabilities
 from .insertion import Insertion, inserted_findings
-from .tasks import DIAGNOSES, FINDINGS, answer_kind
+from .tasks import DIAGNOSES, FINDINGS, PLACES, answer_kind
 from .token_tree import CACHE
 
 # Guessed tokens that a pass reads at most: about two findings. On phantoms more would save 1% of the passes.
@@ -59,8 +59,9 @@ class ConstrainedGreedyOutput(ModelOutput):
             place: 1 where it is certain, and for padding.
         candidates, candidate_probabilities: (batch, new tokens, most that may follow), what the grammar allows in the
             place of each new token, filled up with probabilities of 0; only these where a jump ahead passed over it.
-        label_probabilities: a dictionary a row. For findings {"No finding": p}, the probability that the answer says
-            so; for diagnoses the marginal probability of every label, see `diagnosis_probabilities`.
+        label_probabilities: a dictionary a row. For findings {"No finding": p}, for a phrase {"None": p}, the
+            probability that the answer says so; for diagnoses the marginal probability of every label, see
+            `diagnosis_probabilities`.
         inserted_findings: a list a row, see `insertion.py`; None where they are not asked for.
         num_forward_passes: of the language model, one after the other; the one over the prompt is among them, those
             for the marginals and the inserted findings are not.
@@ -199,7 +200,7 @@ class ConstrainedGreedy:
         """Adds them where a pass has just read what they need: up to the first decision, or the prompt."""
         deciding, places = [], []
         for row, answer in enumerate(answers):
-            if answer_kind(answer.task) is FINDINGS and not answer.label_probabilities:
+            if answer_kind(answer.task) in (FINDINGS, PLACES) and not answer.label_probabilities:
                 decision, choice = _first_decision(self.grammar, answer.task)
                 if answer.state == decision:
                     deciding.append(answer)
@@ -209,7 +210,8 @@ class ConstrainedGreedy:
             for answer, probability in zip(
                 deciding, choices.probabilities[rows, tokens, chosen].tolist(), strict=True
             ):
-                answer.label_probabilities = {NO_FINDING: probability}
+                nothing = NO_FINDING if answer_kind(answer.task) is FINDINGS else NO_PLACE
+                answer.label_probabilities = {nothing: probability}
         rows = [row for row, answer in enumerate(answers) if answer_kind(answer.task) is DIAGNOSES]
         if rows and reader.num_passes == 1:
             first = reader.first_logits[rows]
@@ -422,7 +424,7 @@ def _tables(grammar: AnswerGrammar, device: torch.device) -> Allowed:
 
 @lru_cache(maxsize=16)
 def _first_decision(grammar: AnswerGrammar, task: str) -> tuple[State, int]:
-    """About findings: the first state with several tokens, and which of them leads to "No finding"."""
+    """About boxes: the first state with several tokens, and which of them leads to "No finding", or "None"."""
     state = grammar.start(task)
     while len(grammar.allowed[state.node]) == 1:
         state = grammar.advance(state, grammar.allowed[state.node][0], ANY_ROOM)

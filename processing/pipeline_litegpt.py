@@ -1,7 +1,8 @@
 """`pipeline("chest-xray-findings")`: radiographs -> findings with boxes in pixels, and diagnoses, all with scores."""
 
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from types import GeneratorType
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ from transformers.pipelines.base import ChunkPipeline
 from transformers.processing_utils import ProcessorMixin
 
 from .answer_maps import DEFAULT_METHOD, METHODS, PIXELS, text_maps
-from .answers import AnswerError, text_to_findings
+from .answers import AnswerError, box_to_text, text_to_findings
 from .box_fusion import (
     ANSWER,
     CANDIDATE,
@@ -36,15 +37,40 @@ from .box_fusion import (
 )
 from .box_scores import Answer, calibrated, calibrated_findings, written_text
 from .candidates import candidate_findings
+from .grounded_text import GroundedTextProcessor
 from .moved_views import MovedView, moved_views
-from .radiograph import box_as_given, box_in_pixels, grid_as_given, holds_images
-from .tasks import ANSWER_KINDS, DEFAULT_TASKS, DIAGNOSES, FINDINGS, AnswerKind, answer_kind
+from .radiograph import (
+    SquashedRadiograph,
+    box_as_given,
+    box_as_shown,
+    box_in_pixels,
+    grid_as_given,
+    holds_images,
+)
+from .sentence_truth import sentence_log_odds
+from .tasks import (
+    ANSWER_KINDS,
+    DEFAULT_TASKS,
+    DIAGNOSES,
+    FINDINGS,
+    GROUNDED_REPORT,
+    REPORT,
+    WORD_TASKS,
+    AnswerKind,
+    answer_kind,
+    is_free_text,
+    join_question,
+    split_question,
+)
+from .word_answers import Question, spans_of_sentences, word_entries
 
 TASK = "chest-xray-findings"
 UNTRAINED_DETECTOR = "the checkpoint's detector was never trained: detected_findings and fused_findings mean nothing"
-KEPT = ("is_last", "task", "view", "size", "turn", "warnings")  # of the inputs, for the answer
+KEPT = ("is_last", "task", "about", "view", "images", "size", "turn", "warnings")  # of the inputs, for the answer
 LEAST_CANDIDATE = 0.01  # probability from which on a finding that the answer leaves out is looked for
 CANDIDATES = 128  # tokens that are kept of each step without the constraint
+CUT_OFF = "it is cut off: it does not end within the longest answer (max_new_tokens)"
+UNTRAINED_TASK = "the checkpoint was never trained to answer [{task}]: its answer means nothing"
 
 
 class ChestXrayFindingsPipeline(ChunkPipeline):
@@ -68,6 +94,13 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
     out, and with `views` "view_findings", what the answers to several views of the radiograph say together, which then
     stand in the answer's place beside the detector, as "view".
 
+    What `tasks` ask in words is answered in words, each kind under its own name (`word_answers.py`): "phrases" with
+    boxes, "descriptions" of boxes, "replies" to questions, "report" and "grounded_report", a sentence each with the
+    calibrated probability that it is true of the image. No grammar holds words: they are unverified.
+
+        >>> pipe("radiograph.dicom", tasks=["refer: enlarged heart", "question: Is there a fracture?", "report"])
+        >>> pipe({"images": ["frontal.dicom", "lateral.dicom"], "tasks": ["report"]})
+
     Boxes are in pixels of the radiograph as given, also where it is turned for the model because its file says that
     it is stored mirrored or rotated. `warnings` say what is doubtful about the radiograph: a window that
     does not fit, another body part, a picture that shows nothing (`load_radiograph`). A model that is loaded already,
@@ -79,8 +112,11 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
     is the probability of the label's tokens, and `probabilities` are empty.
 
     Args:
-        tasks: identifiers to ask for, ("identify", "vqa") by default. Of one that is about neither findings nor
-            diagnoses the answer is given as it is written, and only without the constraint.
+        tasks: what to ask, ("identify", "vqa") by default: a task, or a task and what it is about, "refer: PHRASE",
+            "describe: BOX", "question: WORDS"; ("describe", {"xmin": ..., ...}) has the box in pixels. A radiograph
+            may have its own, {"images": [radiograph], "tasks": [...]}; a second image there is another view of its
+            study, which reports are told. Of a task that this code does not know the answer is given as it is written,
+            and only without the constraint.
         max_new_tokens: the longest answer, 512 by default.
         constrained: only answers in the answer language with the checkpoint's labels, the default, and in fewer
             passes. Without it an answer may be malformed: it then has its reason under `malformed` and gives no
@@ -179,19 +215,31 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
     def preprocess(
         self, image: Any, tasks: tuple[str, ...] = DEFAULT_TASKS, views: int = 0
     ) -> Iterator[dict[str, Any]]:
-        radiograph = self.processor.squash(image)
-        about = {"size": radiograph.size, "turn": radiograph.turn, "warnings": radiograph.warnings}
+        images = [image]
+        if isinstance(image, dict) and "images" in image:
+            images, tasks = list(image["images"]), image.get("tasks", tasks)
+        radiograph, *others = (self.processor.squash(one) for one in images)
+        doubts = tuple(doubt for one in (radiograph, *others) for doubt in one.warnings)
+        about = {"size": radiograph.size, "turn": radiograph.turn, "warnings": doubts}
         shown = [radiograph, *(view.radiograph(radiograph) for view in moved_views(views))]
-        asked = [(task, view) for task in tasks for view in range(len(shown) if _has_boxes(task) else 1)]
-        pixels: dict[int, dict[str, torch.Tensor]] = {}
-        for index, (task, view) in enumerate(asked):
-            prompt = self.processor.prompt(task)
-            if view not in pixels or prompt not in self._prompts:
-                inputs = self.processor(images=shown[view], text=prompt, add_special_tokens=False, return_tensors="pt")
-                pixels[view] = {name: inputs.pop(name) for name in PIXELS if name in inputs}
-                self._prompts[prompt] = dict(inputs)
-            inputs = {**self._prompts[prompt], **pixels[view]}
-            yield {"is_last": index == len(asked) - 1, "task": task, "view": view, **about, **inputs}
+        questions = [as_question(asked, radiograph) for asked in tasks]
+        asked = [
+            (question, view) for question in questions for view in range(len(shown) if _has_boxes(question[0]) else 1)
+        ]
+        pixels: dict[tuple[int, int], dict[str, tuple[torch.Tensor]]] = {}
+        for index, ((task, subject), view) in enumerate(asked):
+            together = [shown[view], *(others if answer_kind(task) in (REPORT, GROUNDED_REPORT) else ())]
+            prompt = self.processor.prompt(task, subject, len(together))
+            words = self._prompts.get(prompt)
+            if (view, len(together)) not in pixels or words is None:
+                inputs = self.processor(images=together, text=prompt, add_special_tokens=False, return_tensors="pt")
+                # In tuples: the library would keep one image a row of the second tower's.
+                pixels[view, len(together)] = {name: (inputs.pop(name),) for name in PIXELS if name in inputs}
+                words = dict(inputs)
+                if subject is None:  # there are as many others as phrases and questions
+                    self._prompts[prompt] = words
+            kept = {"task": task, "about": subject, "view": view, "images": len(together), **about}
+            yield {"is_last": index == len(asked) - 1, **kept, **words, **pixels[view, len(together)]}
 
     def _forward(
         self,
@@ -205,55 +253,105 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         if candidates is not None and not constrained:
             raise ValueError("candidates are what a constrained answer leaves out: constrained=False has none.")
         kept = {name: inputs.pop(name) for name in KEPT if name in inputs}
-        pixels = {name: inputs[name] for name in PIXELS if name in inputs}
-        # In a batch each row has its own task and view, alone the one row has.
-        tasks, views = ([of] if isinstance(of, (str, int)) else of for of in (kept["task"], kept["view"]))
+        given = {name: inputs.pop(name) for name in PIXELS if name in inputs}
+        pixels = {name: torch.cat([one for (one,) in _of_rows(of)]) for name, of in given.items()}
+        # In a batch each row has its own task, view and number of images, alone the one row has.
+        tasks, views, counts = (_of_rows(kept[name]) for name in ("task", "view", "images"))
+        first = [sum(counts[:row]) for row in range(len(counts))]  # of each row's images, its radiograph
         # A moved view is asked for its answer alone.
         of_plain = ["" if view else task for task, view in zip(tasks, views, strict=True)]
-        for name in pixels:
-            del inputs[name]
         with torch.no_grad():
             once, numbers = shown_once(pixels)
             features = self.model.get_patch_features(**once)
-            detected = self._detected(features, numbers, of_plain)
+            detected = self._detected(features, [numbers[image] for image in first], of_plain)
             image = self.model.get_image_features(patch_features=features, return_dict=True)
+        tokens = image.pooler_output
         # The same tensor for all rows about a radiograph: what their prompts have in common is read once.
-        image.pooler_output = [image.pooler_output[number] for number in numbers]
-        inputs["mm_encoder_outputs"] = {"image": image}
-        inserted: list[tuple] = [()] * len(tasks)
-        greedy = {"max_new_tokens": max_new_tokens, "do_sample": False, "num_beams": 1}
-        if constrained:
+        shown = [[tokens[numbers[first[row] + i]] for i in range(count)] for row, count in enumerate(counts)]
+
+        def asked(rows: Sequence[int]) -> dict[str, Any]:
+            visual = type(image)(pooler_output=[one for row in rows for one in shown[row]])
+            return {**{name: of[list(rows)] for name, of in inputs.items()}, "mm_encoder_outputs": {"image": visual}}
+
+        limit = {"max_new_tokens": max_new_tokens, "do_sample": False, "num_beams": 1}
+        with_form = [row for row, task in enumerate(tasks) if constrained and not is_free_text(task)]
+        in_words = [row for row in range(len(tasks)) if row not in with_form]
+        answered: dict[int, dict[str, Any]] = {}
+        if with_form:
+            way = self.processor.constrained_greedy(least_insertion=candidates, compiled=compiled)
             output = self.model.generate(
-                **inputs,
-                **greedy,
-                custom_generate=self.processor.constrained_greedy(least_insertion=candidates, compiled=compiled),
-                return_dict_in_generate=True,
+                **asked(with_form), **limit, custom_generate=way, return_dict_in_generate=True
             )
-            sequences, token_probabilities = output.sequences, output.token_probabilities
-            considered = output.candidates, output.candidate_probabilities
-            label_probabilities = output.label_probabilities
-            if candidates is not None:
-                both = zip(output.inserted_findings, tasks, strict=True)
-                inserted = [(tuple(found),) if _has_boxes(task) else () for found, task in both]
-        else:
-            recorded = GreedyTokenProbabilities()
-            sequences = self.model.generate(**inputs, **greedy, logits_processor=LogitsProcessorList([recorded]))
-            candidate_probabilities = torch.stack(recorded.steps, dim=1)
-            token_probabilities = candidate_probabilities.amax(dim=-1)
-            considered = torch.stack(recorded.candidates, dim=1), candidate_probabilities
-            label_probabilities = [{}] * len(sequences)
-        new_tokens = sequences[:, inputs["input_ids"].shape[1] :]
+            length = inputs["input_ids"].shape[1]
+            for number, row in enumerate(with_form):
+                with_candidates = candidates is not None and _has_boxes(tasks[row])
+                answered[row] = {
+                    "new_tokens": output.sequences[number, length:],
+                    "token_probabilities": output.token_probabilities[number],
+                    "candidates": output.candidates[number],
+                    "candidate_probabilities": output.candidate_probabilities[number],
+                    "label_probabilities": output.label_probabilities[number],
+                    "inserted": (tuple(output.inserted_findings[number]),) if with_candidates else (),
+                    "log_odds": (),
+                }
+        if in_words:
+            answered |= self._in_words(asked, in_words, [tasks[row] for row in in_words], limit, constrained)
+        answers = [answered[row] for row in range(len(tasks))]
+        new_tokens = [answer["new_tokens"] for answer in answers]
         return {
             **kept,
-            "new_tokens": new_tokens,
-            "token_probabilities": token_probabilities,
-            "candidates": considered[0],
-            "candidate_probabilities": considered[1],
-            "label_probabilities": label_probabilities,
-            "maps": self._maps(new_tokens, of_plain, pixels, explain),
+            **{name: [answer[name] for answer in answers] for name in answers[0]},
+            "maps": self._maps(new_tokens, of_plain, {name: of[first] for name, of in pixels.items()}, explain),
             "detected": detected,
-            "inserted": inserted,
         }
+
+    def _in_words(
+        self,
+        asked: Callable[[Sequence[int]], dict[str, Any]],
+        rows: Sequence[int],
+        tasks: Sequence[str],
+        limit: dict[str, Any],
+        constrained: bool,
+    ) -> dict[int, dict[str, Any]]:
+        """By row the answer to each of `tasks` in plain greedy decoding, and its sentences' log-odds.
+
+        Args:
+            asked: gives the model's inputs of some rows.
+            limit: how long an answer may be, and that it is greedy.
+            constrained: boxes in grounded reports have their form.
+        """
+        inputs, recorded = asked(rows), GreedyTokenProbabilities()
+        grounded = [constrained and answer_kind(task) is GROUNDED_REPORT for task in tasks]
+        processors = [GroundedTextProcessor(self.tokenizer, grounded)] if any(grounded) else []
+        sequences = self.model.generate(
+            **inputs, **limit, logits_processor=LogitsProcessorList([*processors, recorded])
+        )
+        new_tokens = sequences[:, inputs["input_ids"].shape[1] :]
+        probabilities, considered = torch.stack(recorded.steps, dim=1), torch.stack(recorded.candidates, dim=1)
+        answered = {
+            row: {
+                "new_tokens": new_tokens[number],
+                "token_probabilities": probabilities[number].amax(dim=-1),
+                "candidates": considered[number],
+                "candidate_probabilities": probabilities[number],
+                "label_probabilities": {},
+                "inserted": (),
+                "log_odds": (),
+            }
+            for number, row in enumerate(rows)
+        }
+        reports: dict[int, tuple[str, list[tuple[int, int]]]] = {}
+        for row, task, tokens in zip(rows, tasks, new_tokens.tolist(), strict=True):
+            text, _ = _decode(self.tokenizer, tokens)
+            with suppress(AnswerError):  # `structured_answers` says so
+                if task in WORD_TASKS and (spans := spans_of_sentences(task, text)):
+                    reports[row] = text, spans
+        if reports:
+            texts, spans = zip(*reports.values(), strict=True)
+            believed = sentence_log_odds(self.model, self.processor, asked(list(reports)), texts, spans)
+            for row, log_odds in zip(reports, believed, strict=True):
+                answered[row]["log_odds"] = (tuple(log_odds),)
+        return answered
 
     @property
     def _has_detector(self) -> bool:
@@ -274,7 +372,11 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         return [(candidates[number],) if _has_boxes(task) else () for number, task in zip(numbers, tasks, strict=True)]
 
     def _maps(
-        self, new_tokens: torch.Tensor, tasks: Sequence[str], pixels: dict[str, torch.Tensor], method: str | None
+        self,
+        new_tokens: Sequence[torch.Tensor],
+        tasks: Sequence[str],
+        pixels: dict[str, torch.Tensor],
+        method: str | None,
     ) -> list[tuple[np.ndarray, ...]]:
         """For each row a map (g, g) of each finding that its answer names; none where nothing is to be explained."""
         maps: list[tuple[np.ndarray, ...]] = [()] * len(new_tokens)
@@ -314,19 +416,28 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
             self.model.config, DETECTOR
         ):
             warnings = [*warnings, UNTRAINED_DETECTOR]
+        asked = dict.fromkeys(split_question(question)[0] for question in answers)
+        never = [task for task in asked if task in WORD_TASKS and not was_asked(self.model.config, task)]
+        warnings = [*warnings, *(UNTRAINED_TASK.format(task=task) for task in never)]
         size = None if relative_boxes else _single(outputs[0]["size"])
         shown = Shown(size, _single(outputs[0].get("turn")), warnings)
         return structured_answers(answers, shown, self.processor, threshold, written_boxes, moved)
 
     def scored_answers(self, outputs: list[dict[str, Any]]) -> dict[str, "Answer"]:
-        """What the model wrote about one radiograph, by task."""
+        """What the model wrote about one radiograph, by question."""
         answers = {}
         for output in outputs:
-            text, starts = _decode(self.tokenizer, output["new_tokens"].reshape(-1).tolist())
-            probabilities = output["token_probabilities"].reshape(-1).tolist()[: len(starts)]
-            considered = self._considered(output["candidates"][0], output["candidate_probabilities"][0], text, starts)
-            detected, inserted = (next(iter(_single(output.get(of, ()))), None) for of in ("detected", "inserted"))
-            answers[_single(output["task"])] = Answer(
+            new_tokens = _single(output["new_tokens"]).reshape(-1).tolist()
+            text, starts = _decode(self.tokenizer, new_tokens)
+            probabilities = _single(output["token_probabilities"]).reshape(-1).tolist()[: len(starts)]
+            candidates, likely = (
+                _single(output[name]).flatten(end_dim=-2) for name in ("candidates", "candidate_probabilities")
+            )
+            considered = self._considered(candidates, likely, text, starts)
+            detected, inserted, log_odds = (
+                next(iter(_single(output.get(of, ()))), None) for of in ("detected", "inserted", "log_odds")
+            )
+            answers[join_question(_single(output["task"]), _single(output["about"]))] = Answer(
                 text,
                 starts,
                 probabilities,
@@ -335,6 +446,8 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
                 maps=_single(output.get("maps", ())),
                 detected=detected,
                 inserted=inserted,
+                log_odds=log_odds or (),
+                cut_off=self.tokenizer.eos_token_id not in new_tokens,
             )
         return answers
 
@@ -371,6 +484,34 @@ def shown_once(pixels: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor]
 def _has_boxes(task: str) -> bool:
     kind = answer_kind(task)
     return kind is not None and kind.has_boxes
+
+
+def as_question(asked: Any, radiograph: SquashedRadiograph) -> Question:
+    """A task and what it is about, of a question string or a pair.
+
+    Args:
+        asked: "refer: enlarged heart"; or ("describe", box), the box in pixels of the radiograph as given: xyxy, or
+            {"xmin", "ymin", "xmax", "ymax"}.
+
+    Raises:
+        ValueError: the task needs to be told what it is about, or is about the radiograph alone.
+    """
+    if isinstance(asked, str):
+        return split_question(asked)
+    task, about = asked
+    if about is None or isinstance(about, str):
+        return task, about
+    sides = ("xmin", "ymin", "xmax", "ymax")
+    corners = [about[side] for side in sides] if isinstance(about, dict) else list(about)
+    width, height = radiograph.size
+    box = tuple(value / side for value, side in zip(corners, (width, height) * 2, strict=True))
+    return task, box_to_text(box_as_shown(box, radiograph.turn))
+
+
+def was_asked(config: PreTrainedConfig, task: str) -> bool:
+    """Whether a checkpoint's record of its trainings names a task; True where there is no record."""
+    record = getattr(config, "training_record", None) or []
+    return not record or any(task in entry["tasks"] for entry in record)
 
 
 def was_trained(config: PreTrainedConfig, part: str) -> bool:
@@ -414,33 +555,44 @@ def structured_answers(
     """What the pipeline returns for one radiograph.
 
     Args:
-        answers: by task; without `starts` (a server that gives no probabilities) every score is None.
+        answers: by question; without `starts` (a server that gives no probabilities) every score is None.
         processor: of the checkpoint, for its labels, temperatures and thresholds.
         threshold, written_boxes: of the findings, see the pipeline.
         moved: the answers to the same radiograph in each of `moved_views`, where it was shown in them.
     """
     result: dict[str, Any] = {kind.output: [] for kind in ANSWER_KINDS}
     result |= {"probabilities": {}, "answers": {}, "malformed": {}, "warnings": list(shown.warnings)}
-    for task, answer in answers.items():
+    for question, answer in answers.items():
+        task, about = split_question(question)
         kind = answer_kind(task)
         probabilities = dict(answer.label_probabilities)
         if kind is DIAGNOSES:  # of findings it is the probability of an answer, "No finding", not of a box
             temperature = processor.score_temperatures[kind.name]
             probabilities = {label: calibrated(p, temperature) for label, p in probabilities.items()}
-        result["answers"][task], result["probabilities"][task] = answer.text, probabilities
-        result["malformed"][task] = None
-        if kind is not None:
+        result["answers"][question], result["probabilities"][question] = answer.text, probabilities
+        result["malformed"][question] = None
+        if task in WORD_TASKS:
+            entries = result.setdefault(kind.output, [])
+            try:
+                if answer.cut_off:
+                    raise AnswerError(CUT_OFF)
+                words = word_entries((task, about), answer, processor, written_boxes)
+            except AnswerError as error:
+                result["malformed"][question] = str(error)
+            else:
+                entries.extend(_entry_as_given(entry, shown) for entry in words)
+        elif kind is not None:
             named = []
             try:
                 named = _named(answer, kind, processor, written_boxes)
             except AnswerError as error:
-                result["malformed"][task] = str(error)
+                result["malformed"][question] = str(error)
             found = {kind.output: _kept(named, threshold, processor.score_thresholds) if kind.has_boxes else named}
             if answer.inserted is not None:
                 found |= _with_candidates(answer, named, processor, threshold, written_boxes)
             said, who = named, ANSWER
             if moved and kind.has_boxes:
-                views = [answer, *(of_view[task] for of_view in moved)]
+                views = [answer, *(of_view[question] for of_view in moved)]
                 said, who = _of_views(views, processor, written_boxes), VIEW
                 found["view_findings"] = _kept(said, threshold, processor.view_thresholds)
             if answer.detected is not None:
@@ -520,6 +672,16 @@ def _as_given(item: dict[str, Any], size: tuple[int, int] | None, turn: Image.Tr
     return item
 
 
+def _entry_as_given(entry: dict[str, Any], shown: Shown) -> dict[str, Any]:
+    """What is said in words, its boxes as `_as_given` has them."""
+    if "boxes" in entry:
+        return {**entry, "boxes": [_as_given(box, shown.size, shown.turn) for box in entry["boxes"]]}
+    if "box" in entry:  # of a description, as the prompt has it
+        box = tuple(int(value) / 100 for value in re.findall(r"\d+", entry["box"]))
+        return _as_given({**entry, "box": box}, shown.size, shown.turn)
+    return entry
+
+
 def _named(answer: Answer, kind: AnswerKind, processor: ProcessorMixin, written_boxes: bool) -> list[dict[str, Any]]:
     """What the answer names, with scores, and boxes and maps as it has them."""
     labels, temperature = getattr(processor, f"{kind.name}_labels"), processor.score_temperatures[kind.name]
@@ -568,6 +730,10 @@ def _decode(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> tuple[str,
     text = tokenizer.decode(tokens, skip_special_tokens=True)
     answer = text.removeprefix(" ")  # a byte-level tokenizer begins with the space after `[/INST]`
     return answer, [max(0, start - len(text) + len(answer)) for start in starts]
+
+
+def _of_rows(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _single(value: Any) -> Any:

@@ -20,6 +20,7 @@ from .image_sources import as_source, flat_images
 from .insertion import Insertion
 from .pipeline_litegpt import ChestXrayFindingsPipeline  # noqa: F401 (its file must travel wherever this one does)
 from .radiograph import SquashedRadiograph, holds_images, in_standard_view, load_radiograph, squash_radiograph
+from .sentence_truth import CALIBRATION
 from .tasks import TASKS, is_free_text
 
 IMAGE_TOKEN, IMAGE_END_TOKEN, VISUAL_TOKEN = "<image>", "</image>", "<visual>"
@@ -111,6 +112,8 @@ class LiteGPTProcessor(ProcessorMixin):
         candidate_thresholds, view_thresholds: the same of findings with the candidates beside them, and of what
             several views say together.
         box_order: in which the checkpoint was trained to name findings, "label" or "position".
+        sentence_calibration: how the log-odds of a report's sentences become probabilities, "slope" and "intercept",
+            and the "threshold" below which a sentence is doubtful.
     """
 
     def __init__(
@@ -134,6 +137,7 @@ class LiteGPTProcessor(ProcessorMixin):
         candidate_thresholds: dict[str, float] | None = None,
         view_thresholds: dict[str, float] | None = None,
         box_order: str = "label",
+        sentence_calibration: dict[str, float] | None = None,
         chat_template: str | None = None,
     ):
         tokenizer.padding_side = "left"  # as generation in batches needs it
@@ -153,6 +157,7 @@ class LiteGPTProcessor(ProcessorMixin):
         self.candidate_thresholds = dict(candidate_thresholds or {})
         self.view_thresholds = dict(view_thresholds or {})
         self.box_order = box_order
+        self.sentence_calibration = CALIBRATION | (sentence_calibration or {})
         self.image_token = IMAGE_TOKEN
         self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         self.image_token_ids = [tokenizer.convert_tokens_to_ids(VISUAL_TOKEN)]

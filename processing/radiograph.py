@@ -19,6 +19,8 @@ from .picture_check import picture_doubts
 # Pillow's other readers start programs (EPS) or recognise almost any bytes (TGA).
 _RASTER_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000", "PPM")
 _CHANNELS = (1, 3, 4)
+# What undoes a turn, where that is not the turn itself.
+BACK = {Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90}
 _LONGEST_PATH = 4096  # characters, on Linux; elsewhere it is shorter
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")  # also the alphabet for URLs
 
@@ -88,6 +90,13 @@ def box_as_given(
     return across[0], down[0], across[1], down[1]
 
 
+def box_as_shown(
+    box: tuple[float, float, float, float], turn: Image.Transpose | None
+) -> tuple[float, float, float, float]:
+    """A box of the radiograph as it was given in the standard view, what `box_as_given` undoes."""
+    return box_as_given(box, BACK.get(turn, turn))
+
+
 def box_in_pixels(box: tuple[float, float, float, float], width: int, height: int) -> dict[str, int]:
     """An xyxy box in fractions of the whole, in pixels of a radiograph, as the object-detection pipeline writes it."""
     xmin, ymin, xmax, ymax = box
@@ -103,9 +112,7 @@ def grid_as_given(grid: np.ndarray, turn: Image.Transpose | None) -> np.ndarray:
     """A map (rows, columns) of the standard view, over the radiograph as it was given; `turn` as `box_as_given`'s."""
     if turn is None:
         return grid
-    quarters = {Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270}
-    quarters |= {back: there for there, back in quarters.items()}
-    return np.asarray(Image.fromarray(grid).transpose(quarters.get(turn, turn)))
+    return np.asarray(Image.fromarray(grid).transpose(BACK.get(turn, turn)))
 
 
 def holds_images(images: Any) -> bool:

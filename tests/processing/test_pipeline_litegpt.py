@@ -402,8 +402,8 @@ def test_recorded_probabilities_are_those_of_the_greedy_tokens(loaded, radiograp
 
 
 def test_a_task_that_is_about_neither_findings_nor_diagnoses_gets_its_text_alone(loaded):
-    result = structured_answers({"describe": Answer("A heart.", [], [])}, Shown((100, 100)), loaded[1])
-    assert result["answers"] == {"describe": "A heart."} and result["malformed"] == {"describe": None}
+    result = structured_answers({"caption": Answer("A heart.", [], [])}, Shown((100, 100)), loaded[1])
+    assert result["answers"] == {"caption": "A heart."} and result["malformed"] == {"caption": None}
     assert result["findings"] == result["diagnoses"] == []
 
 

@@ -21,7 +21,7 @@ from .insertion import Insertion
 from .pipeline_litegpt import ChestXrayFindingsPipeline  # noqa: F401 (its file must travel wherever this one does)
 from .radiograph import SquashedRadiograph, holds_images, in_standard_view, load_radiograph, squash_radiograph
 from .sentence_truth import CALIBRATION
-from .tasks import TASKS, is_free_text
+from .tasks import TASKS
 
 IMAGE_TOKEN, IMAGE_END_TOKEN, VISUAL_TOKEN = "<image>", "</image>", "<visual>"
 IDENTIFIER_TOKENS = tuple(dict.fromkeys(task.identifier for task in TASKS.values() if task.identifier))
@@ -233,9 +233,8 @@ class LiteGPTProcessor(ProcessorMixin):
     @property
     def _identifiers(self) -> dict[int, str]:
         vocabulary = self.tokenizer.get_vocab()
-        # [vqa] begins free questions too; of its answers those about diagnoses alone have a form.
-        tasks = [task for task in self.instructions if not is_free_text(task)]
-        return {vocabulary[f"[{task}]"]: task for task in tasks if f"[{task}]" in vocabulary}
+        # [vqa] begins free questions too, whose answers no grammar has.
+        return {vocabulary[f"[{task}]"]: task for task in self.instructions if f"[{task}]" in vocabulary}
 
     @property
     def tower_image_processors(self) -> list:

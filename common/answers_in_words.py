@@ -1,4 +1,4 @@
-"""An answer as a person reads it, a line each: what was asked in words, findings and diagnoses, what speaks against it.
+"""An answer as a person reads it, line by line: words, findings and diagnoses, and what speaks against them.
 
     for said in in_words(line):
         print(said.text)

@@ -197,7 +197,9 @@ class ArgumentParser(argparse.ArgumentParser):
     def _with_files_first(self, words: list[str], options: dict[str, argparse.Action]) -> list[str]:
         """The words; files that stand behind the last list, which would be taken for values of it, before all."""
         last = max((place for place, word in enumerate(words) if word.startswith("--")), default=len(words))
-        action = options.get(words[last]) if last < len(words) else None
+        name = words[last] if last < len(words) else ""
+        meant = [option for option in options if name and option.startswith(name)]  # a beginning is an option, too
+        action = options[name if name in meant else meant[0]] if len(meant) == 1 or name in meant else None
         takes_files = any(not one.option_strings and one.nargs in ("+", "*") for one in self._actions)
         if action is None or action.nargs is None or not takes_files or isinstance(action.const, bool):
             return words

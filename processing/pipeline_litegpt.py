@@ -115,10 +115,10 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
 
     Args:
         tasks: what to ask, ("identify", "vqa") by default: a task, or a task and what it is about, "refer: PHRASE",
-            "describe: 389 532 829 758", a box in pixels, which ("describe", {"xmin": ..., ...}) has too, "question:
-            WORDS". A radiograph may have its own, {"images": [radiograph], "tasks": [...]}; a second image there is another view of its
-            study, which reports are told. Of a task that this code does not know the answer is given as it is written,
-            and only without the constraint.
+            "question: WORDS", "describe: 389 532 829 758"; ("describe", {"xmin": ..., ...}) has the box, in pixels,
+            too. A radiograph may have its own, {"images": [radiograph], "tasks": [...]}; a second image there is
+            another view of its study, which reports are told. Of a task that this code does not know the answer is
+            given as it is written, and only without the constraint.
         max_new_tokens: the longest answer, 512 by default.
         constrained: only answers in the answer language with the checkpoint's labels, the default, and in fewer
             passes. Without it an answer may be malformed: it then has its reason under `malformed` and gives no

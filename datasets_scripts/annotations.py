@@ -205,9 +205,14 @@ def row_of(
         elif column == "readings":
             value = [_reading_in_row(reading, *size) for reading in annotation.readings]
         elif column in BOXED_TEXTS and value is not None:
-            number = sum(len(text["boxes"]) for text in value)
-            value = [{**text, "boxes": _boxes_inside(text["boxes"], *size)} for text in value]
-            outside += number - sum(len(text["boxes"]) for text in value)
+            inside = [_boxes_inside(text["boxes"], *size) for text in value]
+            outside += sum(len(text["boxes"]) - len(boxes) for text, boxes in zip(value, inside, strict=True))
+            value = [
+                {**text, "boxes": boxes}
+                for text, boxes in zip(value, inside, strict=True)
+                # A phrase without boxes would pass for one that the radiograph does not show.
+                if column != "phrase" or bool(boxes) == bool(text["boxes"])
+            ]
         elif column == "mask" and value is not None:
             value = {"bytes": value, "path": None}
         row[column] = value

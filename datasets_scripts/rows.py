@@ -25,6 +25,7 @@ from litegpt.datasets_scripts import (
     covidx,
     label_studio,
     mimic_cxr,
+    ms_cxr,
     open_i,
     rsna_pneumonia,
     siim_pneumothorax,
@@ -68,6 +69,7 @@ DATA_SETS: dict[str, DataSet] = {
     "covidx": covidx,
     "open-i": open_i,
     "mimic-cxr": mimic_cxr,
+    "ms-cxr": ms_cxr,
     "coco-boxes": coco_boxes,
     "label-studio": label_studio,
 }

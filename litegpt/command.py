@@ -104,6 +104,11 @@ COMMANDS = {
         ("PreparationArguments", "PreparationOptions"),
         "MIMIC-CXR-JPG, with its reports and labels",
     ),
+    "prepare ms-cxr": Command(
+        "datasets_scripts/ms_cxr.py",
+        ("PreparationArguments", "PreparationOptions"),
+        "MS-CXR: phrases of reports with their boxes",
+    ),
     "prepare chexpert": Command(
         "datasets_scripts/chexpert.py",
         ("PreparationArguments", "PreparationOptions"),

@@ -99,6 +99,16 @@ def test_every_optional_column_holds_what_a_data_set_gives_it():
     ]
 
 
+def test_a_phrase_whose_boxes_all_lie_outside_is_left_out_and_not_called_absent():
+    outside = (200, 0, 210, 50)
+    told = {
+        "phrase": [{"phrase": "A mass", "boxes": [outside]}],
+        "sentences": [{"text": "A mass.", "boxes": [outside]}],
+    }
+    row, left_out = row_of(annotation(**told), DECODED, tuple(told))
+    assert row["phrase"] == [] and row["sentences"] == [{"text": "A mass.", "boxes": []}] and left_out == 2
+
+
 def test_what_a_data_set_declares_and_does_not_know_is_null():
     row, _ = row_of(ImageAnnotation("a", (), ()), DECODED, ALL)
     unknown = {"study_id", "report_findings", "report_impression", "report_distilled", "mentioned", "image_labels"}

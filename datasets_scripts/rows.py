@@ -27,9 +27,11 @@ from litegpt.datasets_scripts import (
     mimic_cxr,
     ms_cxr,
     open_i,
+    padchest_gr,
     rsna_pneumonia,
     siim_pneumothorax,
     vindr_cxr,
+    vqa_rad,
 )
 from litegpt.datasets_scripts.annotations import BOXED_TEXTS
 from litegpt.datasets_scripts.preparation.dataset_card import license_name
@@ -70,6 +72,8 @@ DATA_SETS: dict[str, DataSet] = {
     "open-i": open_i,
     "mimic-cxr": mimic_cxr,
     "ms-cxr": ms_cxr,
+    "padchest-gr": padchest_gr,
+    "vqa-rad": vqa_rad,
     "coco-boxes": coco_boxes,
     "label-studio": label_studio,
 }

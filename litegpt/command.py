@@ -109,6 +109,16 @@ COMMANDS = {
         ("PreparationArguments", "PreparationOptions"),
         "MS-CXR: phrases of reports with their boxes",
     ),
+    "prepare padchest-gr": Command(
+        "datasets_scripts/padchest_gr.py",
+        ("PreparationArguments", "PreparationOptions"),
+        "PadChest-GR: reports sentence by sentence, with boxes",
+    ),
+    "prepare vqa-rad": Command(
+        "datasets_scripts/vqa_rad.py",
+        ("PreparationArguments", "PreparationOptions"),
+        "VQA-RAD: questions on radiographs, with answers",
+    ),
     "prepare chexpert": Command(
         "datasets_scripts/chexpert.py",
         ("PreparationArguments", "PreparationOptions"),

@@ -22,9 +22,7 @@ from litegpt.processing.tasks import TASKS
 PUBLISHED_TEXTS = {"<image>": "<Img>", "</image>": "</Img>"}
 
 
-def add_tasks(
-    model: LiteGPTForConditionalGeneration, processor: LiteGPTProcessor, tasks: Iterable[str]
-) -> str | None:
+def add_tasks(model: LiteGPTForConditionalGeneration, processor: LiteGPTProcessor, tasks: Iterable[str]) -> str | None:
     """Teaches a checkpoint to be asked tasks: adds identifiers and instructions; what they are is yet to be trained.
 
     Args:

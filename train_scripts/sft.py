@@ -228,7 +228,9 @@ def model_to_train(
         base_tokenizer, processor = processor.tokenizer, load_processor(adapter, model_args.model_revision)
         grow_to(model, base_tokenizer, processor.tokenizer)
     if is_deepspeed_zero3_enabled() and not set(tasks) <= processor.instructions.keys():
-        raise Refusal("tasks: under ZeRO-3 no process has the whole embeddings, to which new tasks are added; use FSDP2.")
+        raise Refusal(
+            "tasks: under ZeRO-3 no process has the whole embeddings, to which new tasks are added; use FSDP2."
+        )
     if added := add_tasks(model, processor, tasks):
         print(f"{model_args.model_name_or_path} did not know all tasks; added: {added}.")
     for tower in model.model.towers:

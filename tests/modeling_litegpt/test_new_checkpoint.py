@@ -64,7 +64,10 @@ def test_the_tokenizer_knows_an_answer_behind_a_prompt_without_bytes_whatever_th
     for text in [
         f"[/INST] {findings_to_text([Finding(label, (0, 0, 1, 1)) for label in OTHER_FINDINGS])}",
         *(f"[/INST] {diagnoses_to_text([label])}" for label in OTHER_DIAGNOSES),
-        *(text.replace("{about}", "mass in the left upper zone") for text in instructions_for(OTHER_DIAGNOSES).values()),
+        *(
+            text.replace("{about}", "mass in the left upper zone")
+            for text in instructions_for(OTHER_DIAGNOSES).values()
+        ),
     ]:
         assert not [token for token in tokenizer.tokenize(text) if token.startswith("<0x")], text
 
@@ -77,14 +80,19 @@ def test_words_of_templates_phrases_and_boxes_need_no_bytes():
     for text in texts:
         tokens = tokenizer.tokenize(f"[/INST] {text}")
         assert not [token for token in tokens if token.startswith("<0x")], tokens
-        assert tokenizer.decode(tokenizer(f"[/INST] {text}", add_special_tokens=False)["input_ids"]) == f"[/INST] {text}"
+        assert (
+            tokenizer.decode(tokenizer(f"[/INST] {text}", add_special_tokens=False)["input_ids"]) == f"[/INST] {text}"
+        )
     assert tokenizer.tokenize(places_to_text([])) == ["▁Boxes▁of▁this▁phrase▁are▁", "None", "."]
     assert all(len(tokenizer.tokenize(label)) == 1 for label in FINDING_LABELS)
 
 
 def test_words_change_no_token_of_answers_and_prompts():
     """Labels, coordinates and stock phrases stay one token, whatever words there are beside them."""
-    texts = ["Cardiomegaly No finding diseases of this chest radiograph are local", "<p> 38 }. Pleural effusion Nodule"]
+    texts = [
+        "Cardiomegaly No finding diseases of this chest radiograph are local",
+        "<p> 38 }. Pleural effusion Nodule",
+    ]
     words = frequent_words(texts)
     assert {"▁diseases", "Pleural", "▁effusion", "▁38"} <= set(words)
     tokenizers = [train_tokenizer(FINDING_LABELS, DIAGNOSIS_LABELS, extra) for extra in ((), words)]
@@ -115,7 +123,7 @@ def test_words_of_named_data_sets_are_tokens(tiny_arguments, tmp_path):
     facts = DataSetFacts("other", "Other", "https://example.org", "none", "https://example.org")
     release = Release(facts, OTHER_FINDINGS, OTHER_DIAGNOSES, annotations={}, images={}, counts={}, columns=columns)
     (folder / "README.md").write_text(
-        card_text(release, (), {"train": count_split([([], ["No finding"])])}, options={}, summary=[])
+        card_text(release, columns, {"train": count_split([([], ["No finding"])])}, options={}, summary=[])
     )
     main(replace(tiny_arguments, text_dirs=[str(folder)], output_dir=str(tmp_path / "checkpoint")))
     tokenizer = LiteGPTProcessor.from_pretrained(tmp_path / "checkpoint").tokenizer

@@ -4,7 +4,7 @@ from datasets import Dataset
 from PIL import Image
 
 from litegpt.datasets_scripts.annotations import row_features
-from litegpt.datasets_scripts.joined_rows import joined_rows
+from litegpt.datasets_scripts.joined_rows import has_other_labels, joined_rows
 
 
 def rows_of(names: list[str], labels: list[str], columns: dict[str, list]) -> Dataset:
@@ -28,23 +28,30 @@ def own() -> Dataset:
     return rows_of(["a", "b"], ["Cardiomegaly"], {})
 
 
-def test_words_of_a_data_set_with_other_labels_stay_and_its_labels_do_not(own, capsys):
+def test_words_of_a_data_set_with_other_labels_stay_and_its_labels_do_not(own):
     asked = [[{"question": "Is it enlarged?", "answer": "no", "closed": True}]]
     other = rows_of(["c"], ["Something else"], {"qa": asked, "mentioned": [[{"label": 0, "state": 1}]]})
-    joined = joined_rows(own, {"VQA": other})
+    assert has_other_labels(own, other)
+    joined = joined_rows(own, [other])
     assert joined["image_id"][:] == ["a", "b", "c"] and joined["qa"][:] == [None, None, asked[0]]
     assert joined["findings"][2] == joined["diagnoses"][2] == []
     assert joined["findings"][1] == own["findings"][1] and joined.features["findings"] == own.features["findings"]
     assert "mentioned" not in joined.column_names
     assert joined[2]["image"].getpixel((0, 0)) == other[0]["image"].getpixel((0, 0))
-    assert capsys.readouterr().out.startswith("VQA: its labels are not the checkpoint's")
 
 
-def test_labels_of_a_data_set_that_has_the_same_ones_are_kept(own, capsys):
-    joined = joined_rows(own, {"more": rows_of(["c"], ["Cardiomegaly"], {"report_findings": ["Large heart."]})})
+def test_labels_of_a_data_set_that_has_the_same_ones_are_kept(own):
+    other = rows_of(["c"], ["Cardiomegaly"], {"report_findings": ["Large heart."]})
+    assert not has_other_labels(own, other)
+    joined = joined_rows(own, [other])
     assert joined["findings"][2] == own["findings"][0] and joined["diagnoses"][2] == [0]
-    assert joined["report_findings"][:] == [None, None, "Large heart."] and not capsys.readouterr().out
+    assert joined["report_findings"][:] == [None, None, "Large heart."]
+
+
+def test_studies_of_two_data_sets_with_the_same_number_stay_two():
+    one, other = (rows_of([name], ["Cardiomegaly"], {"study_id": ["7"]}) for name in ("a", "b"))
+    assert len(set(joined_rows(one, [other])["study_id"])) == 2
 
 
 def test_rows_alone_are_the_same_rows(own):
-    assert joined_rows(own, {}) is own  # with their fingerprint, by which caches know them
+    assert joined_rows(own, []) is own  # with their fingerprint, by which caches know them

@@ -6,7 +6,7 @@ from litegpt.common.arguments import Count, Place, WholeNumber, argument
 from litegpt.datasets_scripts.arguments import CACHE_DIR, DATA_DIR, NUM_PROC
 from litegpt.evaluation_scripts.reports.published_figures import TABLES
 from litegpt.metrics.intervals import NUM_PERMUTATIONS
-from litegpt.processing.tasks import DEFAULT_TASKS, TASKS
+from litegpt.processing.tasks import DEFAULT_TASKS, LABEL_TASKS
 
 PRIOR_SPLIT = (
     "Whose boxes the location prior is learnt from, without those of evaluated radiographs and patients; where the "
@@ -24,7 +24,7 @@ class AnsweringArguments:
     data_dir: Place = argument(DATA_DIR)
     output_dir: str = argument("Where predictions, metrics and report are written.")
     split: str = argument("The split, or a slice such as test[:100].", default="test")
-    tasks: list[str] = argument("What to ask.", default=list(DEFAULT_TASKS), choices=list(TASKS))
+    tasks: list[str] = argument("What to ask.", default=list(DEFAULT_TASKS), choices=list(LABEL_TASKS))
     batch_size: Count = argument("Prompts answered together.", default=16)
     max_new_tokens: Count = argument("The longest answer.", default=512)
     dtype: str = argument(
@@ -71,7 +71,7 @@ class CalibrationArguments(AnsweringArguments):
     tasks: list[str] = argument(
         "What to ask: one of identify and grounding, vqa, or both. What is not asked stays as it was.",
         default=list(DEFAULT_TASKS),
-        choices=list(TASKS),
+        choices=list(LABEL_TASKS),
     )
 
 

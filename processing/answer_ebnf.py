@@ -7,7 +7,7 @@ diagnoses stand in the checkpoint's order. A space may stand before the answer, 
 import json
 from collections.abc import Sequence
 
-from .answers import DIAGNOSES_PREFIX, FINDINGS_PREFIX, NO_FINDING
+from .answers import DIAGNOSES_PREFIX, FINDINGS_PREFIX, NO_FINDING, NO_PLACE, PLACES_PREFIX
 
 
 def findings_ebnf(labels: Sequence[str], max_findings: int | None = None) -> str:
@@ -16,19 +16,44 @@ def findings_ebnf(labels: Sequence[str], max_findings: int | None = None) -> str
     That a box has an area takes 140 kB: x1 and y1 both stand before x2, so a rule for each of their 10,000 pairs is
     needed, in any grammar. xgrammar compiles it in less than a second, for all requests together.
     """
-    repeats = "*" if max_findings is None else f"{{0,{max_findings - 1}}}"
-    finding = f'({_any_of(labels)}) "</p> {{<" box ">}}"'
+    finding = f'"<p>" ({_any_of(labels)}) "</p> " box'
+    return "\n".join([_list(FINDINGS_PREFIX, NO_FINDING, finding, max_findings), *_box_rules()])
+
+
+def places_ebnf(max_places: int | None = None) -> str:
+    """The answers about a phrase: boxes, or `None`."""
+    return "\n".join([_list(PLACES_PREFIX, NO_PLACE, "box", max_places), *_box_rules()])
+
+
+def sentences_ebnf() -> str:
+    """Grounded reports: sentences of any words, each with boxes or without."""
     rules = [
-        f'root ::= " "? {_quoted(FINDINGS_PREFIX)} ({_quoted(NO_FINDING)} | finding ("," finding){repeats}) "."',
-        f'finding ::= "<p>" {finding}',
-        # box: the x1, then y1 after that x1; x2: above the number, with its `><`; y2: above the number.
-        "box::=" + "|".join(f'"{x1}><"y1_{x1}' for x1 in range(100)),
+        'root ::= " "? sentence (" " sentence)*',
+        'sentence ::= "<p>" [^<>{}]+ "</p>" (" " box ("," box)*)?',
     ]
+    return "\n".join([*rules, *_box_rules()])
+
+
+def text_ebnf() -> str:
+    """Text of any words: without the characters that boxes are written with, which would stand for nothing in it."""
+    return "root ::= [^<>{}]+"
+
+
+def _list(opening: str, nothing: str, entry: str, most: int | None) -> str:
+    """The rules of an answer that is a list of entries, or says that there is none."""
+    repeats = "*" if most is None else f"{{0,{most - 1}}}"
+    entries = f'({_quoted(nothing)} | entry ("," entry){repeats}) "."'
+    return f'root ::= " "? {_quoted(opening)} {entries}\nentry ::= {entry}'
+
+
+def _box_rules() -> list[str]:
+    # corners: the x1, then y1 after that x1; x2: above the number, with its `><`; y2: above the number.
+    rules = ['box ::= "{<" corners ">}"', "corners::=" + "|".join(f'"{x1}><"y1_{x1}' for x1 in range(100))]
     for x1 in range(100):
         rules.append(f"y1_{x1}::=" + "|".join(f'"{y1}><"x{x1} y{y1}' for y1 in range(100)))
     for low in range(100):
         rules += [f'x{low}::=y{low}"><"', f"y{low}::={_above(low)}"]
-    return "\n".join(rules)
+    return rules
 
 
 def diagnoses_ebnf(labels: Sequence[str]) -> str:

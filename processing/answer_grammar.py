@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .answer_automaton import Automaton, State
-from .tasks import ANSWER_KINDS, DIAGNOSES, FINDINGS, answer_kind
+from .tasks import DIAGNOSES, FINDINGS, PLACES, answer_kind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,7 +28,8 @@ class AnswerGrammar:
 
     Args:
         tokenizer: a fast one, for where its tokens begin and end.
-        tasks: of the checkpoint. Those for which it has no labels, or which `tasks.py` does not know, are left out.
+        tasks: of the checkpoint. Those whose answers are text, for which it has no labels, or which `tasks.py` does
+            not know, are left out.
         finding_labels, diagnosis_labels: of the checkpoint, in the answers' order.
 
     Attributes:
@@ -53,11 +54,12 @@ class AnswerGrammar:
     ):
         self.tokenizer = tokenizer
         self.finding_labels, self.diagnosis_labels = list(finding_labels), list(diagnosis_labels)
-        labels = {FINDINGS: self.finding_labels, DIAGNOSES: self.diagnosis_labels}
+        # The boxes of a phrase have no labels: one that is no word.
+        labels = {FINDINGS: self.finding_labels, DIAGNOSES: self.diagnosis_labels, PLACES: [""]}
         self.tasks = [task for task in tasks if labels.get(answer_kind(task))]
         asked = {answer_kind(task) for task in self.tasks}
         automaton = Automaton(tokenizer)
-        self.languages = {kind.name: kind.language(automaton, labels[kind]) for kind in ANSWER_KINDS if kind in asked}
+        self.languages = {kind.name: kind.language(automaton, labels[kind]) for kind in labels if kind in asked}
         self._following = automaton.following
         self.allowed = [sorted(children) for children in self._following]
 

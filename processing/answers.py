@@ -1,8 +1,11 @@
-"""The answer language, both ways: findings and diagnoses <-> the text that LiteGPT is trained to write.
+"""The answer language, both ways: findings, diagnoses, boxes <-> the text that LiteGPT is trained to write.
 
     Local diseases of this chest radiograph are <p>Cardiomegaly</p> {<38><52><81><74>},<p>ILD</p> {<11><30><45><80>}.
     Local diseases of this chest radiograph are No finding.
     Global diseases of this chest radiograph are Pneumonia, Other diseases.
+    Boxes of this phrase are {<38><52><81><74>},{<11><30><45><80>}.
+    Boxes of this phrase are None.
+    <p>There is cardiomegaly.</p> {<38><52><81><74>} <p>There is no pleural effusion.</p>
 
 Outside the text a box is xyxy in [0, 1] of the whole image; in the text it is four integers, round(100 * coordinate),
 the rounding of the paper's release (arXiv 2407.12064, section 4.2 and appendix B).
@@ -15,8 +18,12 @@ from dataclasses import dataclass
 NO_FINDING = "No finding"
 FINDINGS_PREFIX = "Local diseases of this chest radiograph are "
 DIAGNOSES_PREFIX = "Global diseases of this chest radiograph are "
+PLACES_PREFIX, NO_PLACE = "Boxes of this phrase are ", "None"
 
-_FINDING = re.compile(r"<p>(?P<label>[^<>]+)</p> (?P<box>\{<(\d{1,3})><(\d{1,3})><(\d{1,3})><(\d{1,3})>\})")
+_BOX = r"(?P<box>\{<(?P<x1>\d{1,3})><(?P<y1>\d{1,3})><(?P<x2>\d{1,3})><(?P<y2>\d{1,3})>\})"
+_PLACE = re.compile(_BOX)
+_FINDING = re.compile(r"<p>(?P<label>[^<>]+)</p> " + _BOX)
+_SENTENCE = re.compile(r"<p>(?P<text>[^<>{}]+)</p>")
 
 
 class AnswerError(ValueError):
@@ -36,6 +43,23 @@ class Finding:
         """Where an answer wrote the label (first character, end)."""
         end = self.span[0] - len("</p> ")
         return end - len(self.label), end
+
+
+@dataclass(frozen=True)
+class Place:
+    """A box of what a phrase or a sentence says, xyxy in [0, 1]; `span` is where an answer wrote it (first, end)."""
+
+    box: tuple[float, float, float, float]
+    span: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence of a report, with its boxes; `span` is where an answer wrote its words (first character, end)."""
+
+    text: str
+    places: tuple[Place, ...] = ()
+    span: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +91,25 @@ def diagnoses_to_text(labels: Sequence[str]) -> str:
     return DIAGNOSES_PREFIX + (", ".join(labels) or NO_FINDING) + "."
 
 
+def places_to_text(boxes: Sequence[Sequence[float]]) -> str:
+    """The answer for the boxes of a phrase, in their order; none reads `None`."""
+    return PLACES_PREFIX + (",".join(map(box_to_text, boxes)) or NO_PLACE) + "."
+
+
+def sentences_to_text(sentences: Sequence[tuple[str, Sequence[Sequence[float]]]]) -> str:
+    """The answer for a report's sentences, each with its boxes, in their order.
+
+    Raises:
+        ValueError: a sentence is empty, or has one of the characters that boxes are written with.
+    """
+    written = []
+    for text, boxes in sentences:
+        if _SENTENCE.fullmatch(f"<p>{text}</p>") is None:
+            raise ValueError(f"The sentence {text!r} cannot stand in an answer: it is empty or has one of < > {{ }}.")
+        written.append(f"<p>{text}</p>" + (" " + ",".join(map(box_to_text, boxes)) if boxes else ""))
+    return " ".join(written)
+
+
 def text_to_findings(text: str, labels: Sequence[str]) -> list[Finding]:
     """Findings of an answer, empty for `No finding`.
 
@@ -83,18 +126,72 @@ def text_to_findings(text: str, labels: Sequence[str]) -> list[Finding]:
         if entry is None:
             raise AnswerError(f"no finding of the form <p>label</p> {{<x1><y1><x2><y2>}} at character {start}")
         _known(entry["label"], labels)
-        x1, y1, x2, y2 = (int(value) for value in entry.group(3, 4, 5, 6))
-        if max(x1, y1, x2, y2) > 100:
-            raise AnswerError(f"a coordinate above 100 in {entry['box']}")
-        if x1 >= x2 or y1 >= y2:
-            raise AnswerError(f"a box without area: {entry['box']}")
-        box = (x1 / 100, y1 / 100, x2 / 100, y2 / 100)
-        findings.append(Finding(entry["label"], box, entry.span("box")))
+        findings.append(Finding(entry["label"], _box(entry), entry.span("box")))
         if entry.end() == end:
             return findings
         if text[entry.end()] != ",":
             raise AnswerError(f"neither a comma nor the end after the finding at character {entry.end()}")
         start = entry.end() + 1
+
+
+def text_to_places(text: str) -> list[Place]:
+    """Boxes of an answer about a phrase, empty for `None`.
+
+    Raises:
+        AnswerError: the text is not exactly such an answer, a coordinate exceeds 100, or a box has no area.
+    """
+    start, end = _body(text, PLACES_PREFIX)
+    return [] if text[start:end] == NO_PLACE else _places(text, start, end)
+
+
+def text_to_sentences(text: str) -> list[Sentence]:
+    """Sentences of a grounded report, each with its boxes.
+
+    Raises:
+        AnswerError: the text is not exactly `<p>sentence</p> {box},{box} <p>sentence</p> ...`.
+    """
+    sentences, start = [], 0
+    while True:
+        entry = _SENTENCE.match(text, start)
+        if entry is None:
+            raise AnswerError(f"no sentence of the form <p>sentence</p> at character {start}")
+        places, end = (), entry.end()
+        if text.startswith(" {", end):
+            last = end + 1
+            while last < len(text) and not text.startswith(" <p>", last):
+                last += 1
+            places, end = tuple(_places(text, end + 1, last)), last
+        sentences.append(Sentence(entry["text"], places, entry.span("text")))
+        if end == len(text):
+            return sentences
+        if text[end] != " ":
+            raise AnswerError(f"neither a blank nor the end after the sentence at character {end}")
+        start = end + 1
+
+
+def _places(text: str, start: int, end: int) -> list[Place]:
+    """The boxes, with commas between them, that the characters from `start` to `end` are."""
+    places = []
+    while True:
+        entry = _PLACE.match(text, start, end)
+        if entry is None:
+            raise AnswerError(f"no box of the form {{<x1><y1><x2><y2>}} at character {start}")
+        places.append(Place(_box(entry), entry.span("box")))
+        if entry.end() == end:
+            return places
+        if text[entry.end()] != ",":
+            raise AnswerError(f"neither a comma nor the end after the box at character {entry.end()}")
+        start = entry.end() + 1
+
+
+def _box(entry: re.Match[str]) -> tuple[float, float, float, float]:
+    """A box as it is written, xyxy in [0, 1]."""
+    x1, y1, x2, y2 = (int(value) for value in entry.group("x1", "y1", "x2", "y2"))
+    if max(x1, y1, x2, y2) > 100:
+        raise AnswerError(f"a coordinate above 100 in {entry['box']}")
+    if x1 >= x2 or y1 >= y2:
+        raise AnswerError(f"a box without area: {entry['box']}")
+    return x1 / 100, y1 / 100, x2 / 100, y2 / 100
 
 
 def text_to_diagnoses(text: str, labels: Sequence[str]) -> list[Diagnosis]:

@@ -1,5 +1,6 @@
 """LiteGPT's processor: radiographs and prompts -> the model's tensors."""
 
+import json
 import sys
 from functools import cached_property
 from typing import Any
@@ -19,10 +20,10 @@ from .image_sources import as_source, flat_images
 from .insertion import Insertion
 from .pipeline_litegpt import ChestXrayFindingsPipeline  # noqa: F401 (its file must travel wherever this one does)
 from .radiograph import SquashedRadiograph, holds_images, in_standard_view, load_radiograph, squash_radiograph
-from .tasks import TASKS
+from .tasks import TASKS, is_free_text
 
 IMAGE_TOKEN, IMAGE_END_TOKEN, VISUAL_TOKEN = "<image>", "</image>", "<visual>"
-IDENTIFIER_TOKENS = tuple(task.identifier for task in TASKS.values())
+IDENTIFIER_TOKENS = tuple(dict.fromkeys(task.identifier for task in TASKS.values() if task.identifier))
 LITEGPT_TOKENS = (IMAGE_TOKEN, IMAGE_END_TOKEN, VISUAL_TOKEN, *IDENTIFIER_TOKENS)
 
 # Llama 2's chat format. The system message goes into the first user turn. An image item becomes `<image>` and stands
@@ -160,17 +161,37 @@ class LiteGPTProcessor(ProcessorMixin):
         aux_image_processor = aux_image_processor if aux_image_processor is not None else image_processor
         super().__init__(image_processor, aux_image_processor, tokenizer, chat_template=chat_template)
 
-    def prompt(self, task: str) -> str:
+    def prompt(self, task: str, about: str | None = None, num_images: int = 1) -> str:
         """The prompt of a task ("identify", "vqa", ...) as in training; `<image>` is not yet expanded.
 
+        Args:
+            about: the phrase, box or question that the task needs, see `TASKS`; of a chat its turns so far, the user's
+                last, as JSON: [{"role": "user", "content": "..."}].
+            num_images: radiographs of one study that are shown.
+
         Raises:
-            ValueError: the checkpoint has no instruction for this task.
+            ValueError: the checkpoint has no instruction for this task; the task needs to be told what it is about, or
+                is about the radiograph alone; that holds a token of the prompt's own, such as `<image>`.
         """
         if task not in self.instructions:
             raise ValueError(
                 f"no instruction for the task '{task}'; this checkpoint knows: {', '.join(self.instructions)}"
             )
-        content = [{"type": "image"}, {"type": "text", "text": f"[{task}] {self.instructions[task]}"}]
+        needed = TASKS[task].about if task in TASKS else None
+        if (needed is None) != (about is None):
+            told = "nothing" if about is None else repr(about)
+            raise ValueError(f"[{task}] is about {needed or 'the radiograph alone'}; it was told {told}.")
+        for token in LITEGPT_TOKENS if about is not None else ():
+            if token in about:
+                raise ValueError(f"{token} is a token of the prompt's own and cannot stand in {about!r}.")
+        images = [{"type": "image"}] * num_images
+        if needed == "chat":
+            first, *turns = json.loads(about)
+            first = {**first, "content": [*images, {"type": "text", "text": first["content"]}]}
+            return self.apply_chat_template([first, *turns], add_generation_prompt=True)
+        identifier = TASKS[task].identifier if task in TASKS else f"[{task}]"
+        words = self.instructions[task].replace("{about}", about or "")
+        content = [*images, {"type": "text", "text": f"{identifier} {words}"}]
         return self.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
 
     def answer_ids(self, answer: str) -> list[int]:
@@ -207,7 +228,9 @@ class LiteGPTProcessor(ProcessorMixin):
     @property
     def _identifiers(self) -> dict[int, str]:
         vocabulary = self.tokenizer.get_vocab()
-        return {vocabulary[f"[{task}]"]: task for task in self.instructions if f"[{task}]" in vocabulary}
+        # [vqa] begins free questions too; of its answers those about diagnoses alone have a form.
+        tasks = [task for task in self.instructions if not is_free_text(task)]
+        return {vocabulary[f"[{task}]"]: task for task in tasks if f"[{task}]" in vocabulary}
 
     @property
     def tower_image_processors(self) -> list:

@@ -106,6 +106,21 @@ COMMANDS = {
         ("PreparationArguments", "PreparationOptions"),
         "MIMIC-CXR-JPG, with its reports and labels",
     ),
+    "prepare ms-cxr": Command(
+        "datasets_scripts/ms_cxr.py",
+        ("PreparationArguments", "PreparationOptions"),
+        "MS-CXR: phrases of reports with their boxes",
+    ),
+    "prepare padchest-gr": Command(
+        "datasets_scripts/padchest_gr.py",
+        ("PreparationArguments", "PreparationOptions"),
+        "PadChest-GR: reports sentence by sentence, with boxes",
+    ),
+    "prepare vqa-rad": Command(
+        "datasets_scripts/vqa_rad.py",
+        ("PreparationArguments", "PreparationOptions"),
+        "VQA-RAD: questions on radiographs, with answers",
+    ),
     "prepare chexpert": Command(
         "datasets_scripts/chexpert.py",
         ("PreparationArguments", "PreparationOptions"),
@@ -136,8 +151,16 @@ COMMANDS = {
         ("ReadersArguments", "PreparationOptions"),
         "boxes that were drawn or corrected in Label Studio",
     ),
+    "prepare llava-chats": Command(
+        "datasets_scripts/llava_chats.py",
+        ("OwnDataArguments", "PreparationOptions"),
+        "chats about radiographs, in LLaVA's JSON",
+    ),
     "prepare phantom": Command(
         "datasets_scripts/phantom_cxr.py", ("PhantomArguments",), "synthetic radiographs in VinDr-CXR's layout"
+    ),
+    "chats": Command(
+        "datasets_scripts/export_chats.py", ("ChatsArguments",), "a prepared data set as chats, in LLaVA's JSON"
     ),
     "distil-reports": Command(
         "datasets_scripts/distil_reports.py",

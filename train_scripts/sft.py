@@ -19,7 +19,8 @@ import litegpt.common.startup  # noqa: F401
 
 # isort: split
 import gc
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -30,12 +31,15 @@ from transformers.integrations import is_deepspeed_zero3_enabled, is_fsdp_enable
 from trl import ModelConfig, SFTConfig
 
 from litegpt.common.programs import Refusal, program, refuse_bad_input
+from litegpt.datasets_scripts.joined_rows import has_other_labels, joined_rows
 from litegpt.datasets_scripts.pseudo_boxes import coverage_text, with_pseudo_boxes
 from litegpt.datasets_scripts.rows import check_labels, load_rows
+from litegpt.datasets_scripts.template_words import with_template_words
 from litegpt.modeling_litegpt import LiteGPTForConditionalGeneration
 from litegpt.modeling_litegpt.adapters import LORA_TARGET_MODULES, add_adapter, save_adapter
-from litegpt.modeling_litegpt.checkpoints import base_of_adapter, load_checkpoint, save_checkpoint
+from litegpt.modeling_litegpt.checkpoints import base_of_adapter, load_checkpoint, load_processor, save_checkpoint
 from litegpt.modeling_litegpt.model_card import add_training, training_entry
+from litegpt.modeling_litegpt.new_tasks import add_tasks, grow_to
 from litegpt.processing.pipeline_litegpt import was_trained
 from litegpt.processing.processing_litegpt import LITEGPT_TOKENS, LiteGPTProcessor
 from litegpt.processing.tasks import TASKS
@@ -93,7 +97,9 @@ def train(
     """Trains, and writes `OUTPUT_DIR/checkpoint` or, of a model with LoRA, `OUTPUT_DIR/adapter`."""
     set_seed(training_args.seed)  # fresh LoRA is drawn before the trainer would set it
     with refuse_bad_input():
-        model, processor = model_to_train(data_args, model_args, bool(recipe_args.detector_loss_weight))
+        model, processor = model_to_train(
+            data_args, model_args, bool(recipe_args.detector_loss_weight), example_args.tasks
+        )
     base = model.get_base_model() if model_args.use_peft else model
     # Of an adapter the record is known once it is loaded.
     is_told = base.config.num_candidate_tokens and not recipe_args.detector_loss_weight
@@ -106,13 +112,15 @@ def train(
     cache_dir = data_args.training_cache_dir or f"{training_args.output_dir}/cache"
     # The main process writes the files, the others find them.
     with refuse_bad_input(), training_args.main_process_first(desc="preparing data"):
-        parts, rows = rows_to_train(data_args, processor, example_args.tasks)
+        parts = rows_to_train(data_args, processor, example_args.tasks)
+        rows = parts.joined()
         if any(TASKS[task].kind.has_boxes for task in example_args.tasks):
             processor.box_order = example_args.box_order  # tells what an answer may still name
         movement = (example_args.view_strength, example_args.max_gamma)
-        views = views_of(parts[0], example_args.augmented_views, training_args.seed, *movement)
+        training_rows = rows if parts.validation is None else rows.select(range(len(rows) - len(parts.validation)))
+        views = views_of(training_rows, example_args.augmented_views, training_args.seed, *movement)
         num_training_views = len(views)
-        views += [(row, Movement()) for row in range(len(parts[0]), len(rows))]
+        views += [(row, Movement()) for row in range(len(training_rows), len(rows))]
         store = RadiographStore(rows, processor.tower_image_processors, cache_dir)
         feature_file = None
         if data_args.cache_features and training_args.should_save:  # FSDP2 gives the other processes no weights yet
@@ -121,10 +129,17 @@ def train(
     if data_args.cache_features:
         feature_file = broadcast_object_list([feature_file])[0]
         features = map_patch_features(feature_file, base.model, len(views))
-    examples = training_examples(rows, views, range(num_training_views), example_args, processor)
-    radiographs = len({views[view][0] for view in examples["view"]})
+    told = rows
+    if data_args.template_words:
+        with refuse_bad_input(), training_args.main_process_first(desc="template words"):
+            told = parts.with_template_words().joined()  # pictures and features are those of `rows`
+    with_lengths = training_args.train_sampling_strategy == "group_by_length"
+    examples = training_examples(told, views, range(num_training_views), example_args, processor, with_lengths)
     trained = trained_weights(data_args, model_args, bool(recipe_args.detector_loss_weight))
-    entry = training_entry("sft.py", data_args.data_dir, radiographs, example_args.tasks, trained, training_args)
+    entries = [
+        training_entry("sft.py", data_dir, count, example_args.tasks, trained, training_args)
+        for data_dir, count in parts.radiographs({views[view][0] for view in examples["view"]}).items()
+    ]
     boxes = None
     if recipe_args.detector_loss_weight:
         truths = Detection(processor.finding_labels, max(model.config.tower_grids)).truths(rows)
@@ -133,11 +148,12 @@ def train(
     validation_examples = None
     if data_args.validation_split is not None:
         validation_examples = training_examples(
-            rows, views, range(num_training_views, len(views)), example_args, processor
+            told, views, range(num_training_views, len(views)), example_args, processor, with_lengths
         )
 
     trainer = LiteGPTTrainer(
         recipe=recipe_args,
+        task_weights=example_args.task_weights,
         model=model,
         args=training_args,
         train_dataset=examples,
@@ -146,7 +162,7 @@ def train(
         data_collator=ChatCollator(processor, store, views, features, boxes),
     )
     if data_args.validation_split is not None:
-        trainer.add_callback(ValidationAnswers(trainer, parts[1], processor, example_args.tasks))
+        trainer.add_callback(ValidationAnswers(trainer, parts.validation, processor, example_args.tasks))
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(training_args))
     with trainer.ending_in_one_sentence():
         # Every process takes part in gathering weights that are sharded over processes.
@@ -154,7 +170,8 @@ def train(
         unset_hf_deepspeed_config()  # with ZeRO-3 every model that is made until here is sharded
         if trainer.is_world_process_zero():
             model = trainer.accelerator.unwrap_model(trainer.model)
-            add_training(model.config, entry, trainer.state.global_step)
+            for entry in entries:
+                add_training(model.config, entry, trainer.state.global_step)
             if isinstance(model, PeftModel):
                 save_adapter(model, processor, f"{training_args.output_dir}/adapter", state_dict)
             else:
@@ -173,31 +190,70 @@ def set_accumulation(total_batch_size: int, training_args: SFTConfig) -> None:
     training_args.gradient_accumulation_steps = steps
 
 
-def rows_to_train(
-    data_args: DataArguments, processor: LiteGPTProcessor, tasks: Sequence[str]
-) -> tuple[list[Dataset], Dataset]:
-    """The rows of the training split and, where it is given, the validation split; and both in one.
+@dataclass(frozen=True)
+class TrainingRows:
+    """The rows of a training.
+
+    Attributes:
+        own: those to train on, of `data_dir`.
+        others: by their folder those of further data sets.
+        validation: those that are not trained on, where there are any.
+    """
+
+    data_dir: str
+    own: Dataset
+    others: dict[str, Dataset]
+    validation: Dataset | None
+
+    def joined(self) -> Dataset:
+        """All in one table, the validation rows last: one store of radiographs, one file of features."""
+        train = joined_rows(self.own, list(self.others.values()))
+        return train if self.validation is None else concatenate_datasets([train, self.validation])
+
+    def with_template_words(self) -> "TrainingRows":
+        """The same; those of `data_dir` have template words."""
+        validation = None if self.validation is None else with_template_words(self.validation)
+        return replace(self, own=with_template_words(self.own), validation=validation)
+
+    def radiographs(self, numbers: Collection[int]) -> dict[str, int]:
+        """By data set how many of the rows with these numbers are its."""
+        counts, start = {}, 0
+        for data_dir, rows in {self.data_dir: self.own, **self.others}.items():
+            counts[data_dir] = sum(start <= number < start + len(rows) for number in numbers)
+            start += len(rows)
+        return counts
+
+
+def rows_to_train(data_args: DataArguments, processor: LiteGPTProcessor, tasks: Sequence[str]) -> TrainingRows:
+    """The rows of the training split, of further data sets, and of the validation split where it is given.
 
     Raises:
         OSError, ValueError: they cannot be read, have other labels than the checkpoint, or it does not know a task.
     """
-    splits = [split for split in (data_args.train_split, data_args.validation_split) if split is not None]
-    parts = [load_rows(data_args.data_dir, split, data_args.cache_dir, data_args.num_proc) for split in splits]
+    place = (data_args.cache_dir, data_args.num_proc)
+    own = load_rows(data_args.data_dir, data_args.train_split, *place)
+    check_labels(own, processor)
     if data_args.pseudo_boxes is not None:
-        parts[0], covered = with_pseudo_boxes(parts[0], data_args.pseudo_boxes)
+        own, covered = with_pseudo_boxes(own, data_args.pseudo_boxes)
         print(f"{data_args.pseudo_boxes}: {coverage_text(covered)}")
-    # One store, one file of features. A single part as it is: joining would give the same rows a new fingerprint.
-    rows = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
-    check_labels(rows, processor)
+    others = {data_dir: load_rows(data_dir, "train", *place) for data_dir in data_args.word_data_dirs}
+    for data_dir, rows in others.items():
+        if has_other_labels(own, rows):
+            print(f"{data_dir}: its labels are not the checkpoint's: its findings and diagnoses are not used.")
+    validation = data_args.validation_split and load_rows(data_args.data_dir, data_args.validation_split, *place)
     for task in tasks:
-        processor.prompt(task)  # a ValueError where the checkpoint does not know it
-    return parts, rows
+        if task not in processor.instructions:
+            processor.prompt(task)  # a ValueError, which names those that it knows
+    return TrainingRows(data_args.data_dir, own, others, validation)
 
 
 def model_to_train(
-    data_args: DataArguments, model_args: ModelConfig, train_detector: bool = False
+    data_args: DataArguments, model_args: ModelConfig, train_detector: bool = False, tasks: Sequence[str] = ()
 ) -> tuple[LiteGPTForConditionalGeneration | PeftModel, LiteGPTProcessor]:
-    """The model, its towers and detector frozen or not, with LoRA where asked for: fresh, or that of the adapter."""
+    """The model, its towers and detector frozen or not, with LoRA where asked for: fresh, or that of the adapter.
+
+    Tasks that the checkpoint does not know are added to it.
+    """
     quantization = quantization_of_language_model(model_args)
     adapter = base = None
     if model_args.use_peft:
@@ -210,6 +266,15 @@ def model_to_train(
         attn_implementation=model_args.attn_implementation,
         quantization_config=quantization,
     )
+    if adapter is not None:  # an earlier stage may have added tasks to its base
+        base_tokenizer, processor = processor.tokenizer, load_processor(adapter, model_args.model_revision)
+        grow_to(model, base_tokenizer, processor.tokenizer)
+    if is_deepspeed_zero3_enabled() and not set(tasks) <= processor.instructions.keys():
+        raise Refusal(
+            "tasks: under ZeRO-3 no process has the whole embeddings, to which new tasks are added; use FSDP2."
+        )
+    if added := add_tasks(model, processor, tasks):
+        print(f"{model_args.model_name_or_path} did not know all tasks; added: {added}.")
     for tower in model.model.towers:
         tower.requires_grad_(data_args.train_towers)
     if model.model.detector is not None:
@@ -254,6 +319,7 @@ def quantization_of_language_model(model_args: ModelConfig) -> BitsAndBytesConfi
 
 def lora_config(model_args: ModelConfig, processor: LiteGPTProcessor, in_full: Sequence[str] = ()) -> LoraConfig:
     """LoRA on the language model's attention; trained in full are projector, new tokens' embeddings and `in_full`."""
+    known = processor.tokenizer.get_vocab()
     return LoraConfig(
         r=model_args.lora_r,
         lora_alpha=model_args.lora_alpha,
@@ -263,7 +329,7 @@ def lora_config(model_args: ModelConfig, processor: LiteGPTProcessor, in_full: S
         target_modules=model_args.lora_target_modules or LORA_TARGET_MODULES,
         target_parameters=model_args.lora_target_parameters,
         modules_to_save=["multi_modal_projector", *in_full] + (model_args.lora_modules_to_save or []),
-        trainable_token_indices={"embed_tokens": processor.tokenizer.convert_tokens_to_ids(LITEGPT_TOKENS)},
+        trainable_token_indices={"embed_tokens": [known[token] for token in LITEGPT_TOKENS if token in known]},
         task_type=model_args.lora_task_type,
     )
 

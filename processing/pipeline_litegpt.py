@@ -55,6 +55,7 @@ from .tasks import (
     FINDINGS,
     GROUNDED_REPORT,
     REPORT,
+    TASKS,
     WORD_TASKS,
     AnswerKind,
     answer_kind,
@@ -70,6 +71,7 @@ KEPT = ("is_last", "task", "about", "view", "images", "size", "turn", "warnings"
 LEAST_CANDIDATE = 0.01  # probability from which on a finding that the answer leaves out is looked for
 CANDIDATES = 128  # tokens that are kept of each step without the constraint
 CUT_OFF = "it is cut off: it does not end within the longest answer (max_new_tokens)"
+PIXEL_BOX = re.compile(r"\d+(\.\d+)?(\s+\d+(\.\d+)?){3}")  # of a question about a box
 UNTRAINED_TASK = "the checkpoint was never trained to answer [{task}]: its answer means nothing"
 
 
@@ -113,10 +115,10 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
 
     Args:
         tasks: what to ask, ("identify", "vqa") by default: a task, or a task and what it is about, "refer: PHRASE",
-            "describe: BOX", "question: WORDS"; ("describe", {"xmin": ..., ...}) has the box in pixels. A radiograph
-            may have its own, {"images": [radiograph], "tasks": [...]}; a second image there is another view of its
-            study, which reports are told. Of a task that this code does not know the answer is given as it is written,
-            and only without the constraint.
+            "question: WORDS", "describe: 389 532 829 758"; ("describe", {"xmin": ..., ...}) has the box, in pixels,
+            too. A radiograph may have its own, {"images": [radiograph], "tasks": [...]}; a second image there is
+            another view of its study, which reports are told. Of a task that this code does not know the answer is
+            given as it is written, and only without the constraint.
         max_new_tokens: the longest answer, 512 by default.
         constrained: only answers in the answer language with the checkpoint's labels, the default, and in fewer
             passes. Without it an answer may be malformed: it then has its reason under `malformed` and gives no
@@ -486,24 +488,29 @@ def _has_boxes(task: str) -> bool:
     return kind is not None and kind.has_boxes
 
 
-def as_question(asked: Any, radiograph: SquashedRadiograph) -> Question:
+def as_question(asked: Any, radiograph: "SquashedRadiograph | Shown") -> Question:
     """A task and what it is about, of a question string or a pair.
 
     Args:
-        asked: "refer: enlarged heart"; or ("describe", box), the box in pixels of the radiograph as given: xyxy, or
-            {"xmin", "ymin", "xmax", "ymax"}.
+        asked: "refer: enlarged heart"; "describe: 389 532 829 758", the box in pixels of the radiograph as given; or
+            ("describe", box), likewise: xyxy, or {"xmin", "ymin", "xmax", "ymax"}.
+        radiograph: its size, and how it is shown.
 
     Raises:
-        ValueError: the task needs to be told what it is about, or is about the radiograph alone.
+        ValueError: the task needs to be told what it is about, or is about the radiograph alone; the box has no area
+            in the radiograph.
     """
-    if isinstance(asked, str):
-        return split_question(asked)
-    task, about = asked
+    task, about = split_question(asked) if isinstance(asked, str) else asked
+    if isinstance(about, str) and PIXEL_BOX.fullmatch(about) and task in TASKS and TASKS[task].about == "box":
+        about = [float(side) for side in about.split()]
     if about is None or isinstance(about, str):
         return task, about
     sides = ("xmin", "ymin", "xmax", "ymax")
     corners = [about[side] for side in sides] if isinstance(about, dict) else list(about)
     width, height = radiograph.size
+    if not (0 <= corners[0] < corners[2] <= width and 0 <= corners[1] < corners[3] <= height):
+        box = " ".join(f"{side:g}" for side in corners)
+        raise ValueError(f"The box {box} is none in a radiograph of {width} x {height} pixels: xmin ymin xmax ymax.")
     box = tuple(value / side for value, side in zip(corners, (width, height) * 2, strict=True))
     return task, box_to_text(box_as_shown(box, radiograph.turn))
 

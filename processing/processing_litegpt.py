@@ -179,6 +179,14 @@ class LiteGPTProcessor(ProcessorMixin):
             ValueError: the checkpoint has no instruction for this task; the task needs to be told what it is about, or
                 is about the radiograph alone; that holds a token of the prompt's own, such as `<image>`.
         """
+        return self.apply_chat_template(self.messages(task, about, num_images), add_generation_prompt=True)
+
+    def messages(self, task: str, about: str | None = None, num_images: int = 1) -> list[dict[str, Any]]:
+        """The turns of `prompt` as a chat has them, with {"type": "image"} for each radiograph.
+
+        Raises:
+            ValueError: as `prompt`.
+        """
         if task not in self.instructions:
             raise ValueError(
                 f"no instruction for the task '{task}'; this checkpoint knows: {', '.join(self.instructions)}"
@@ -195,11 +203,10 @@ class LiteGPTProcessor(ProcessorMixin):
         if needed == "chat":
             first, *turns = json.loads(about)
             first = {**first, "content": [*images, {"type": "text", "text": first["content"]}]}
-            return self.apply_chat_template([first, *turns], add_generation_prompt=True)
+            return [first, *turns]
         identifier = TASKS[task].identifier if task in TASKS else f"[{task}]"
         words = self.instructions[task].replace("{about}", about or "")
-        content = [*images, {"type": "text", "text": f"{identifier} {words}"}]
-        return self.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        return [{"role": "user", "content": [*images, {"type": "text", "text": f"{identifier} {words}"}]}]
 
     def answer_ids(self, answer: str) -> list[int]:
         """The tokens of an answer after a prompt, in training as in every chat, without the end-of-sequence token."""

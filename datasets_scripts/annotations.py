@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # caches that an earlier version prepared are then prepared anew. A test holds the rows of a small release against it.
 ROWS_VERSION = 1
 
+BOXED_TEXTS = ("phrase", "sentences")  # columns that list texts, each with its "boxes"
+REPORT_TEXTS = ("report_findings", "report_impression", "report_distilled", *BOXED_TEXTS)  # words of reports
 STATES = ("positive", "negative", "uncertain")  # what a report says of a label that it mentions
 
 Box = tuple[float, float, float, float]
@@ -89,9 +91,14 @@ def optional_columns(finding_labels: Sequence[str], diagnosis_labels: Sequence[s
     mentioned: what the report says of diagnoses; those that it does not mention are not listed.
     image_labels: what the tables say of the whole image, finding labels too, also those that have no box; as
         `labels_of_images` numbers them.
-    phrase: a report's phrases with their boxes; of an annotation in pixels, as a finding's.
+    phrase: a report's phrases, each with all its boxes; none where it is known that the radiograph does not show it.
+    sentences: the report sentence by sentence, in order, each with its boxes; none where it has none.
+    qa: questions about the radiograph with their answers; closed where the answer is one of a few, such as yes and no.
+    chat: a conversation about this radiograph in turns, a user's first; the picture has no mark in the text.
     mask: a grey picture of the source's size, 0 outside and 255 inside; of an annotation the bytes of a PNG.
     readings: what the single readers said before they were merged; taken from `ImageAnnotation.readings`.
+
+    The boxes of phrase and sentences are of an annotation in pixels, as a finding's.
     """
     text = datasets.Value("string")
     box = datasets.List(datasets.Value("float32"), length=4)
@@ -108,6 +115,9 @@ def optional_columns(finding_labels: Sequence[str], diagnosis_labels: Sequence[s
         "mentioned": datasets.List({"label": diagnosis, "state": datasets.ClassLabel(names=list(STATES))}),
         "image_labels": datasets.List(datasets.ClassLabel(names=labels_of_images(finding_labels, diagnosis_labels))),
         "phrase": datasets.List({"phrase": text, "boxes": datasets.List(box)}),
+        "sentences": datasets.List({"text": text, "boxes": datasets.List(box)}),
+        "qa": datasets.List({"question": text, "answer": text, "closed": datasets.Value("bool")}),
+        "chat": datasets.List({"role": text, "text": text}),
         "mask": datasets.Image(),
         "readings": datasets.List(
             {
@@ -194,10 +204,15 @@ def row_of(
             value = decoded.age if value is None else value
         elif column == "readings":
             value = [_reading_in_row(reading, *size) for reading in annotation.readings]
-        elif column == "phrase" and value is not None:
-            number = sum(len(phrase["boxes"]) for phrase in value)
-            value = [{**phrase, "boxes": _boxes_inside(phrase["boxes"], *size)} for phrase in value]
-            outside += number - sum(len(phrase["boxes"]) for phrase in value)
+        elif column in BOXED_TEXTS and value is not None:
+            inside = [_boxes_inside(text["boxes"], *size) for text in value]
+            outside += sum(len(text["boxes"]) - len(boxes) for text, boxes in zip(value, inside, strict=True))
+            value = [
+                {**text, "boxes": boxes}
+                for text, boxes in zip(value, inside, strict=True)
+                # A phrase without boxes would pass for one that the radiograph does not show.
+                if column != "phrase" or bool(boxes) == bool(text["boxes"])
+            ]
         elif column == "mask" and value is not None:
             value = {"bytes": value, "path": None}
         row[column] = value

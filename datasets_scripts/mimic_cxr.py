@@ -98,7 +98,7 @@ FACTS = DataSetFacts(
 
 def recognise(data_dir: str) -> bool:
     """Whether a folder is a release: it has the table of metadata."""
-    return _table(data_dir, "metadata") is not None
+    return table_path(data_dir, "metadata") is not None
 
 
 def facts(data_dir: str) -> DataSetFacts:
@@ -106,8 +106,11 @@ def facts(data_dir: str) -> DataSetFacts:
     return FACTS
 
 
-def _table(data_dir: str, table: str) -> str | None:
-    """Path of a table; of several versions the newest, unpacked before packed."""
+def table_path(data_dir: str, table: str) -> str | None:
+    """Path of the table metadata, split or chexpert; of several versions the newest, unpacked before packed.
+
+    None where there is none.
+    """
     names = [name for name in entries_of(data_dir)[1] if re.fullmatch(TABLE.format(table), name)]
     return os.path.join(data_dir, max(names, key=lambda name: name.removesuffix(".gz"))) if names else None
 
@@ -196,7 +199,7 @@ def read_release(data_dir: str | os.PathLike) -> Release:
     data_dir = absolute(data_dir)
     if not is_folder(data_dir):
         raise FileNotFoundError(f"{data_dir} is no folder: data_dir must be the folder of a MIMIC-CXR-JPG release.")
-    tables = {table: _table(data_dir, table) for table in TABLES}
+    tables = {table: table_path(data_dir, table) for table in TABLES}
     for table, path in tables.items():
         if path is None:
             raise FileNotFoundError(f"{data_dir} has no mimic-cxr-2.0.0-{table}.csv.gz (or .csv).")

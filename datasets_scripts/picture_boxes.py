@@ -1,7 +1,8 @@
 """Boxes as a table gives them -> boxes in pixels of the pictures that lie beside it, or a sentence why they cannot be.
 
-In: annotations whose boxes are xyxy in pixels of the picture, of an original of another size that the table gives, or
-from 0 to 1. Out: the same annotations, boxes in pixels of the files, and counts of what was done.
+In: annotations whose boxes, of findings and of texts, are xyxy in pixels of the picture, of an original of another
+size that the table gives, or from 0 to 1. Out: the same annotations, boxes in pixels of the files, and counts of what
+was done.
 
     boxes_in_pixels({"train": annotations}, {"a1": "train/a1.png"}, sizes={"a1": (2336, 2836)}, table="train.csv")
     # a1.png has 512 x 512 pixels: (900, 1500, 1900, 2100) -> (197.3, 270.8, 416.4, 379.1); {"boxes_scaled": 1}
@@ -15,13 +16,14 @@ A box that cannot be told to fit is never guessed at. A release is refused
 - where all boxes of at least three pictures lie in their upper left quarter: they may be of smaller pictures.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from PIL import Image
 
 from litegpt.common.addresses import open_address
-from litegpt.datasets_scripts.annotations import Box, Finding, ImageAnnotation
+from litegpt.datasets_scripts.annotations import BOXED_TEXTS, Box, Finding, ImageAnnotation
 
 SLACK = 0.01  # of a side: more than rounding in a copy of 256 pixels
 STRAY_SHARE = 0.1  # of the pictures with boxes
@@ -54,11 +56,11 @@ def boxes_in_pixels(
     Raises:
         ValueError: the boxes do not fit the pictures.
     """
-    boxed = [image for images in annotations.values() for image in images if image.findings]
+    boxed = [image for images in annotations.values() for image in images if boxes_of(image)]
     found = {image.image_id: picture_size(paths.get(image.image_id)) for image in boxed}
     pictures = {image_id: size for image_id, size in found.items() if size is not None}
     boxed = [image for image in boxed if image.image_id in pictures]
-    unit = bool(boxed) and all(-SLACK <= edge <= UNIT for box in _boxes(boxed) for edge in box)
+    unit = bool(boxed) and all(-SLACK <= edge <= UNIT for image in boxed for box in boxes_of(image) for edge in box)
     frames = {image_id: (1.0, 1.0) if unit else sizes.get(image_id, picture) for image_id, picture in pictures.items()}
     if not unit:
         _refuse_boxes_that_fit_both(boxed, frames, pictures, table)
@@ -74,13 +76,18 @@ def boxes_in_pixels(
         fitted = [image for image in images if image.image_id in pictures]
         scaled = [image for image in fitted if frames[image.image_id] != pictures[image.image_id]]
         rules = {
-            "boxes_of_0_to_1" if unit else "boxes_scaled": sum(len(image.findings) for image in scaled),
-            "boxes_clipped": sum(
-                leaves(finding.box, frames[image.image_id]) for image in fitted for finding in image.findings
-            ),
+            "boxes_of_0_to_1" if unit else "boxes_scaled": sum(len(boxes_of(image)) for image in scaled),
+            "boxes_clipped": sum(leaves(box, frames[image.image_id]) for image in fitted for box in boxes_of(image)),
         }
         counts[split] = {rule: count for rule, count in rules.items() if count}
     return results, counts
+
+
+def boxes_of(image: ImageAnnotation) -> list[Box]:
+    """The boxes of an image's findings, and of its texts those that are no finding's."""
+    boxes = [finding.box for finding in image.findings]
+    texts = [text for column in BOXED_TEXTS for text in image.optional.get(column) or ()]
+    return boxes + [box for text in texts for box in text["boxes"] if box not in boxes]
 
 
 def leaves(box: Box, size: Size) -> bool:
@@ -110,10 +117,6 @@ def picture_size(path: str | None) -> tuple[int, int] | None:
         return None
 
 
-def _boxes(images: list[ImageAnnotation]) -> Iterator[Box]:
-    return (finding.box for image in images for finding in image.findings)
-
-
 def _refuse_boxes_that_fit_both(
     boxed: list[ImageAnnotation], frames: Mapping[str, Size], pictures: Mapping[str, Size], table: str
 ) -> None:
@@ -123,7 +126,7 @@ def _refuse_boxes_that_fit_both(
         for image in boxed
         if any(side > own * (1 + SLACK) for side, own in zip(*_pair(image, frames, pictures), strict=True))
     ]
-    if smaller and not any(leaves(f.box, pictures[image.image_id]) for image in smaller for f in image.findings):
+    if smaller and not any(leaves(box, pictures[image.image_id]) for image in smaller for box in boxes_of(image)):
         image = smaller[0]
         frame, picture = _pair(image, frames, pictures)
         raise ValueError(
@@ -140,14 +143,14 @@ def _refuse_boxes_of_smaller_pictures(
     if len(unsized) < NUM_FOR_QUARTER:
         return
     if all(
-        f.box[2] < 0.5 * frames[image.image_id][0] and f.box[3] < 0.5 * frames[image.image_id][1]
+        box[2] < 0.5 * frames[image.image_id][0] and box[3] < 0.5 * frames[image.image_id][1]
         for image in unsized
-        for f in image.findings
+        for box in boxes_of(image)
     ):
         image = unsized[0]
         raise ValueError(
             f"{table}: all boxes lie in the upper left quarter of their pictures ({image.image_id}: "
-            f"{_numbers(image.findings[0])} of {_shape(frames[image.image_id])} pixels), as if they were of smaller "
+            f"{_numbers(boxes_of(image)[0])} of {_shape(frames[image.image_id])} pixels), as if they were of smaller "
             "copies: say in columns width and height which sizes the boxes are of."
         )
 
@@ -156,15 +159,15 @@ def _refuse_boxes_that_do_not_fit(
     boxed: list[ImageAnnotation], frames: Mapping[str, Size], sizes: Mapping[str, Size], table: str
 ) -> None:
     outside = [
-        (image, finding)
+        (image, box)
         for image in boxed
-        for finding in [next((f for f in image.findings if leaves(f.box, frames[image.image_id])), None)]
-        if finding is not None
+        for box in [next((box for box in boxes_of(image) if leaves(box, frames[image.image_id])), None)]
+        if box is not None
     ]
     one_of_several = len(outside) == 1 and len(boxed) > 1
     if len(outside) <= STRAY_SHARE * len(boxed) or one_of_several:
         return
-    image, finding = outside[0]
+    image, box = outside[0]
     given = image.image_id in sizes
     advice = (
         "they were drawn on pictures of another size"
@@ -174,7 +177,7 @@ def _refuse_boxes_that_do_not_fit(
     )
     raise ValueError(
         f"{table}: boxes leave {len(outside):,} of the {len(boxed):,} pictures that have any ({image.image_id}: "
-        f"{_numbers(finding)} of {_shape(frames[image.image_id])} pixels): {advice}."
+        f"{_numbers(box)} of {_shape(frames[image.image_id])} pixels): {advice}."
     )
 
 
@@ -186,8 +189,8 @@ def _shape(size: Size) -> str:
     return f"{size[0]:g} x {size[1]:g}"
 
 
-def _numbers(finding: Finding) -> str:
-    return ", ".join(f"{edge:g}" for edge in finding.box)
+def _numbers(box: Box) -> str:
+    return ", ".join(f"{edge:g}" for edge in box)
 
 
 def _scaled(image: ImageAnnotation, picture: Size, frame: Size) -> ImageAnnotation:
@@ -195,8 +198,21 @@ def _scaled(image: ImageAnnotation, picture: Size, frame: Size) -> ImageAnnotati
         return image
     factors = (picture[0] / frame[0], picture[1] / frame[1]) * 2
 
-    def scale(finding: Finding) -> Finding:
-        return replace(finding, box=tuple(edge * factor for edge, factor in zip(finding.box, factors, strict=True)))
+    def scale(box: Box) -> Box:
+        return tuple(edge * factor for edge, factor in zip(box, factors, strict=True))
 
-    readings = tuple(replace(reading, findings=tuple(map(scale, reading.findings))) for reading in image.readings)
-    return replace(image, findings=tuple(map(scale, image.findings)), readings=readings)
+    def scale_findings(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+        return tuple(replace(finding, box=scale(finding.box)) for finding in findings)
+
+    def scale_texts(texts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{**text, "boxes": [scale(box) for box in text["boxes"]]} for text in texts]
+
+    return replace(
+        image,
+        findings=scale_findings(image.findings),
+        readings=tuple(replace(reading, findings=scale_findings(reading.findings)) for reading in image.readings),
+        optional={
+            column: scale_texts(value) if column in BOXED_TEXTS and value else value
+            for column, value in image.optional.items()
+        },
+    )

@@ -9,6 +9,7 @@ labels are held against the rows' by `check_labels`.
 """
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import datasets
@@ -24,11 +25,15 @@ from litegpt.datasets_scripts import (
     covidx,
     label_studio,
     mimic_cxr,
+    ms_cxr,
     open_i,
+    padchest_gr,
     rsna_pneumonia,
     siim_pneumothorax,
     vindr_cxr,
+    vqa_rad,
 )
+from litegpt.datasets_scripts.annotations import BOXED_TEXTS
 from litegpt.datasets_scripts.preparation.dataset_card import license_name
 from litegpt.datasets_scripts.preparation.prepare import load, load_release
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, Release
@@ -66,6 +71,9 @@ DATA_SETS: dict[str, DataSet] = {
     "covidx": covidx,
     "open-i": open_i,
     "mimic-cxr": mimic_cxr,
+    "ms-cxr": ms_cxr,
+    "padchest-gr": padchest_gr,
+    "vqa-rad": vqa_rad,
     "coco-boxes": coco_boxes,
     "label-studio": label_studio,
 }
@@ -138,7 +146,8 @@ def check_annotations(rows: datasets.Dataset) -> None:
     """Refuses what a broken Parquet file may hold: it would train the model on nonsense, or end a run in the middle.
 
     Raises:
-        ValueError: a class number without a label, or a box that is not xyxy in [0, 1] or has no area.
+        ValueError: a class number without a label, or a box, of findings or of texts, that is not xyxy in [0, 1] or
+            has no area.
     """
     num_findings = rows.features["findings"].feature["label"].num_classes
     num_diagnoses = rows.features["diagnoses"].feature.num_classes
@@ -146,12 +155,22 @@ def check_annotations(rows: datasets.Dataset) -> None:
     for image_id, findings, diagnoses in zip(*columns, strict=True):
         for finding in findings:
             _check_number(image_id, "finding", finding["label"], num_findings)
-            x1, y1, x2, y2 = np.asarray(finding["box"], dtype=float)  # NaN for a null
-            # False for NaN too. 1e-6 leaves room for float32.
-            if not (-1e-6 <= x1 < x2 <= 1 + 1e-6 and -1e-6 <= y1 < y2 <= 1 + 1e-6):
-                raise ValueError(f"{image_id}: the box {finding['box']} is not xyxy in [0, 1] or has no area.")
+            _check_box(image_id, finding["box"])
         for diagnosis in diagnoses:
             _check_number(image_id, "diagnosis", diagnosis, num_diagnoses)
+    for column in BOXED_TEXTS:
+        if column in rows.column_names:
+            for image_id, texts in zip(rows["image_id"][:], rows[column][:], strict=True):
+                for text in texts or ():
+                    for box in text["boxes"]:
+                        _check_box(image_id, box)
+
+
+def _check_box(image_id: str, box: Sequence[float | None]) -> None:
+    x1, y1, x2, y2 = np.asarray(box, dtype=float)  # NaN for a null
+    # False for NaN too. 1e-6 leaves room for float32.
+    if not (-1e-6 <= x1 < x2 <= 1 + 1e-6 and -1e-6 <= y1 < y2 <= 1 + 1e-6):
+        raise ValueError(f"{image_id}: the box {box} is not xyxy in [0, 1] or has no area.")
 
 
 def _check_number(image_id: str, what: str, number: int | None, count: int) -> None:

@@ -29,6 +29,7 @@ from safetensors import SafetensorError, safe_open
 from litegpt.common.arguments import parse
 from litegpt.common.files import weights_sha256
 from litegpt.common.programs import Refusal, program, refuse_bad_input
+from litegpt.datasets_scripts.annotations import REPORT_TEXTS
 from litegpt.datasets_scripts.preparation.dataset_card import card_for_hub
 from litegpt.evaluation_scripts.reports.sections import check_metrics
 from litegpt.hub.arguments import PushArguments
@@ -198,11 +199,14 @@ def check_licence(folder: Path, card: str, private: bool) -> None:
 
 
 def holds_reports(folder: Path, card: str) -> bool:
-    """Whether a prepared data set has columns of reports' text, as its card or any of its shards says."""
+    """Whether a prepared data set has columns of reports' text, as its card or any of its shards says.
+
+    Questions and chats count too: under such a licence they were made of reports.
+    """
     columns = {feature["name"] for feature in DatasetCard(card).data["dataset_info"]["features"]}
     for path in (folder / "data").glob("*.parquet"):
         columns.update(pq.read_schema(path).names)
-    return any(column.startswith("report_") or column == "phrase" for column in columns)
+    return any(column.startswith("report_") or column in (*REPORT_TEXTS, "qa", "chat") for column in columns)
 
 
 def read_metrics(path: Path, folder: Path) -> dict[str, Any]:

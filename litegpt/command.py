@@ -104,6 +104,21 @@ COMMANDS = {
         ("PreparationArguments", "PreparationOptions"),
         "MIMIC-CXR-JPG, with its reports and labels",
     ),
+    "prepare ms-cxr": Command(
+        "datasets_scripts/ms_cxr.py",
+        ("PreparationArguments", "PreparationOptions"),
+        "MS-CXR: phrases of reports with their boxes",
+    ),
+    "prepare padchest-gr": Command(
+        "datasets_scripts/padchest_gr.py",
+        ("PreparationArguments", "PreparationOptions"),
+        "PadChest-GR: reports sentence by sentence, with boxes",
+    ),
+    "prepare vqa-rad": Command(
+        "datasets_scripts/vqa_rad.py",
+        ("PreparationArguments", "PreparationOptions"),
+        "VQA-RAD: questions on radiographs, with answers",
+    ),
     "prepare chexpert": Command(
         "datasets_scripts/chexpert.py",
         ("PreparationArguments", "PreparationOptions"),

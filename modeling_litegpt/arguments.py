@@ -28,6 +28,11 @@ class NewCheckpointArguments(DetectorArguments):
     data_dir: Place | None = argument(
         "A prepared folder, whose labels the checkpoint has; VinDr-CXR's by default.", default=None
     )
+    text_dirs: list[Place] = argument(
+        "Prepared folders whose reports, sentences, phrases, questions and chats give the vocabulary its words: the "
+        "most frequent of all splits but test.",
+        default=[],
+    )
     vision_config: dict[str, Any] = argument("First tower, with `model_type`.", default={})
     aux_vision_config: dict[str, Any] | None = argument("Second tower; none: one tower.", default=None)
     vision_tower: str | None = argument(

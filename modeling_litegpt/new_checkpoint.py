@@ -7,6 +7,10 @@ The labels, and with them the tokenizer and the instructions, are VinDr-CXR's, o
     litegpt new --config tiny --output_dir outputs/tiny/new \\
         --data_dir path/to/prepared
 
+Words of reports and questions beyond those of templates are tokens where data sets that have them are named:
+
+    litegpt new --config tiny --text_dirs prepared/open-i prepared/vqa-rad --output_dir outputs/tiny/new
+
 A tower can be another checkpoint's, taken as it is, such as that of a CXR-CLIP:
 
     litegpt new --config tiny --vision_tower outputs/cxr_clip/checkpoint --aux_vision_config null \\
@@ -19,6 +23,7 @@ import litegpt.common.startup  # noqa: F401
 
 # isort: split
 import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from transformers import PreTrainedModel, set_seed
@@ -29,7 +34,7 @@ from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.preparation.prepare import load
 from litegpt.datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
 from litegpt.modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
-from litegpt.modeling_litegpt.answer_tokenizer import train_tokenizer
+from litegpt.modeling_litegpt.answer_tokenizer import WORD_COLUMNS, frequent_words, texts_of, train_tokenizer
 from litegpt.modeling_litegpt.arguments import NewCheckpointArguments
 from litegpt.modeling_litegpt.checkpoints import new_processor, save_checkpoint
 from litegpt.modeling_litegpt.configuration_litegpt import tower_grid
@@ -42,10 +47,11 @@ def main(arguments: NewCheckpointArguments) -> None:
     with refuse_bad_input():
         refuse_filled_folder(arguments.output_dir)
         finding_labels, diagnosis_labels = labels_of(arguments.data_dir)
+        words = words_of_folders(arguments.text_dirs)
         folders = (arguments.vision_tower, arguments.aux_vision_tower)
         taken = [None if folder is None else taken_tower(folder) for folder in folders]
     set_seed(arguments.seed)
-    tokenizer = train_tokenizer(finding_labels, diagnosis_labels)
+    tokenizer = train_tokenizer(finding_labels, diagnosis_labels, words)
     add_litegpt_tokens(tokenizer)
     tower_configs = [
         config if tower is None else tower.config
@@ -95,6 +101,26 @@ def labels_of(data_dir: str | None) -> tuple[list[str], list[str]]:
     splits = load(data_dir, streaming=True)
     features = next(iter(splits.values())).features
     return features["findings"].feature["label"].names, features["diagnoses"].feature.names
+
+
+def words_of_folders(data_dirs: Sequence[str]) -> list[str]:
+    """The most frequent words of prepared folders' texts, read one row after another; those of a split test are not.
+
+    Raises:
+        OSError, ValueError: a folder is not a prepared data set, or has no texts.
+    """
+
+    def texts() -> Iterator[str]:
+        for data_dir in data_dirs:
+            splits = load(data_dir, streaming=True)
+            columns = [column for column in WORD_COLUMNS if column in next(iter(splits.values())).features]
+            if not columns:
+                raise ValueError(f"--text_dirs {data_dir}: its rows have none of {', '.join(WORD_COLUMNS)}.")
+            for name, rows in splits.items():
+                if name != "test":
+                    yield from texts_of(rows.select_columns(columns))
+
+    return frequent_words(texts())
 
 
 def start_positions_from_sinusoids(tower: PreTrainedModel) -> None:

@@ -16,7 +16,7 @@ from datasets import DatasetInfo, SplitDict
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from litegpt.common.templates import template
-from litegpt.datasets_scripts.annotations import row_features
+from litegpt.datasets_scripts.annotations import REPORT_TEXTS, row_features
 from litegpt.datasets_scripts.preparation.release import Release
 from litegpt.processing.answers import NO_FINDING
 
@@ -94,6 +94,7 @@ def card_text(
     text = template(__file__, "dataset_card.md.jinja").render(
         facts=release.facts,
         columns=columns,
+        report_texts=REPORT_TEXTS,
         no_finding=NO_FINDING,
         first_split=next(iter(splits)),
         splits=list(splits),

@@ -36,9 +36,13 @@ IN_WORDS = {
     "boxes_of_no_finding": '{} of "No finding" skipped',
     "boxes_of_0_to_1": "{} given from 0 to 1",
     "boxes_scaled": "{} scaled from the size that the tables give to the pictures' own",
+    "boxes_listed_twice": "{} listed twice",
+    "boxes_of_further_readers": "{} of further readers left out",
+    "boxes_without_label": "{} that no label of the rows means, of sentences alone",
     "boxes_clipped": "{} cut off or left out at the edge of the picture",
     "boxes_not_in_table": "{} of images that are not in the table",
     "images_with_unboxed_findings": "{} with a finding that the tables state and no box shows",
+    "images_of_own_split": "{} split by MS-CXR's own column, whose train has images of MIMIC-CXR's test",
     "images_excluded": "{} left out of patients that are kept for a test",
     "images_without_mentions": "{} of which nothing is said",
     "images_without_report": "{} without a report",
@@ -58,6 +62,10 @@ IN_WORDS = {
     "lists_missing": "{} missing: val.txt, so there is no split validation",
     "tables_not_read": "{} not read: train.csv, beside annotations/",
     "images_not_annotated": "{} left out that nobody annotated",
+    "sentences_without_text": "{} left out without words",
+    "questions_of_train": "{} of the release's own train, on images that its test has too",
+    "questions_listed_twice": "{} listed twice",
+    "questions_without_answer": "{} left out without words or an answer",
     "annotations_cancelled": "{} left out, skipped by the annotator",
     "remarks_not_read": "{} without a place not read (choices, texts, relations)",
 }
@@ -72,6 +80,8 @@ NOUNS = {
     "lists": "list",
     "annotations": "annotation",
     "remarks": "remark",
+    "sentences": "sentence",
+    "questions": "question",
 }
 DUPLICATE_COLUMNS = ("split_a", "image_a", "split_b", "image_b", "kind", "distance")
 

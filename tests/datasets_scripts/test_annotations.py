@@ -67,6 +67,9 @@ def test_every_optional_column_holds_what_a_data_set_gives_it():
         "mentioned": [{"label": "Pneumonia", "state": "uncertain"}],
         "image_labels": ["Effusion", "No finding"],
         "phrase": [{"phrase": "A mass", "boxes": [(0, 30, 50, 60), outside]}, {"phrase": "No effusion", "boxes": []}],
+        "sentences": [{"text": "There is a mass.", "boxes": [outside, (0, 30, 50, 60)]}, {"text": "No.", "boxes": []}],
+        "qa": [{"question": "Is there a mass?", "answer": "yes", "closed": True}],
+        "chat": [{"role": "user", "text": "What is seen?"}, {"role": "assistant", "text": "A mass."}],
         "mask": mask.getvalue(),
     }
     reading = Reading("R1", (Finding("Mass", (0, 30, 50, 60)), Finding("Mass", outside)), ("Pneumonia",))
@@ -74,7 +77,7 @@ def test_every_optional_column_holds_what_a_data_set_gives_it():
     row, left_out = row_of(image, DECODED, ALL)
     features = row_features(FINDING_LABELS, DIAGNOSIS_LABELS, ALL)
     assert list(features) == [*row_features(FINDING_LABELS, DIAGNOSIS_LABELS), *ALL] and list(row) == list(features)
-    assert left_out == 1  # the phrase's; a reading's box is a finding's too
+    assert left_out == 2  # the phrase's and the sentence's; a reading's box is a finding's too
     stored = features.decode_example(features.encode_example(row | {"image": None}))
     assert stored["study_id"] == "s1" and stored["patient_id"] == "p7"
     assert stored["report_findings"] == "A mass." and stored["report_impression"] == "Mass."
@@ -85,16 +88,31 @@ def test_every_optional_column_holds_what_a_data_set_gives_it():
         {"phrase": "A mass", "boxes": [[0, 0.5, 0.5, 1]]},
         {"phrase": "No effusion", "boxes": []},
     ]
+    assert stored["sentences"] == [
+        {"text": "There is a mass.", "boxes": [[0, 0.5, 0.5, 1]]},
+        {"text": "No.", "boxes": []},
+    ]
+    assert stored["qa"] == told["qa"] and stored["chat"] == told["chat"]
     assert stored["mask"].size == (100, 60) and stored["mask"].getextrema() == (255, 255)
     assert stored["readings"] == [
         {"rad_id": "R1", "findings": [{"label": 0, "box": [0, 0.5, 0.5, 1]}], "diagnoses": [0]}
     ]
 
 
+def test_a_phrase_whose_boxes_all_lie_outside_is_left_out_and_not_called_absent():
+    outside = (200, 0, 210, 50)
+    told = {
+        "phrase": [{"phrase": "A mass", "boxes": [outside]}],
+        "sentences": [{"text": "A mass.", "boxes": [outside]}],
+    }
+    row, left_out = row_of(annotation(**told), DECODED, tuple(told))
+    assert row["phrase"] == [] and row["sentences"] == [{"text": "A mass.", "boxes": []}] and left_out == 2
+
+
 def test_what_a_data_set_declares_and_does_not_know_is_null():
     row, _ = row_of(ImageAnnotation("a", (), ()), DECODED, ALL)
     unknown = {"study_id", "report_findings", "report_impression", "report_distilled", "mentioned", "image_labels"}
-    unknown |= {"phrase", "mask"}
+    unknown |= {"phrase", "sentences", "qa", "chat", "mask"}
     assert {column for column in ALL if row[column] is None} == unknown
     assert row["patient_id"] == "" and row["readings"] == []
 

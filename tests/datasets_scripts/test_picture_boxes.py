@@ -27,6 +27,24 @@ def test_boxes_of_the_pictures_stay_and_those_of_an_original_are_scaled(tmp_path
     assert scaled == [pytest.approx((10, 20, 100, 200)), pytest.approx((1, 2, 3, 4))] and counts == {"boxes_scaled": 2}
 
 
+def test_boxes_of_texts_are_scaled_with_the_findings_and_count_once(tmp_path):
+    Image.new("L", (100, 200)).save(tmp_path / "a.png")
+    box, other = (100, 200, 500, 1000), (0, 0, 1000, 2000)
+    told = {"phrase": [{"phrase": "A mass", "boxes": [box]}, {"phrase": "No mass", "boxes": []}], "study_id": "s"}
+    told["sentences"] = [{"text": "A mass.", "boxes": [other]}]
+    image = ImageAnnotation("a", (Finding("ILD", box),), (), optional=told)
+    only_texts = ImageAnnotation("b", (), (), optional={"sentences": [{"text": "A mass.", "boxes": [other]}]})
+    paths = dict.fromkeys(("a", "b"), str(tmp_path / "a.png"))
+    fitted, counts = boxes_in_pixels({"train": [image, only_texts]}, paths, dict.fromkeys(paths, (1000, 2000)), "t")
+    assert counts == {"train": {"boxes_scaled": 3}}
+    first, second = fitted["train"]
+    assert first.findings[0].box == first.optional["phrase"][0]["boxes"][0] == (10, 20, 50, 100)
+    assert first.optional["sentences"][0]["boxes"] == second.optional["sentences"][0]["boxes"] == [(0, 0, 100, 200)]
+    assert first.optional["phrase"][1] == told["phrase"][1] and first.optional["study_id"] == "s"
+    with pytest.raises(ValueError, match=r"boxes leave 1 of the 1 pictures .*\(b: 0, 0, 1000, 2000 of 100 x 200"):
+        boxes_in_pixels({"train": [only_texts]}, paths, {}, "t.csv")
+
+
 def test_boxes_of_0_to_1_are_told_by_their_values(tmp_path):
     assert fit(tmp_path, [(0.1, 0.2, 0.5, 1.0)]) == ([pytest.approx((10, 40, 50, 200))], {"boxes_of_0_to_1": 1})
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +21,14 @@ from litegpt.datasets_scripts.phantoms.picture import Phantom
 from litegpt.datasets_scripts.preparation.decoding_process import decode
 from litegpt.datasets_scripts.preparation.prepare import prepare
 from litegpt.datasets_scripts.preparation.release import PreparationOptions
-from litegpt.datasets_scripts.rows import DATA_SETS, check_labels, data_set_facts, load_rows, recognised
+from litegpt.datasets_scripts.rows import (
+    DATA_SETS,
+    check_annotations,
+    check_labels,
+    data_set_facts,
+    load_rows,
+    recognised,
+)
 from litegpt.datasets_scripts.vindr_cxr import FINDING_LABELS, load_vindr_cxr, read_release
 from tests.small_training import train
 
@@ -67,7 +75,7 @@ def test_a_release_of_any_data_set_gives_its_rows_and_facts(nih_release, tmp_pat
 
 def test_every_data_set_has_a_name_for_the_command_line_and_what_is_asked_of_it():
     names = ["vindr-cxr", "chestx-ray14", "chexpert", "rsna-pneumonia", "siim-pneumothorax", "covidx", "open-i"]
-    names += ["mimic-cxr", "coco-boxes", "label-studio"]
+    names += ["mimic-cxr", "ms-cxr", "padchest-gr", "vqa-rad", "coco-boxes", "label-studio"]
     assert list(DATA_SETS) == names
     for data_set in DATA_SETS.values():
         assert data_set.LAYOUT and all(map(callable, (data_set.recognise, data_set.facts, data_set.read_release)))
@@ -152,6 +160,19 @@ def test_a_corrupt_row_is_named(change, reason, prepared, tmp_path):
     image_id = spoil(prepared, tmp_path / "corrupt", change)
     with pytest.raises(ValueError, match=f"^{image_id}: .*{reason}"):
         load_rows(str(tmp_path / "corrupt"), "train", str(tmp_path / "cache"), 1)
+
+
+@pytest.mark.parametrize("box", [[0.1, 0.1, 0.4, 1.5], [0.4, 0.1, 0.1, 0.5], [0.1, 0.1, 0.4, None]])
+@pytest.mark.parametrize(("column", "words"), [("phrase", "phrase"), ("sentences", "text")])
+def test_a_corrupt_box_of_a_text_is_named(box, column, words):
+    features = annotations.row_features(("Mass",), ("No finding",), [column])
+    values = [None, [{words: "No mass.", "boxes": []}, {words: "A mass.", "boxes": [[0, 0, 1, 1]]}]]
+    rows = {"image_id": ["a", "b"], "findings": [[], []], "diagnoses": [[], []], column: values}
+    kept = datasets.Features({name: features[name] for name in rows})
+    check_annotations(datasets.Dataset.from_dict(rows, kept))
+    values[1][1]["boxes"].append(box)
+    with pytest.raises(ValueError, match="^b: the box .* is not xyxy"):
+        check_annotations(datasets.Dataset.from_dict(rows, kept))
 
 
 def test_a_corrupt_row_ends_the_program_before_it_trains(prepared, tiny_checkpoint, tmp_path):

@@ -499,7 +499,7 @@ def with_licence_and_column(folder: Path, licence: str, column: str, in_card: bo
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-@pytest.mark.parametrize("column", ["report_findings", "report_impression", "report_distilled", "phrase"])
+@pytest.mark.parametrize("column", ["report_findings", "report_distilled", "phrase", "sentences", "qa", "chat"])
 @pytest.mark.parametrize("in_card", [True, False])
 @pytest.mark.parametrize("private", [True, False])
 def test_reports_of_credentialed_data_never_travel(copy, column, in_card, private):

@@ -234,6 +234,11 @@ def _boxes_inside(boxes: Iterable[Box], width: int, height: int) -> list[list[fl
     return [box for box in normalised if box is not None]
 
 
+def is_lateral(view: str) -> bool:
+    """Whether a row's `view` is one from the side: "LATERAL", "LL", "Lateral"; not where it is unknown."""
+    return "LAT" in view.upper() or view.upper() in ("LL", "RL")
+
+
 def normalise_box(box: Box, width: int, height: int) -> list[float] | None:
     """Pixels to [0, 1] of the whole image, clipped to it; None where nothing of the box is inside."""
     x_min, x_max = (min(max(value / width, 0.0), 1.0) for value in box[0::2])

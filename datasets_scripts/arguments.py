@@ -6,8 +6,10 @@ from litegpt.common.arguments import Count, Place, WholeNumber, argument
 from litegpt.common.shard_runs import own_share
 from litegpt.datasets_scripts.preparation.merge_readers import MERGES
 from litegpt.datasets_scripts.preparation.release import PreparationOptions
+from litegpt.processing.tasks import TASKS
 
 __all__ = [
+    "ChatsArguments",
     "DistilReportsArguments",
     "OwnDataArguments",
     "PhantomArguments",
@@ -71,6 +73,21 @@ class PhantomArguments:
     backgrounds_licence: str | None = argument(
         "The licence of those radiographs, which the drawn ones keep; unknown by default.", default=None
     )
+
+
+@dataclass
+class ChatsArguments:
+    data_dir: Place = argument(DATA_DIR)
+    output_dir: str = argument("Where chats.json and images/ are written: new, or one of an interrupted run.")
+    split: str = argument("The split, or a slice such as train[:100].", default="train")
+    tasks: list[str] | None = argument(
+        "The tasks that are asked; the rows' own chats by default, and where they have none, what a radiograph is "
+        "usually asked.",
+        default=None,
+        choices=list(TASKS),
+    )
+    cache_dir: str | None = argument(CACHE_DIR, default=None)
+    num_proc: Count = argument(NUM_PROC, default=1)
 
 
 @dataclass

@@ -1,16 +1,44 @@
-"""Rows -> what LiteGPT is asked and what it should answer (arXiv 2407.12064, sections 3.3 and 4.4)."""
+"""Rows -> what LiteGPT is asked and what it should answer (arXiv 2407.12064, sections 3.3 and 4.4).
 
+    questions(row, "identify", finding_labels, diagnosis_labels)   # [Asked(None, "Local diseases of ...")]
+    questions(row, "refer", finding_labels, diagnosis_labels)      # [Asked("enlarged heart", "Boxes of ..."), ...]
+    questions(row, "chat", finding_labels, diagnosis_labels)       # an answer of the assistant each
+
+A row that does not tell the answer to a task is not asked it: the list is empty.
+"""
+
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from litegpt.datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS as VINDR_CXR_DIAGNOSES
-from litegpt.processing.answers import NO_FINDING, Finding, diagnoses_to_text, findings_to_text
+from litegpt.processing.answers import (
+    NO_FINDING,
+    Finding,
+    box_to_text,
+    diagnoses_to_text,
+    findings_to_text,
+    places_to_text,
+    sentences_to_text,
+)
 from litegpt.processing.tasks import DIAGNOSES, LABEL_TASKS, TASKS
 
 BoxOrder = Literal["label", "position"]
 
 # How the paper asks for VinDr-CXR's labels: in its own order and capitals.
 PAPER_DIAGNOSES = "COPD, Lung Tumor, Pneumonia, Tuberculosis, Other Disease, or No Finding"
+
+# In place of the characters that a grounded report writes boxes and sentences with.
+IN_WORDS = str.maketrans({"<": " less than ", ">": " more than ", "{": "(", "}": ")"})
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question: what it is about beside the radiograph (None: nothing), and the true answer."""
+
+    about: str | None
+    answer: str
 
 
 def instructions_for(diagnosis_labels: Sequence[str]) -> dict[str, str]:
@@ -63,3 +91,95 @@ def answer(
     else:
         ordered = sorted(findings, key=lambda finding: (finding["label"], *finding["box"]))
     return findings_to_text([Finding(finding_labels[finding["label"]], finding["box"]) for finding in ordered])
+
+
+def questions(
+    row: dict[str, Any],
+    task: str,
+    finding_labels: Sequence[str],
+    diagnosis_labels: Sequence[str],
+    box_order: BoxOrder = "label",
+) -> list[Asked]:
+    """All that a row tells of a task, in the row's order; nothing where it does not tell the answer.
+
+    identify, grounding, vqa: from findings and diagnoses, see `answer`.
+    refer: from `phrase`; where that is missing or null from the `sentences` that have boxes. Boxes stand from left to right, or by
+        position.
+    describe: the label of each finding's box; of rows without findings the phrase of each box.
+    report, question: from `report_findings` and `qa`.
+    grounded_report: from `sentences`; < and > are written in words, { and } as parentheses.
+    chat: from `chat`, a question for each turn of the assistant that follows one of the user, about all turns before.
+
+    Args:
+        row: columns of the schema; those that are missing or null tell nothing.
+
+    Raises:
+        ValueError: there is no such task.
+    """
+    if task not in TASKS:
+        raise ValueError(f"there is no task [{task}], only {', '.join(TASKS)}")
+    if task in LABEL_TASKS:
+        text = answer(row["findings"], row["diagnoses"], task, finding_labels, diagnosis_labels, box_order)
+        return [] if text is None else [Asked(None, text)]
+    if task == "describe":
+        return _descriptions(row, finding_labels)
+    if task == "chat":
+        return _conversation(row.get("chat") or ())
+    if task == "refer":
+        return [
+            Asked(phrase, places_to_text(_in_order(boxes, box_order)))
+            for phrase, boxes in boxes_of_phrases(row).items()
+        ]
+    if task == "question":
+        pairs = [(plain(pair["question"]), plain(pair["answer"])) for pair in row.get("qa") or ()]
+        return [Asked(question, reply) for question, reply in pairs if question and reply]
+    if task == "grounded_report":
+        sentences = [(plain(one["text"].translate(IN_WORDS)), one["boxes"]) for one in row.get("sentences") or ()]
+        told = [(text, _in_order(boxes, box_order)) for text, boxes in sentences if text]
+        return [Asked(None, sentences_to_text(told))] if told else []
+    report = plain(row.get("report_findings") or "")
+    return [Asked(None, report)] if report else []
+
+
+def boxes_of_phrases(row: dict[str, Any]) -> dict[str, list[Sequence[float]]]:
+    """{phrase: its boxes, none where the row knows that the radiograph does not show it}."""
+    if row.get("phrase") is not None:
+        phrases = [(phrase["phrase"], phrase["boxes"]) for phrase in row["phrase"]]
+    else:
+        phrases = [(one["text"], one["boxes"]) for one in row.get("sentences") or () if one["boxes"]]
+    boxes: dict[str, list[Sequence[float]]] = {}
+    for phrase, of_phrase in phrases:
+        if plain(phrase):
+            boxes.setdefault(plain(phrase), []).extend(of_phrase)
+    return boxes
+
+
+def plain(text: str) -> str:
+    """A text on one line, with single blanks."""
+    return " ".join(text.split())
+
+
+def _descriptions(row: dict[str, Any], finding_labels: Sequence[str]) -> list[Asked]:
+    if row["findings"]:
+        return [
+            Asked(box_to_text(finding["box"]), finding_labels[finding["label"]])
+            for finding in sorted(row["findings"], key=lambda finding: (finding["label"], *finding["box"]))
+        ]
+    return [Asked(box_to_text(box), phrase) for phrase, boxes in boxes_of_phrases(row).items() for box in boxes]
+
+
+def _conversation(turns: Sequence[dict[str, str]]) -> list[Asked]:
+    said: list[dict[str, str]] = []
+    asked = []
+    for turn in turns:
+        text = plain(turn["text"])
+        if turn["role"] == "assistant" and text and said and said[-1]["role"] == "user":
+            asked.append(Asked(json.dumps(said, ensure_ascii=False), text))
+        said.append({"role": turn["role"], "content": text})
+    return asked
+
+
+def _in_order(boxes: Sequence[Sequence[float]], box_order: BoxOrder) -> list[Sequence[float]]:
+    if box_order == "position":
+        return sorted(boxes, key=lambda box: (box[1], box[0]))
+    return sorted(boxes, key=lambda box: (*box,))

@@ -24,6 +24,7 @@ from litegpt.datasets_scripts import (
     coco_boxes,
     covidx,
     label_studio,
+    llava_chats,
     mimic_cxr,
     ms_cxr,
     open_i,
@@ -76,6 +77,7 @@ DATA_SETS: dict[str, DataSet] = {
     "vqa-rad": vqa_rad,
     "coco-boxes": coco_boxes,
     "label-studio": label_studio,
+    "llava-chats": llava_chats,
 }
 
 

@@ -108,9 +108,7 @@ def with_template_words(rows: datasets.Dataset) -> datasets.Dataset:
     return datasets.concatenate_datasets([rows, words], axis=1)
 
 
-def _words_of_batch(
-    batch: dict[str, list], finding_labels: list[str], diagnosis_labels: list[str]
-) -> dict[str, list]:
+def _words_of_batch(batch: dict[str, list], finding_labels: list[str], diagnosis_labels: list[str]) -> dict[str, list]:
     rows = zip(batch["image_id"], batch["findings"], batch["diagnoses"], strict=True)
     words = [
         template_words(image_id, findings, [diagnosis_labels[number] for number in diagnoses], finding_labels)

@@ -149,8 +149,16 @@ COMMANDS = {
         ("ReadersArguments", "PreparationOptions"),
         "boxes that were drawn or corrected in Label Studio",
     ),
+    "prepare llava-chats": Command(
+        "datasets_scripts/llava_chats.py",
+        ("OwnDataArguments", "PreparationOptions"),
+        "chats about radiographs, in LLaVA's JSON",
+    ),
     "prepare phantom": Command(
         "datasets_scripts/phantom_cxr.py", ("PhantomArguments",), "synthetic radiographs in VinDr-CXR's layout"
+    ),
+    "chats": Command(
+        "datasets_scripts/export_chats.py", ("ChatsArguments",), "a prepared data set as chats, in LLaVA's JSON"
     ),
     "distil-reports": Command(
         "datasets_scripts/distil_reports.py",

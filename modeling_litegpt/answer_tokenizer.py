@@ -125,7 +125,9 @@ def _tokenizer_corpus(finding_labels: Sequence[str], diagnosis_labels: Sequence[
         yield findings_to_text(findings)
         yield diagnoses_to_text(rng.sample(list(diagnosis_labels), rng.randint(0, min(3, len(diagnosis_labels)))))
         yield places_to_text([finding.box for finding in findings])
-        yield sentences_to_text([(finding.label, [finding.box][: number % 2]) for number, finding in enumerate(findings)])
+        yield sentences_to_text(
+            [(finding.label, [finding.box][: number % 2]) for number, finding in enumerate(findings)]
+        )
         yield from (f" {box_to_text(finding.box)} [/INST]" for finding in findings)
         # The words around what a question is about; without a blank that would stand by itself.
         yield from (part.rstrip() for prompt in prompts for part in prompt.split("{about}") if part.strip())

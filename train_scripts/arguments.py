@@ -24,6 +24,10 @@ class DataArguments:
         default=None,
     )
     pseudo_boxes: str | None = argument(PSEUDO_BOXES, default=None)
+    template_words: bool = argument(
+        "Give rows that have labels and boxes template reports, phrases and questions, for the tasks about words.",
+        default=False,
+    )
     train_towers: bool = argument("Train the towers too; by default they are frozen.", default=False)
     cache_features: bool = argument("Compute the frozen towers' features once, before training.", default=False)
     cache_dir: str | None = argument(CACHE_DIR, default=None)
@@ -43,6 +47,15 @@ class ExampleArguments:
     tasks: list[str] = argument(
         f"What to ask of every radiograph: {', '.join(TASKS)}. Several are mixed.", default=["identify"]
     )
+    task_weights: dict[str, float] | None = argument(
+        "How often each task is shown, whatever the number of its examples: {identify: 1, refer: 2} shows refer twice "
+        "as often; a task without a weight has 1. By default every example of every task is shown once an epoch.",
+        default=None,
+    )
+    second_view: bool = argument(
+        "Show the lateral of a frontal radiograph's study as a second image of [report], where rows have study_id.",
+        default=False,
+    )
     with_findings_only: bool = argument(
         "Leave out radiographs without findings (boxes), as the paper's stage one does.", default=False
     )
@@ -60,6 +73,13 @@ class ExampleArguments:
         "How many times as far as usual a view is scaled and shifted, and its grey values changed.", default=1.0
     )
     max_gamma: float = argument("Its grey values to a power between exp(-max_gamma) and exp(max_gamma).", default=0.0)
+
+    def __post_init__(self):
+        for task, weight in (self.task_weights or {}).items():
+            if task not in self.tasks:
+                raise ValueError(f"task_weights: {task} is not one of the tasks {', '.join(self.tasks)}.")
+            if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
+                raise ValueError(f"task_weights: the weight of {task} must be a number above 0, not {weight}.")
 
 
 @dataclass

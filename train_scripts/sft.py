@@ -32,6 +32,7 @@ from trl import ModelConfig, SFTConfig
 from litegpt.common.programs import Refusal, program, refuse_bad_input
 from litegpt.datasets_scripts.pseudo_boxes import coverage_text, with_pseudo_boxes
 from litegpt.datasets_scripts.rows import check_labels, load_rows
+from litegpt.datasets_scripts.template_words import with_template_words
 from litegpt.modeling_litegpt import LiteGPTForConditionalGeneration
 from litegpt.modeling_litegpt.adapters import LORA_TARGET_MODULES, add_adapter, save_adapter
 from litegpt.modeling_litegpt.checkpoints import base_of_adapter, load_checkpoint, save_checkpoint
@@ -121,7 +122,12 @@ def train(
     if data_args.cache_features:
         feature_file = broadcast_object_list([feature_file])[0]
         features = map_patch_features(feature_file, base.model, len(views))
-    examples = training_examples(rows, views, range(num_training_views), example_args, processor)
+    told = rows
+    if data_args.template_words:
+        with refuse_bad_input(), training_args.main_process_first(desc="template words"):
+            told = with_template_words(rows)  # pictures and features are those of `rows`, whatever is said of them
+    with_lengths = training_args.train_sampling_strategy == "group_by_length"
+    examples = training_examples(told, views, range(num_training_views), example_args, processor, with_lengths)
     radiographs = len({views[view][0] for view in examples["view"]})
     trained = trained_weights(data_args, model_args, bool(recipe_args.detector_loss_weight))
     entry = training_entry("sft.py", data_args.data_dir, radiographs, example_args.tasks, trained, training_args)
@@ -133,11 +139,12 @@ def train(
     validation_examples = None
     if data_args.validation_split is not None:
         validation_examples = training_examples(
-            rows, views, range(num_training_views, len(views)), example_args, processor
+            told, views, range(num_training_views, len(views)), example_args, processor, with_lengths
         )
 
     trainer = LiteGPTTrainer(
         recipe=recipe_args,
+        task_weights=example_args.task_weights,
         model=model,
         args=training_args,
         train_dataset=examples,
@@ -190,7 +197,8 @@ def rows_to_train(
     rows = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
     check_labels(rows, processor)
     for task in tasks:
-        processor.prompt(task)  # a ValueError where the checkpoint does not know it
+        if task not in processor.instructions:
+            processor.prompt(task)  # a ValueError, which names those that it knows
     return parts, rows
 
 

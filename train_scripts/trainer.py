@@ -32,7 +32,7 @@ from litegpt.train_scripts.arguments import RecipeArguments
 from litegpt.train_scripts.dense_box_loss import detector_loss
 from litegpt.train_scripts.resumable_trainer import ResumableTrainer
 from litegpt.train_scripts.resume import last_complete_checkpoint
-from litegpt.train_scripts.sampler import EpochSampler
+from litegpt.train_scripts.sampler import EpochSampler, TaskMixture
 
 # Options of TRL that do nothing here, where the collator makes the labels and the model the loss.
 UNUSED_OPTIONS = (
@@ -175,11 +175,12 @@ class LiteGPTTrainer(SteadyTrainer, SFTTrainer):
 
     Args:
         recipe: schedule and sampling.
+        task_weights: how often each task is shown, see `TaskMixture`; None: as often as it has examples.
         kwargs: `SFTTrainer`'s.
     """
 
-    def __init__(self, recipe: RecipeArguments, **kwargs):
-        self.recipe = recipe
+    def __init__(self, recipe: RecipeArguments, task_weights: dict[str, float] | None = None, **kwargs):
+        self.recipe, self.task_weights = recipe, task_weights
         arguments = kwargs["args"]
         refuse_options_without_effect(arguments, recipe)
         # The collator does what SFTTrainer would do with a vision data set, but never cuts: that would cut images.
@@ -211,6 +212,7 @@ class LiteGPTTrainer(SteadyTrainer, SFTTrainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochSampler:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
+        mixture = None if self.task_weights is None else TaskMixture.of(dataset["task"][:], self.task_weights)
         by_length = self.args.train_sampling_strategy == "group_by_length"
         sampler = EpochSampler(
             len(dataset),
@@ -221,6 +223,7 @@ class LiteGPTTrainer(SteadyTrainer, SFTTrainer):
             current_epoch=lambda: self.state.global_step // sampler.steps_per_epoch,
             with_replacement=self.recipe.sample_with_replacement,
             lengths=dataset[self.args.length_column_name] if by_length else None,
+            mixture=mixture,
         )
         return sampler
 

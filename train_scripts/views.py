@@ -5,9 +5,10 @@ In: rows with findings. Out: a list of views, (number of the row, `Movement`), o
     views = views_of(rows, augmented_views=3, seed=0)
     row, movement = views[1]
     movement.findings(rows[row]["findings"])   # boxes in the moved picture
+    movement.row(rows[row])                    # those of phrases and sentences too
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -107,13 +108,49 @@ class Movement:
 
     def findings(self, findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """The findings with their boxes moved along and cut at the edge; one mostly moved out of sight is left out."""
+        moved = [(finding, self.in_sight(finding["box"])) for finding in findings]
+        return [{**finding, "box": box} for finding, box in moved if box is not None]
+
+    def in_sight(self, box: Sequence[float], least: float = MIN_VISIBLE) -> list[float] | None:
+        """The box moved along and cut at the edge; None where less than `least` of its area is seen."""
+        full = self._moved(box)
+        visible = full.clip(0, 1)
+        area = np.prod(visible[1] - visible[0])
+        return visible.reshape(4).tolist() if area > 0 and area >= least * np.prod(full[1] - full[0]) else None
+
+    def texts(self, texts: Sequence[dict[str, Any]], whole: bool) -> list[dict[str, Any]] | None:
+        """Phrases or sentences with their boxes moved along, as findings are; words stay as they are.
+
+        Args:
+            whole: keep every text, as a report does: of one whose boxes are all mostly out of sight what is seen of
+                them stays. Otherwise such a text is left out.
+
+        Returns:
+            The texts; None where `whole`, and of all boxes of one nothing is seen.
+        """
         moved = []
-        for finding in findings:
-            full = self._moved(finding["box"])
-            visible = full.clip(0, 1)
-            if np.prod(visible[1] - visible[0]) >= MIN_VISIBLE * np.prod(full[1] - full[0]):
-                moved.append({**finding, "box": visible.reshape(4).tolist()})
+        for text in texts:
+            boxes = _known(self.in_sight(box) for box in text["boxes"])
+            if text["boxes"] and not boxes and whole:
+                boxes = _known(self.in_sight(box, least=0) for box in text["boxes"])
+                if not boxes:
+                    return None
+            if boxes or not text["boxes"]:
+                moved.append({**text, "boxes": boxes})
         return moved
+
+    def row(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row's findings, phrases and sentences in the moved picture; what is no longer told of it is empty."""
+        moved = {**row, "findings": self.findings(row["findings"])}
+        if row.get("phrase"):
+            moved["phrase"] = self.texts(row["phrase"], whole=False)
+        if row.get("sentences"):
+            moved["sentences"] = self.texts(row["sentences"], whole=True) or []
+        return moved
+
+
+def _known(boxes: Iterable[list[float] | None]) -> list[list[float]]:
+    return [box for box in boxes if box is not None]
 
 
 def views_of(

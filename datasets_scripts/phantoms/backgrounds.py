@@ -29,6 +29,7 @@ from PIL import Image
 
 from litegpt.common.files import complete_lines
 from litegpt.datasets_scripts import vindr_cxr
+from litegpt.datasets_scripts.annotations import is_lateral
 from litegpt.datasets_scripts.image_files import SUFFIXES, find_files, image_id_of
 from litegpt.datasets_scripts.image_labels import NOTHING_ABNORMAL, each_row
 from litegpt.datasets_scripts.phantoms.lungs import SIDE, find_lungs
@@ -107,7 +108,7 @@ def list_normals(data_dir: str, folder: int) -> tuple[list[Background], list[str
         if image.has_box:
             boxed.add(patient or f"{folder}/{image.name}")
         elif image.source and is_normal(image.labels):
-            laterals += _is_lateral(image.view)
+            laterals += is_lateral(image.view)
             normals.append((image, patient))
     if not number:
         raise ValueError(f"--backgrounds {data_dir} holds no radiographs.")
@@ -115,7 +116,7 @@ def list_normals(data_dir: str, folder: int) -> tuple[list[Background], list[str
     kept = [(image, patient or f"{folder}/{image.name}") for image, patient in normals]
     kept = [(image, patient) for image, patient in kept if patient not in boxed]
     of_boxed = len(normals) - len(kept)
-    kept = [(image, patient) for image, patient in kept if not _is_lateral(image.view)]
+    kept = [(image, patient) for image, patient in kept if not is_lateral(image.view)]
     if any(image.split == "train" for image, _ in kept):
         kept = [(image, patient) for image, patient in kept if image.split == "train"]
     if not kept:
@@ -134,10 +135,6 @@ def is_normal(labels: Iterable[str]) -> bool:
     """Whether labels of a whole image say "No finding" and nothing else that is abnormal."""
     names = {plain(label) for label in labels}
     return plain(NO_FINDING) in names and names <= NOTHING_ABNORMAL
-
-
-def _is_lateral(view: str) -> bool:
-    return "LAT" in view.upper() or view.upper() in ("LL", "RL")
 
 
 def _sentences(

@@ -23,6 +23,14 @@ from litegpt.processing.answers import NO_FINDING
 # The Hub's names for numbers of rows below a limit.
 SIZE_CATEGORIES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
 
+# What a card's first sentence says of optional columns.
+CONTENTS = {
+    "report_findings": "reports",
+    "phrase": "phrases with boxes",
+    "qa": "questions with answers",
+    "chat": "chats",
+}
+
 
 def count_split(rows: Iterable[tuple[Sequence[str], Sequence[str]]]) -> dict[str, Any]:
     """What the card says about one split.
@@ -94,6 +102,7 @@ def card_text(
     text = template(__file__, "dataset_card.md.jinja").render(
         facts=release.facts,
         columns=columns,
+        contents=_contents(release, columns),
         report_texts=REPORT_TEXTS,
         no_finding=NO_FINDING,
         first_split=next(iter(splits)),
@@ -119,6 +128,13 @@ def card_text(
         summary=[(split, rule, f"{count:,}") for split, rule, count in summary],
     )
     return str(DatasetCard(f"---\n{metadata}\n---\n\n{text}"))
+
+
+def _contents(release: Release, columns: Collection[str]) -> str:
+    """What comes with the radiographs: "boxed findings, diagnoses and reports"."""
+    parts = ["boxed findings"] * bool(release.finding_labels) + ["diagnoses"] * bool(release.diagnosis_labels)
+    parts += [words for column, words in CONTENTS.items() if column in columns]
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1] if parts else "no labels")))
 
 
 def card_for_hub(folder: Path) -> str:

@@ -595,8 +595,9 @@ def finish(shards: list[Shard], folder: str, digest: str, release: Release, opti
         remove(os.path.join(folder, "data", name))  # of a process that was killed
     met = summary.write_summary(folder, lines, release.counts)
     card = card_text(release, _columns(release, options), counts, _options_of_rows(release, options), met)
-    for line in summary.summary_in_words(folder):
-        log(folder, line)
+    for text in (*summary.summary_in_words(folder), "\n".join(release.remarks)):
+        if text:
+            log(folder, text)
     write_bytes(os.path.join(folder, "README.md"), card.encode())
     for name in ("manifest", "attempts", "set_aside"):  # the last two are of `shard_attempts.py`
         remove_folder(os.path.join(folder, name))

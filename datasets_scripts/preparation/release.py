@@ -76,6 +76,7 @@ class Release:
         counts: {split: {rule: count}}, what reading the tables met; written into summary.csv.
         columns: the optional columns of its rows, names of `annotations.optional_columns`.
         merge: how the readers were merged; "" where the tables are of one voice.
+        remarks: sentences on what was left out one by one, for preparation.log; they name no path.
     """
 
     facts: DataSetFacts
@@ -86,6 +87,7 @@ class Release:
     counts: dict[str, dict[str, int]]
     columns: tuple[str, ...] = ()
     merge: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

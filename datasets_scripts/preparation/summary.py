@@ -62,6 +62,7 @@ IN_WORDS = {
     "lists_missing": "{} missing: val.txt, so there is no split validation",
     "tables_not_read": "{} not read: train.csv, beside annotations/",
     "images_not_annotated": "{} left out that nobody annotated",
+    "chats_left_out": "{} left out, see preparation.log",
     "sentences_without_text": "{} left out without words",
     "questions_of_train": "{} of the release's own train, on images that its test has too",
     "questions_listed_twice": "{} listed twice",
@@ -80,6 +81,7 @@ NOUNS = {
     "lists": "list",
     "annotations": "annotation",
     "remarks": "remark",
+    "chats": "chat",
     "sentences": "sentence",
     "questions": "question",
 }

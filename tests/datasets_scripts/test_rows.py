@@ -75,7 +75,7 @@ def test_a_release_of_any_data_set_gives_its_rows_and_facts(nih_release, tmp_pat
 
 def test_every_data_set_has_a_name_for_the_command_line_and_what_is_asked_of_it():
     names = ["vindr-cxr", "chestx-ray14", "chexpert", "rsna-pneumonia", "siim-pneumothorax", "covidx", "open-i"]
-    names += ["mimic-cxr", "ms-cxr", "padchest-gr", "vqa-rad", "coco-boxes", "label-studio"]
+    names += ["mimic-cxr", "ms-cxr", "padchest-gr", "vqa-rad", "coco-boxes", "label-studio", "llava-chats"]
     assert list(DATA_SETS) == names
     for data_set in DATA_SETS.values():
         assert data_set.LAYOUT and all(map(callable, (data_set.recognise, data_set.facts, data_set.read_release)))

@@ -1,7 +1,7 @@
 """A prepared data set -> chats in LLaVA's JSON, with their pictures, for whoever trains other models on them.
 
     litegpt chats --data_dir prepared/chats --output_dir outputs/chats
-    litegpt chats --data_dir prepared/vindr-cxr --split test --tasks identify vqa --output_dir outputs/chats
+    litegpt chats --data_dir prepared/open-i --split test --tasks vqa report --output_dir outputs/chats
 
 In: rows of any data set. Out, in the output folder:
 
@@ -10,8 +10,9 @@ In: rows of any data set. Out, in the output folder:
     images/a1.png          as the rows have it, byte for byte
     chats_settings.json    of what data set, under what licence, and what was asked
 
-A chat is a row's column `chat`; or, where `--tasks` are named or the rows have no such column, a question and its
-answer for each task that the row tells the answer of, in the tasks' order. Rows that tell none are left out. What
+A chat is a row's column `chat`; or, where `--tasks` are named or the rows have no such column, all questions of the
+tasks that the row tells the answer of, in the tasks' order, in the words of LiteGPT's prompts without their
+identifiers (`instructions.py`). Rows that tell none are left out. What
 `litegpt prepare llava-chats` read is written with the same ids, turns and pixels (pictures of at most
 `--shortest_edge`). The licence of the data set holds for this copy too, of its pictures and of its reports' words.
 
@@ -22,7 +23,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -35,40 +36,33 @@ from litegpt.common.arguments import parse
 from litegpt.common.files import refuse_filled_folder, replacing, write_text
 from litegpt.common.programs import Refusal, program, refuse_bad_input
 from litegpt.datasets_scripts.arguments import ChatsArguments
-from litegpt.datasets_scripts.instructions import answer, instructions_for
+from litegpt.datasets_scripts.instructions import instructions_for, questions
 from litegpt.datasets_scripts.llava_chats import Turns, conversations_of
 from litegpt.datasets_scripts.rows import data_set_facts, load_rows
 from litegpt.processing.tasks import DEFAULT_TASKS
 
 CHATS, IMAGES, SETTINGS = "chats.json", "images", "chats_settings.json"
+OWN_CHAT = "chat"  # the task whose answer is the row's column of that name
 LONGEST_NAME = 150  # of a picture, without its suffix; file systems take 255 bytes
 
 
-def questions_and_answers(
-    row: Mapping[str, Any], task: str, finding_labels: Sequence[str], diagnosis_labels: Sequence[str]
-) -> Iterator[tuple[str, str]]:
-    """What a row tells of a task: (the question in words, its answer)."""
-    told = answer(row["findings"], row["diagnoses"], task, finding_labels, diagnosis_labels)
-    if told is not None:
-        yield instructions_for(diagnosis_labels)[task], told
-
-
-def turns_of_row(row: Mapping[str, Any], tasks: Sequence[str] | None, features: datasets.Features) -> Turns:
+def turns_of_row(row: dict[str, Any], tasks: Sequence[str], features: datasets.Features) -> Turns:
     """A row's chat; no turns where it tells none.
 
     Args:
-        tasks: what is asked; None: the row's own chat.
+        tasks: what is asked; "chat": the row's own chat, as it stands there.
         features: the rows' schema, with the labels.
     """
-    if tasks is None:
-        return row["chat"] or []
     labels = (features["findings"].feature["label"].names, features["diagnoses"].feature.names)
-    return [
-        {"role": role, "text": text}
-        for task in tasks
-        for pair in questions_and_answers(row, task, *labels)
-        for role, text in zip(("user", "assistant"), pair, strict=True)
-    ]
+    turns: Turns = []
+    for task in tasks:
+        if task == OWN_CHAT:
+            turns += row.get("chat") or ()
+            continue
+        for asked in questions(row, task, *labels):
+            words = instructions_for(labels[1])[task].replace("{about}", asked.about or "")
+            turns += ({"role": "user", "text": words}, {"role": "assistant", "text": asked.answer})
+    return turns
 
 
 def picture_name(image_id: str, data: bytes) -> str:
@@ -92,7 +86,7 @@ def write_picture(path: Path, data: bytes) -> None:
             temporary.write_bytes(data)
 
 
-def write_chats(rows: datasets.Dataset, folder: Path, tasks: Sequence[str] | None) -> Counter[str]:
+def write_chats(rows: datasets.Dataset, folder: Path, tasks: Sequence[str]) -> Counter[str]:
     """Writes chats.json and the pictures; returns counts: chats, without_answer, without_picture (rows left out).
 
     Raises:
@@ -126,7 +120,8 @@ def write_chats(rows: datasets.Dataset, folder: Path, tasks: Sequence[str] | Non
             file.write((",\n" if counts["chats"] else "[\n") + json.dumps(chat, ensure_ascii=False))
             counts["chats"] += 1
         if not counts["chats"]:
-            raise ValueError(f"None of the {len(rows):,} rows gives a chat: they tell no answer to what is asked.")
+            asked = ", ".join(tasks)
+            raise ValueError(f"None of the {len(rows):,} rows gives a chat: they tell nothing of --tasks {asked}.")
         file.write("\n]\n")
     return counts
 
@@ -160,7 +155,7 @@ def main(args: ChatsArguments) -> None:
     with refuse_bad_input():
         rows = load_rows(str(args.data_dir), args.split, args.cache_dir, args.num_proc)
         facts = data_set_facts(str(args.data_dir))
-        tasks = args.tasks or (None if "chat" in rows.column_names else list(DEFAULT_TASKS))
+        tasks = args.tasks or ([OWN_CHAT] if "chat" in rows.column_names else list(DEFAULT_TASKS))
         settings = {"data_set": facts["name"], "licence": facts["license_name"], "split": args.split}
         begin(folder, {**settings, "rows": len(rows), "tasks": tasks})
     try:

@@ -44,8 +44,11 @@ class Asked:
 def instructions_for(diagnosis_labels: Sequence[str]) -> dict[str, str]:
     """Task (the identifier without its brackets) -> instruction, for a data set's diagnoses.
 
-    VinDr-CXR's diagnoses are asked for in the paper's own words, those of other data sets by their labels.
+    VinDr-CXR's diagnoses are asked for in the paper's own words, those of other data sets by their labels; where there
+    are none, nobody asks for them.
     """
+    if not diagnosis_labels:
+        return {task.name: task.instruction for task in TASKS.values() if "{diagnoses}" not in task.instruction}
     if set(diagnosis_labels) == set(VINDR_CXR_DIAGNOSES):
         diagnoses = PAPER_DIAGNOSES
     else:

@@ -72,10 +72,17 @@ def add_adapter(
         theirs, ours = getattr(saved, name, None), getattr(lora, name)
         if theirs != ours:
             raise ValueError(f"{folder}: the adapter has {name} {theirs}, where {ours} is asked for.")
-    if saved.trainable_token_indices not in (None, lora.trainable_token_indices):
-        raise ValueError(f"{folder}: the adapter was trained on tokens of other numbers than the base's.")
     tensors = load_peft_weights(str(folder), device="cpu", revision=revision)
     expected = get_peft_model_state_dict(model, save_embedding_layers=False)
+    for part, indices in (saved.trainable_token_indices or {}).items():
+        ours = (lora.trainable_token_indices or {}).get(part, [])
+        if not set(indices) <= set(ours):
+            raise ValueError(f"{folder}: the adapter was trained on tokens of other numbers than the base's.")
+        if indices != ours:  # tasks were added since: their tokens start as the base has them
+            for name in [name for name in tensors if f".{part}." in name and ".token_adapter." in name]:
+                rows = expected[name].clone()
+                rows[[ours.index(index) for index in indices]] = tensors[name].to(rows.dtype)
+                tensors[name] = rows
     for name in sorted(tensors.keys() | expected.keys()):
         if name not in expected:
             raise ValueError(f"{folder}: the adapter has a tensor that there is no place for: {name}")

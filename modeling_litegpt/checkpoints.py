@@ -25,6 +25,7 @@ from litegpt.common.files import replacing_folder
 from litegpt.datasets_scripts.instructions import instructions_for
 from litegpt.modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration, LiteGPTModel
 from litegpt.modeling_litegpt.model_card import model_card
+from litegpt.modeling_litegpt.new_tasks import grow_to
 from litegpt.processing.processing_litegpt import LiteGPTProcessor
 
 AUTO_MAP = {
@@ -154,7 +155,8 @@ def load_checkpoint(
         return LiteGPTForConditionalGeneration.from_pretrained(folder, revision=revision, **kwargs), processor
     from litegpt.modeling_litegpt.adapters import merged_adapter  # it imports PEFT, which a checkpoint does not need
 
-    model, _ = load_checkpoint(base, **kwargs)
+    model, base_processor = load_checkpoint(base, **kwargs)
+    grow_to(model, base_processor.tokenizer, processor.tokenizer)  # to the tasks that the adapter added
     return merged_adapter(model, folder, revision), processor
 
 

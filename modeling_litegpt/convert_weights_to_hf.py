@@ -33,7 +33,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 
 from litegpt.common.arguments import parse
 from litegpt.common.files import give_usual_permissions, refuse_filled_folder, replacing_folder
@@ -44,6 +44,7 @@ from litegpt.modeling_litegpt.adapters import LORA_TARGET_MODULES
 from litegpt.modeling_litegpt.arguments import ConversionArguments
 from litegpt.modeling_litegpt.checkpoints import new_processor, prepare_for_hub, save_processor_and_card
 from litegpt.modeling_litegpt.model_card import adapter_card
+from litegpt.modeling_litegpt.new_tasks import pieces_of_new_tokens, with_new_rows
 from litegpt.modeling_litegpt.published_weights import (
     LANGUAGE_MODEL,
     PROJECTOR,
@@ -55,12 +56,10 @@ from litegpt.modeling_litegpt.published_weights import (
     lora_and_projector,
 )
 from litegpt.modeling_litegpt.shard_writer import EMBEDDINGS, ShardWriter, bytes_of
-from litegpt.processing.processing_litegpt import LITEGPT_TOKENS, VISUAL_TOKEN, add_litegpt_tokens
+from litegpt.processing.processing_litegpt import VISUAL_TOKEN
 
 CONFIGS = Path(__file__).with_name("configs")
 LORA_ALPHA = 16  # of MiniGPT-v2 and of LiteGPT; the files do not say it
-# What MiniGPT-v2 and LiteGPT's release wrote where ours has a token of its own.
-PUBLISHED_TEXTS = {"<image>": "<Img>", "</image>": "</Img>"}
 LORA_OPTIONS = ("minigpt_v2", "litegpt")
 TOWER_OPTIONS = {"vit": "biomedclip", "clip_vision_model": "pubmedclip", "blip_2_vision_model": "eva_clip"}
 
@@ -247,40 +246,6 @@ def sources_of(arguments: ConversionArguments, config: LiteGPTConfig) -> list[So
     path = Path(arguments.llama)
     sources.append(Source("llama", path, (LANGUAGE_MODEL, "lm_head."), llama(path)))
     return sources
-
-
-def pieces_of_new_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, list[int]]:
-    """Adds LiteGPT's tokens; id of each new one -> ids of the pieces that the tokenizer made of its text before."""
-    if tokenizer.unk_token_id is None:
-        raise ValueError("--llama: the tokenizer has no unknown token, whose row the unused rows would have")
-    known = set(tokenizer.get_vocab())
-    pieces = {
-        token: tokenizer(PUBLISHED_TEXTS.get(token, token), add_special_tokens=False)["input_ids"]
-        for token in ("<pad>", *LITEGPT_TOKENS)
-        if token not in known
-    }
-    add_litegpt_tokens(tokenizer)
-    known = tokenizer.get_vocab()
-    return {known[token]: ids for token, ids in pieces.items() if token in known}
-
-
-def with_new_rows(weight: torch.Tensor, new_rows: list[list[int]]) -> torch.Tensor:
-    """Embeddings or head with one row more for each list of ids: the mean of those ids' rows.
-
-    So `[identify]` starts as what the language model knows it by, and no new token is ever more likely than the
-    likeliest of its pieces.
-
-    Args:
-        weight: (vocabulary, width).
-        new_rows: ids of each new row's pieces.
-
-    Returns:
-        (vocabulary + new rows, width) of the same dtype; means are taken in float32.
-    """
-    if not new_rows:
-        return weight
-    means = torch.stack([weight[ids].float().mean(dim=0) for ids in new_rows])
-    return torch.cat([weight, means.to(weight.dtype)])
 
 
 def merged(

@@ -35,8 +35,9 @@ from litegpt.datasets_scripts.rows import check_labels, load_rows
 from litegpt.datasets_scripts.template_words import with_template_words
 from litegpt.modeling_litegpt import LiteGPTForConditionalGeneration
 from litegpt.modeling_litegpt.adapters import LORA_TARGET_MODULES, add_adapter, save_adapter
-from litegpt.modeling_litegpt.checkpoints import base_of_adapter, load_checkpoint, save_checkpoint
+from litegpt.modeling_litegpt.checkpoints import base_of_adapter, load_checkpoint, load_processor, save_checkpoint
 from litegpt.modeling_litegpt.model_card import add_training, training_entry
+from litegpt.modeling_litegpt.new_tasks import add_tasks, grow_to
 from litegpt.processing.pipeline_litegpt import was_trained
 from litegpt.processing.processing_litegpt import LITEGPT_TOKENS, LiteGPTProcessor
 from litegpt.processing.tasks import TASKS
@@ -94,7 +95,9 @@ def train(
     """Trains, and writes `OUTPUT_DIR/checkpoint` or, of a model with LoRA, `OUTPUT_DIR/adapter`."""
     set_seed(training_args.seed)  # fresh LoRA is drawn before the trainer would set it
     with refuse_bad_input():
-        model, processor = model_to_train(data_args, model_args, bool(recipe_args.detector_loss_weight))
+        model, processor = model_to_train(
+            data_args, model_args, bool(recipe_args.detector_loss_weight), example_args.tasks
+        )
     base = model.get_base_model() if model_args.use_peft else model
     # Of an adapter the record is known once it is loaded.
     is_told = base.config.num_candidate_tokens and not recipe_args.detector_loss_weight
@@ -203,9 +206,12 @@ def rows_to_train(
 
 
 def model_to_train(
-    data_args: DataArguments, model_args: ModelConfig, train_detector: bool = False
+    data_args: DataArguments, model_args: ModelConfig, train_detector: bool = False, tasks: Sequence[str] = ()
 ) -> tuple[LiteGPTForConditionalGeneration | PeftModel, LiteGPTProcessor]:
-    """The model, its towers and detector frozen or not, with LoRA where asked for: fresh, or that of the adapter."""
+    """The model, its towers and detector frozen or not, with LoRA where asked for: fresh, or that of the adapter.
+
+    Tasks that the checkpoint does not know are added to it.
+    """
     quantization = quantization_of_language_model(model_args)
     adapter = base = None
     if model_args.use_peft:
@@ -218,6 +224,15 @@ def model_to_train(
         attn_implementation=model_args.attn_implementation,
         quantization_config=quantization,
     )
+    if adapter is not None:  # an earlier stage may have added tasks to its base
+        base_tokenizer, processor = processor.tokenizer, load_processor(adapter, model_args.model_revision)
+        grow_to(model, base_tokenizer, processor.tokenizer)
+    if is_deepspeed_zero3_enabled() and not set(tasks) <= processor.instructions.keys():
+        raise Refusal(
+            "tasks: under ZeRO-3 no process has the whole embeddings, to which new tasks are added; use FSDP2."
+        )
+    if added := add_tasks(model, processor, tasks):
+        print(f"{model_args.model_name_or_path} did not know all tasks; added: {added}.")
     for tower in model.model.towers:
         tower.requires_grad_(data_args.train_towers)
     if model.model.detector is not None:
@@ -262,6 +277,7 @@ def quantization_of_language_model(model_args: ModelConfig) -> BitsAndBytesConfi
 
 def lora_config(model_args: ModelConfig, processor: LiteGPTProcessor, in_full: Sequence[str] = ()) -> LoraConfig:
     """LoRA on the language model's attention; trained in full are projector, new tokens' embeddings and `in_full`."""
+    known = processor.tokenizer.get_vocab()
     return LoraConfig(
         r=model_args.lora_r,
         lora_alpha=model_args.lora_alpha,
@@ -271,7 +287,7 @@ def lora_config(model_args: ModelConfig, processor: LiteGPTProcessor, in_full: S
         target_modules=model_args.lora_target_modules or LORA_TARGET_MODULES,
         target_parameters=model_args.lora_target_parameters,
         modules_to_save=["multi_modal_projector", *in_full] + (model_args.lora_modules_to_save or []),
-        trainable_token_indices={"embed_tokens": processor.tokenizer.convert_tokens_to_ids(LITEGPT_TOKENS)},
+        trainable_token_indices={"embed_tokens": [known[token] for token in LITEGPT_TOKENS if token in known]},
         task_type=model_args.lora_task_type,
     )
 

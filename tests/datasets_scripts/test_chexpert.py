@@ -229,6 +229,8 @@ def test_reports_are_joined_by_the_images_name(release, tmp_path, capsys):
     assert counts["none"]["reports_not_in_table"] == 1
     assert "2 images without a report" in capsys.readouterr().out
     assert data_set_facts(str(tmp_path / "out"))["name"] == "CheXpert Plus"
+    two_views = [row for row in rows.remove_columns("image") if row["study_id"] == "patient99991/study1"]
+    assert [row["view"] for row in two_views] == ["AP", "Lateral"]
 
 
 def test_what_stanfords_agreement_forbids_to_share_is_not_pushed(release, tmp_path):

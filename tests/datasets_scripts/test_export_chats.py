@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from litegpt.command import main
-from litegpt.datasets_scripts.export_chats import picture_name, write_chats
+from litegpt.datasets_scripts.annotations import row_features
+from litegpt.datasets_scripts.export_chats import picture_name, turns_of_row, write_chats
 from litegpt.datasets_scripts.instructions import INSTRUCTIONS
 from litegpt.datasets_scripts.preparation.prepare import prepare
 from litegpt.datasets_scripts.rows import load_rows
@@ -93,6 +94,40 @@ def test_the_tasks_that_are_named_are_asked_in_their_order(phantoms, tmp_path):
     assert error.value.code == 2
 
 
+def test_all_that_a_row_tells_becomes_turns_in_plain_words():
+    features = row_features(("Mass",), ("No finding",), ("report_findings", "phrase", "qa", "chat"))
+    box = [0.5, 0, 1, 1]
+    row = {"findings": [{"label": 0, "box": box, "readers": 1}], "diagnoses": [], "report_findings": "A mass."}
+    row |= {"phrase": [{"phrase": "a mass", "boxes": [box]}, {"phrase": "effusion", "boxes": []}]}
+    row |= {"qa": [{"question": "Normal?", "answer": "no", "closed": True}]}
+    row |= {"chat": [{"role": "user", "text": "Hello "}, {"role": "assistant", "text": "Yes?"}]}
+    turns = turns_of_row(row, ["report", "refer", "describe", "question", "chat", "vqa"], features)
+    assert [turn["role"] for turn in turns] == ["user", "assistant"] * 6
+    told = {turns[n]["text"]: turns[n + 1]["text"] for n in range(0, 12, 2)}
+    assert list(told.values()) == [
+        "A mass.",
+        "Boxes of this phrase are {<50><0><100><100>}.",
+        "Boxes of this phrase are None.",
+        "Mass",
+        "no",
+        "Yes?",
+    ]
+    asked = list(told)
+    assert asked[1].endswith("a mass") and asked[3].endswith("{<50><0><100><100>}")
+    assert asked[4:] == ["Normal?", "Hello "] and not any("[" in words or "about" in words for words in asked)
+
+
+def test_questions_of_radiographs_without_labels_are_written(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "in" / "synpic1.jpg")
+    entry = {"image_name": "synpic1.jpg", "image_organ": "CHEST", "question": "Normal?", "answer": "Yes"}
+    (tmp_path / "in" / "vqa-rad.json").write_text(json.dumps([entry | {"answer_type": "CLOSED"}]))
+    main(["prepare", "vqa-rad", "--data_dir", str(tmp_path / "in"), "--output_dir", str(tmp_path / "prepared")])
+    options = ["--cache_dir", str(tmp_path / "cache"), "--tasks", "question", "identify"]
+    (chat,) = export(tmp_path / "prepared", tmp_path / "out", *options)
+    assert chat["conversations"] == said("<image>\nNormal?", "yes")
+
+
 def test_the_same_command_resumes_and_another_is_refused(phantoms, tmp_path):
     options = ["--split", "test", "--cache_dir", str(tmp_path / "cache")]
     out = tmp_path / "out"
@@ -141,7 +176,7 @@ def test_rows_without_a_picture_or_an_answer_are_left_out_and_counted(phantoms, 
 def test_rows_that_tell_nothing_of_what_is_asked_are_refused(chats, tmp_path):
     folder, _, _ = chats
     main(["prepare", "llava-chats", "--data_dir", str(folder), "--output_dir", str(tmp_path / "prepared")])
-    with pytest.raises(SystemExit, match="None of the 5 rows gives a chat: they tell no answer to what is asked"):
+    with pytest.raises(SystemExit, match="None of the 5 rows gives a chat: they tell nothing of --tasks vqa."):
         export(tmp_path / "prepared", tmp_path / "out", "--tasks", "vqa", "--cache_dir", str(tmp_path / "cache"))
     assert not (tmp_path / "out" / "chats.json").exists()
 

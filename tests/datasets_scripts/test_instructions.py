@@ -73,3 +73,7 @@ def test_diagnoses_stand_in_the_releases_order():
 def test_a_task_that_rows_do_not_tell_the_answer_to_is_refused():
     with pytest.raises(ValueError, match=r"no answer to \[describe\], only to identify, vqa, grounding"):
         answer([], [], "describe", FINDING_LABELS, DIAGNOSIS_LABELS)
+
+
+def test_where_there_are_no_diagnoses_nobody_asks_for_them():
+    assert set(instructions_for(DIAGNOSIS_LABELS)) - set(instructions_for(())) == {"vqa"}

@@ -137,9 +137,7 @@ class WordCalibrationArguments(WordAnsweringArguments):
     model_name_or_path: str = argument("The folder of a LiteGPT checkpoint or adapter, written to.")
     output_dir: str = argument("Where reports and calibration_words.json are written.")
     split: str = argument("A split that was not trained on, or a slice such as train[-300:].", default="validation")
-    tasks: list[str] = argument(
-        "What to ask.", default=["report"], choices=["report", "grounded_report"]
-    )
+    tasks: list[str] = argument("What to ask.", default=["report"], choices=["report", "grounded_report"])
 
 
 @dataclass

@@ -40,7 +40,7 @@ from litegpt.evaluation_scripts.questions import label_names
 from litegpt.evaluation_scripts.report_models import NEEDS
 from litegpt.evaluation_scripts.reports.words import html_report, write_report
 from litegpt.evaluation_scripts.row_priors import other_rows
-from litegpt.evaluation_scripts.sentence_facts import sentence_truths
+from litegpt.evaluation_scripts.sentence_facts import sentence_truths, truth_of_rows
 from litegpt.evaluation_scripts.sentence_scores import (
     ToldSentence,
     borrowed_reports,
@@ -55,7 +55,7 @@ from litegpt.evaluation_scripts.word_scores import Compared, Given, Reading, com
 from litegpt.metrics.intervals import Name, patient_numbers
 from litegpt.modeling_litegpt.checkpoints import load_processor
 from litegpt.modeling_litegpt.provenance import provenance, recorded_config
-from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
+from litegpt.processing.pipeline_litegpt import UNTRAINED_TASK, ChestXrayFindingsPipeline
 from litegpt.processing.processing_litegpt import LiteGPTProcessor
 from litegpt.processing.sentence_truth import probability_of
 
@@ -106,13 +106,14 @@ def main(args: WordEvaluationArguments) -> None:
             "prior": str(prior.split) if learnt else None,
             "figures": as_json(figures),
         }
+    doubts = {doubt for line in lines.values() for doubt in line.get("warnings", ())}
     metrics = {
         "tasks": tasks,
         "sentence_truth": sentence_truth(args, rows, asked, lines, output_dir, pipe, patients),
         "control_radiographs": len(sample),
         "template_words": args.template_words,
         "two_views": len(others),
-        "doubts": sorted({doubt for line in lines.values() for doubt in line.get("warnings", ()) if "[" in doubt}),
+        "doubts": [doubt for task in asked if (doubt := UNTRAINED_TASK.format(task=task)) in doubts],
         "data_set": {**data_set_facts(args.data_dir), "split": args.split, "radiographs": len(rows)},
         "weights": weights_sha256(args.model_name_or_path),
         "run": {**source.line(), **versions()},
@@ -229,9 +230,7 @@ def add_sampled(
         return
     some = [asked[number]._replace(image=place[asked[number].image]) for number in chosen]
     statistics = {
-        control: [
-            word_statistic(some, [given_answer(lines[key_of(asked[number])]) for number in chosen], reading)
-        ]
+        control: [word_statistic(some, [given_answer(lines[key_of(asked[number])]) for number in chosen], reading)]
         for control, lines in blind_lines.items()
     }
     # The patients are numbered from 0 on again.
@@ -273,12 +272,12 @@ def sentence_truth(
     task = next((task for task in ("report", "grounded_report") if task in asked), None)
     if task is None:
         return None
-    kind = args.truth or ("facts" if args.template_words else "labels")
+    kind = truth_of_rows(args)
     truths, labels = sentence_truths(rows, kind), tuple(label_names(rows)["finding"])
     known = [one for one in asked[task] if truths[one.image] is not None]
     borrowed = borrowed_reports([one.image for one in known], [one.answer for one in known])
-    written = {one.image: lines[key_of(one)] for one in known if lines[key_of(one)]["malformed"] is None}
-    written = {image: line for image, line in written.items() if line["answer"].strip()}
+    answers = {one.image: lines[key_of(one)] for one in known}
+    written = {image: line for image, line in answers.items() if line["malformed"] is None and line[task]}
     shown = [(one.image, one.answer) for one in borrowed] + [(one.third, one.answer) for one in borrowed]
     shown += [(one.third, written[one.image]["answer"]) for one in borrowed if one.image in written]
     log_odds = sentence_beliefs(args, shown, task, rows, output_dir / "sentence_beliefs.jsonl", pipe)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from litegpt.datasets_scripts.report_labels import NO_FINDING as NOTHING_FOUND
 from litegpt.datasets_scripts.report_labels import label_states
 from litegpt.datasets_scripts.template_words import fact_of, place_of
+from litegpt.evaluation_scripts.arguments import WordAnsweringArguments
 from litegpt.evaluation_scripts.questions import label_names
 from litegpt.metrics.report_labels import NEGATIVE, POSITIVE
 from litegpt.processing.answers import NO_FINDING
@@ -24,6 +25,11 @@ if TYPE_CHECKING:  # it takes a second to import
 
 Truth = Callable[[str], bool | None]
 _states = lru_cache(maxsize=100_000)(label_states)  # the same sentences come again and again
+
+
+def truth_of_rows(args: WordAnsweringArguments) -> str:
+    """What tells whether a sentence is true, as it was asked for or as the rows have it."""
+    return args.truth or ("facts" if args.template_words else "labels")
 
 
 def sentence_truths(rows: "Dataset", kind: str) -> list[Truth | None]:
@@ -42,7 +48,10 @@ def sentence_truths(rows: "Dataset", kind: str) -> list[Truth | None]:
 
 
 def _facts_of_row(
-    findings: Sequence[Mapping[str, Any]], diagnoses: Sequence[int], labels: Sequence[str], diagnosis_labels: Sequence[str]
+    findings: Sequence[Mapping[str, Any]],
+    diagnoses: Sequence[int],
+    labels: Sequence[str],
+    diagnosis_labels: Sequence[str],
 ) -> Truth | None:
     if not findings and [diagnosis_labels[number] for number in diagnoses] != [NO_FINDING]:
         return None

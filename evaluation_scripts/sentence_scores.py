@@ -58,9 +58,7 @@ def borrowed_reports(images: Sequence[int], answers: Sequence[str]) -> list[Borr
     if len(images) < 3:
         return []
     other = random_cycle(len(images), np.random.default_rng(0))
-    return [
-        Borrowed(image, answers[other[place]], images[other[other[place]]]) for place, image in enumerate(images)
-    ]
+    return [Borrowed(image, answers[other[place]], images[other[other[place]]]) for place, image in enumerate(images)]
 
 
 def told_sentences(

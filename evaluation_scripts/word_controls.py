@@ -47,9 +47,7 @@ def blind_answers(
     return {"most_frequent": [[told_answer(task, text)] * len(asked)]}
 
 
-def _most_frequent(
-    asked: Iterable[WordQuestion], key: Callable[[WordQuestion], Hashable]
-) -> dict[Hashable, str]:
+def _most_frequent(asked: Iterable[WordQuestion], key: Callable[[WordQuestion], Hashable]) -> dict[Hashable, str]:
     """By what `key` gives the most frequent true answer, in the words that are compared."""
     answers: dict[Hashable, Counter[str]] = defaultdict(Counter)
     for one in sorted(asked, key=lambda one: one.answer):
@@ -68,9 +66,7 @@ def _mean_boxes(asked: Sequence[WordQuestion], learnt_from: Sequence[WordQuestio
         return [Given("", [], 0.0)] * len(asked)
     means = {name: np.mean(of_phrase, axis=0).tolist() for name, of_phrase in boxes.items() if of_phrase}
     shares = {name: float(np.mean(of_phrase)) for name, of_phrase in present.items()}
-    return [
-        Given("", [means.get(one.about, means[None])], shares.get(one.about, shares[None])) for one in asked
-    ]
+    return [Given("", [means.get(one.about, means[None])], shares.get(one.about, shares[None])) for one in asked]
 
 
 def shuffled_answers(

@@ -119,9 +119,7 @@ def _outputs(
             pictures = [named_picture(rows, one) for one in shown]
             yield {"images": pictures, "tasks": [join_question(task, about) for about in abouts]}
 
-    outputs = pipe(
-        inputs(), batch_size=args.batch_size, max_new_tokens=args.max_new_tokens, relative_boxes=True
-    )
+    outputs = pipe(inputs(), batch_size=args.batch_size, max_new_tokens=args.max_new_tokens, relative_boxes=True)
     yield from zip(by_row, outputs, strict=True)
 
 
@@ -134,7 +132,7 @@ def named_picture(rows: Dataset, number: int) -> Any:
     try:
         return row_picture(rows, number)
     except ValueError as error:
-        raise Refusal(f"{rows[number: number + 1]['image_id'][0]}: {error}") from None
+        raise Refusal(f"{rows[number : number + 1]['image_id'][0]}: {error}") from None
 
 
 def word_lines(
@@ -173,9 +171,7 @@ def _plain_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
     if "box" in entry:
         entry["box"] = [round(value, 5) for value in entry["box"].values()]
     if "boxes" in entry:
-        entry["boxes"] = [
-            {**box, "box": [round(value, 5) for value in box["box"].values()]} for box in entry["boxes"]
-        ]
+        entry["boxes"] = [{**box, "box": [round(value, 5) for value in box["box"].values()]} for box in entry["boxes"]]
     return entry
 
 

@@ -85,7 +85,9 @@ def told_answer(task: str, text: str) -> Given:
         return Given(text, sentences=plain_sentences(text))
     if kind is GROUNDED_REPORT:
         read = text_to_sentences(text)
-        return Given(text, sentences=[{"text": one.text, "boxes": [place.box for place in one.places]} for one in read])
+        return Given(
+            text, sentences=[{"text": one.text, "boxes": [place.box for place in one.places]} for one in read]
+        )
     return Given(text)
 
 
@@ -235,7 +237,8 @@ def _affirmed(
 ) -> Statistic:
     """Of the sentences that say that something is there, alone."""
     some = [
-        [[one for one in sentences if reading.affirms(one["text"])] for sentences in of_all] for of_all in (answered, true)
+        [[one for one in sentences if reading.affirms(one["text"])] for sentences in of_all]
+        for of_all in (answered, true)
     ]
     counts = report_counts(*some, reading.key)
     return lambda weights: {

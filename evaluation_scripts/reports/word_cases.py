@@ -118,9 +118,7 @@ def styles() -> Markup:
     return Markup(template(__file__, "word_cases.css.jinja").render())
 
 
-def _blocks(
-    small: Image.Image, asked: Mapping[str, Sequence[WordQuestion]], lines: Lines
-) -> Iterator[Block]:
+def _blocks(small: Image.Image, asked: Mapping[str, Sequence[WordQuestion]], lines: Lines) -> Iterator[Block]:
     for task in ("grounded_report", "report", "refer", "describe", "question"):
         pairs = [(one, lines[one.image, one.task, one.about]) for one in asked.get(task, ())]
         if not pairs:
@@ -130,9 +128,7 @@ def _blocks(
         elif task == "grounded_report":
             (question, line), *_ = pairs
             answered = [
-                (str(number), box["box"])
-                for number, entry in enumerate(line[task], start=1)
-                for box in entry["boxes"]
+                (str(number), box["box"]) for number, entry in enumerate(line[task], start=1) for box in entry["boxes"]
             ]
             true = [(sentence["text"], box) for sentence in question.truth for box in sentence["boxes"]]
             truth = " ".join(sentence["text"] for sentence in question.truth)

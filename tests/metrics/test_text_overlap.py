@@ -280,7 +280,10 @@ def test_figures_of_weighted_images_are_those_of_the_images_as_often_as_they_cou
     weights = np.random.default_rng(seed).integers(0, 3, (2, 50)).astype(float)
     figures = overlap_figures(overlaps, images, np.stack([np.ones(50), *weights, np.zeros(50)]))
     for row, weight in enumerate((np.ones(50, int), *weights.astype(int))):
-        some = [[text for text, count in zip(of, weight, strict=True) for _ in range(count)] for of in (predictions, references)]
+        some = [
+            [text for text, count in zip(of, weight, strict=True) for _ in range(count)]
+            for of in (predictions, references)
+        ]
         expected = metric.compute(predictions=some[0], references=some[1])
         names = {"rouge_l": "rougeL", "bleu4": "bleu4", "meteor_without_synonyms": "meteor_without_synonyms"}
         for name, of_metric in (names | ({"cider": "cider"} if row == 0 else {})).items():

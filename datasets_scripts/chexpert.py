@@ -50,27 +50,11 @@ from litegpt.datasets_scripts.preparation.demographics import age_in_years, know
 from litegpt.datasets_scripts.preparation.many_machines import run_preparation
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
 from litegpt.datasets_scripts.tables import EMPTY_CELLS, has_columns, read_csv
+from litegpt.metrics.report_labels import CHEXPERT_LABELS, FIVE_LABELS
 from litegpt.processing.answers import NO_FINDING
 
-# As the tables have them, but for the last, which they call "No Finding".
-DIAGNOSIS_LABELS: tuple[str, ...] = (
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
-    NO_FINDING,
-)
-LABEL_COLUMNS = (*DIAGNOSIS_LABELS[:-1], "No Finding")
-COMPETITION_LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+LABEL_COLUMNS = CHEXPERT_LABELS
+DIAGNOSIS_LABELS: tuple[str, ...] = (*LABEL_COLUMNS[:-1], NO_FINDING)  # the last is "No Finding" in the tables
 SEXES = {"Female": "F", "Male": "M"}
 STATES_OF_CELLS = {"1.0": "positive", "0.0": "negative", "-1.0": "uncertain", "": "", "nan": ""}
 STATES_OF_CELLS |= {cell.removesuffix(".0"): state for cell, state in STATES_OF_CELLS.items()}
@@ -388,7 +372,7 @@ def five_by_two_hundred(images: Sequence[ImageAnnotation], number: int = 200, se
         ValueError: a label has fewer such images.
     """
     chosen = []
-    for label in COMPETITION_LABELS:
+    for label in FIVE_LABELS:
         fitting = sorted(
             image.image_id
             for image in images

@@ -179,7 +179,7 @@ CUES = {
         r"\b(?:may|might|could|can|would)\s+explain\b",
     ),
     "doubt before": (
-        r"\b(?:can\s?not|could\s+not|may\s+not)\s+be\s+(?:\w+\s+)?(?:excluded|ruled\s+out)\b",
+        r"\b(?:can\s?not|could\s+not|may\s+not)\s+(?:\w+\s+)?be\s+(?:\w+\s+)?(?:excluded|ruled\s+out)\b",
         rf"\b(?:{_BE}\s+)?not\s+(?:\w+\s+)?(?:excluded|ruled\s+out)\b",
         rf"\b(?:{_BE}|remains?)\s+(?:also\s+)?(?:possible|suspected|likely|probable|questioned|questionable|considered)\b",
         rf"\b{_BE}\s+a\s+(?:possibility|consideration|concern)\b",
@@ -307,13 +307,18 @@ def sentence_of(fact: Fact) -> str:
     return f"There {verb} {fact.thing}{fact.place and ' '}{fact.place}."
 
 
+def sentences_of(text: str) -> list[str]:
+    """The sentences of a text; they end where lines do, too."""
+    return _SENTENCE_END.split(text)
+
+
 def facts_of(text: str) -> list[Fact]:
     """What a text says of the entities, in its order, each thing once; of what contradicts itself the later.
 
     Sentences end where lines do, too.
     """
     facts: list[Fact] = []
-    for sentence in _SENTENCE_END.split(text):
+    for sentence in sentences_of(text):
         for fact in facts_of_sentence(sentence):
             if fact.implied and any(fact.entities[-1] == older.entities[-1] for older in facts if not older.implied):
                 continue

@@ -26,7 +26,6 @@ from litegpt.metrics.intervals import Figures
 from litegpt.metrics.ratios import macro_mean, number_or_none, ratio, weight_rows
 
 CHEXPERT_LABELS = (
-    "No Finding",
     "Enlarged Cardiomediastinum",
     "Cardiomegaly",
     "Lung Opacity",
@@ -40,6 +39,7 @@ CHEXPERT_LABELS = (
     "Pleural Other",
     "Fracture",
     "Support Devices",
+    "No Finding",
 )
 FIVE_LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 GROUPS = {"14": CHEXPERT_LABELS, "5": FIVE_LABELS}

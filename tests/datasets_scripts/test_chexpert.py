@@ -9,7 +9,6 @@ from PIL import Image
 from litegpt.command import main
 from litegpt.datasets_scripts.annotations import row_features
 from litegpt.datasets_scripts.chexpert import (
-    COMPETITION_LABELS,
     DIAGNOSIS_LABELS,
     LABEL_COLUMNS,
     five_by_two_hundred,
@@ -20,6 +19,7 @@ from litegpt.datasets_scripts.image_labels import abnormal, label_matrix, states
 from litegpt.datasets_scripts.preparation.prepare import load_release, prepare
 from litegpt.datasets_scripts.rows import data_set_facts, load_rows
 from litegpt.hub.push_to_hub import check_licence
+from litegpt.metrics.report_labels import FIVE_LABELS
 
 # As published: "No Finding" comes first, and the folder's name is in each path.
 HEADER = (
@@ -92,7 +92,7 @@ def labels_of(image):
 def test_the_labels_are_the_tables_with_no_finding_last():
     assert set(LABEL_COLUMNS) == set(HEADER.split(",")[5:]) and len(LABEL_COLUMNS) == 14
     assert DIAGNOSIS_LABELS[:13] == LABEL_COLUMNS[:13] and DIAGNOSIS_LABELS[13] == "No finding"
-    assert set(COMPETITION_LABELS) < set(DIAGNOSIS_LABELS)
+    assert set(FIVE_LABELS) < set(DIAGNOSIS_LABELS)
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_five_by_two_hundred_draws_frontal_images_with_one_label_alone(release):
     lines, fitting = [], set()
     for number in range(60):
         cells = dict.fromkeys(HEADER.split(",")[5:], "")
-        cells[COMPETITION_LABELS[number % 5]] = "1.0"
+        cells[FIVE_LABELS[number % 5]] = "1.0"
         kind = number // 5 % 4
         if kind == 1:
             cells[chance.choice(["Fracture", "Support Devices", "Lung Opacity"])] = chance.choice(["1.0", "-1.0"])
@@ -357,7 +357,7 @@ def test_five_by_two_hundred_draws_frontal_images_with_one_label_alone(release):
     chosen = five_by_two_hundred(images, number=4)
     assert len(chosen) == 20 and set(chosen) <= fitting and len(set(chosen)) == 20
     labels = {image.image_id: image.diagnoses for image in images}
-    assert [labels[image_id] for image_id in chosen] == [(label,) for label in COMPETITION_LABELS for _ in range(4)]
+    assert [labels[image_id] for image_id in chosen] == [(label,) for label in FIVE_LABELS for _ in range(4)]
     assert chosen == five_by_two_hundred(images[::-1], number=4) != five_by_two_hundred(images, number=4, seed=1)
     (release / "chexpert_5x200.csv").write_text("\n".join(["Path", *chosen]) + "\n")  # the names serve as paths
     assert len(read_release(release).annotations["test5x200"]) == 20

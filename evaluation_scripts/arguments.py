@@ -95,8 +95,8 @@ class WordAnsweringArguments:
         "Ask for the template reports, phrases and questions of rows that have labels and boxes alone.", default=False
     )
     truth: str | None = argument(
-        "What tells whether a sentence is true: facts, of template words, or labels, which are read in the reports; by "
-        "default facts with --template_words, else labels.",
+        "What tells whether a sentence is true: facts, of template words, or labels, which are read in the reports. "
+        "By default facts with --template_words, else labels.",
         default=None,
         choices=list(SENTENCE_TRUTHS),
     )

@@ -30,9 +30,10 @@ from datasets import Dataset
 from litegpt.common.arguments import parse
 from litegpt.common.files import write_text
 from litegpt.common.programs import Refusal, program, refuse_bad_input
+from litegpt.datasets_scripts.rows import load_rows
 from litegpt.evaluation_scripts.arguments import WordCalibrationArguments
 from litegpt.evaluation_scripts.calibrate import writable_processor_config
-from litegpt.evaluation_scripts.evaluate_words import key_of, questions_of_tasks, rows_with_words
+from litegpt.evaluation_scripts.evaluate_words import key_of, questions_of_tasks, with_words
 from litegpt.evaluation_scripts.predictions import load_pipeline
 from litegpt.evaluation_scripts.questions import label_names
 from litegpt.evaluation_scripts.sentence_facts import sentence_truths, truth_of_rows
@@ -60,7 +61,7 @@ def main(args: WordCalibrationArguments) -> None:
     output_dir = Path(args.output_dir)
     with refuse_bad_input():
         processor_config = writable_processor_config(args.model_name_or_path)
-        rows = rows_with_words(args, args.split)
+        rows = with_words(args, load_rows(args.data_dir, args.split, args.cache_dir, args.num_proc))
         (asked,) = questions_of_tasks(rows, args.tasks[:1], load_processor(args.model_name_or_path)).values()
     if args.split.startswith("test"):
         print(f"{args.split} is calibrated on: figures of the same radiographs will look better than they are.")
@@ -142,7 +143,9 @@ def calibration(written: Sequence[ToldSentence], borrowed: Sequence[ToldSentence
         )
     fitted = fit_sentence_calibration(log_odds, is_true)
     if fitted.slope <= 0:
-        print(f"The slope is {fitted.slope:.3f}: what the checkpoint believes of sentences says nothing of their truth.")
+        print(
+            f"The slope is {fitted.slope:.3f}: what the checkpoint believes of sentences says nothing of their truth."
+        )
     stated = probabilities(log_odds, fitted)
     before = probabilities(log_odds, SentenceCalibration(CALIBRATION["slope"], CALIBRATION["intercept"]))
     point = operating_point(stated, is_true)

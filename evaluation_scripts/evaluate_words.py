@@ -32,7 +32,7 @@ from litegpt.common.files import weights_sha256, write_text
 from litegpt.common.programs import Refusal, program, refuse_bad_input
 from litegpt.datasets_scripts.rows import data_set_facts, load_rows
 from litegpt.datasets_scripts.template_words import with_template_words
-from litegpt.evaluation_scripts.arguments import WordEvaluationArguments
+from litegpt.evaluation_scripts.arguments import WordAnsweringArguments, WordEvaluationArguments
 from litegpt.evaluation_scripts.evaluate_litegpt import bootstrap_facts, control_images, versions
 from litegpt.evaluation_scripts.patients import patients_of
 from litegpt.evaluation_scripts.predictions import load_pipeline
@@ -70,13 +70,12 @@ def main(args: WordEvaluationArguments) -> None:
         for package in (PACKAGES[name] for name in args.report_models):
             if find_spec(package) is None:
                 raise ValueError(NEEDS[package] + ".")
-        rows = rows_with_words(args, args.split)
+        rows = load_rows(args.data_dir, args.split, args.cache_dir, args.num_proc)
+        prior = other_rows(args.data_dir, args.prior_split, rows, args.cache_dir, args.num_proc)
+        rows = with_words(args, rows)
         processor = load_processor(args.model_name_or_path)
         asked = questions_of_tasks(rows, args.tasks, processor, args.max_questions)
         others = second_views(rows) if args.second_view else {}
-        prior = other_rows(args.data_dir, args.prior_split, rows, args.cache_dir, args.num_proc)
-        if prior is not None and args.template_words:
-            prior = with_template_words(prior)
         source = provenance(args.model_name_or_path, recorded_config(args.model_name_or_path))
     source.warn()
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -93,9 +92,9 @@ def main(args: WordEvaluationArguments) -> None:
 
     reading = Reading(tuple(label_names(rows)["finding"]) if args.template_words else None, tuple(args.report_models))
     patients = patients_of(rows)
-    tasks = {}
+    tasks, worded_prior = {}, None if prior is None else with_words(args, prior)
     for task, of_task in asked.items():
-        learnt = [] if prior is None else word_questions(prior, task)
+        learnt = [] if worded_prior is None else word_questions(worded_prior, task)
         given = [given_answer(lines[key_of(one)]) for one in of_task]
         figures = beside_controls(of_task, given, learnt or of_task, reading, len(rows), patients)
         add_sampled(figures, of_task, given, blind_lines, sample, reading, patients)
@@ -113,7 +112,7 @@ def main(args: WordEvaluationArguments) -> None:
         "control_radiographs": len(sample),
         "template_words": args.template_words,
         "two_views": len(others),
-        "doubts": [doubt for task in asked if (doubt := UNTRAINED_TASK.format(task=task)) in doubts],
+        "untrained": [task for task in asked if UNTRAINED_TASK.format(task=task) in doubts],
         "data_set": {**data_set_facts(args.data_dir), "split": args.split, "radiographs": len(rows)},
         "weights": weights_sha256(args.model_name_or_path),
         "run": {**source.line(), **versions()},
@@ -127,13 +126,12 @@ def main(args: WordEvaluationArguments) -> None:
     print(f"{output_dir / 'words.md'}: {sum(map(len, asked.values())):,} questions on {len(rows):,} radiographs.")
 
 
-def rows_with_words(args: Any, split: str) -> Dataset:
-    """The rows of a split, with template words where these are asked for.
+def with_words(args: WordAnsweringArguments, rows: Dataset) -> Dataset:
+    """The rows, with template words where these are asked for.
 
     Raises:
-        OSError, ValueError: they cannot be loaded, or have words of their own.
+        ValueError: they have words of their own.
     """
-    rows = load_rows(args.data_dir, split, args.cache_dir, args.num_proc)
     return with_template_words(rows) if args.template_words else rows
 
 

@@ -24,11 +24,10 @@ from litegpt.evaluation_scripts.report_models import chexbert_states, radgraph_r
 from litegpt.evaluation_scripts.word_questions import WordQuestion
 from litegpt.metrics.grounded_reports import plain_text, report_counts, report_figures
 from litegpt.metrics.intervals import (
-    Figures,
     NUM_RESAMPLES,
+    Figures,
     Name,
     Statistic,
-    bootstrap_intervals,
     means_over_the_same_labels,
     percentile_interval,
     resamples,
@@ -292,49 +291,45 @@ def compared(
     """All figures of the answers, beside what controls reach on the same images.
 
     Args:
-        controls: by name one or more statistics, whose mean is the control's.
+        controls: by name one or more statistics, whose mean is the control's. All have the same figures.
         patients: (images,), as `bootstrap_intervals` takes them.
     """
     once = np.ones((1, num_images))
-    values, intervals = _means(statistic(once)), bootstrap_intervals(statistic, num_images, patients=patients)
-    differences = {
-        name: _differences(statistic, of_control, num_images, patients) for name, of_control in controls.items()
-    }
-    return {
-        name: Compared(
-            number_or_none(value[0]),
-            intervals[name],
-            {control: of_control[name] for control, of_control in differences.items() if name in of_control},
-        )
-        for name, value in values.items()
-    }
-
-
-def _differences(
-    statistic: Statistic, controls: Sequence[Statistic], num_images: int, patients: np.ndarray | None
-) -> dict[Name, Difference]:
-    """By figure the difference to the mean of some controls, with the interval of the paired bootstrap."""
-    once = np.ones((1, num_images))
-    observed, of_controls = statistic(once), [control(once) for control in controls]
+    observed = statistic(once)
+    observed_controls = {name: [one(once) for one in of_control] for name, of_control in controls.items()}
     drawn: dict[Name, list[np.ndarray]] = {name: [] for name in observed}
+    drawn_more: dict[tuple[str, Name], list[np.ndarray]] = {
+        (control, name): [] for control in controls for name in observed
+    }
     for weights in resamples(num_images, NUM_RESAMPLES, patients):
-        mine, theirs = statistic(weights), [control(weights) for control in controls]
-        for name, of_rows in drawn.items():
-            means = [
-                means_over_the_same_labels(figures[name], at_once[name][0])
-                for figures, at_once in zip((mine, *theirs), (observed, *of_controls), strict=True)
+        mine = _resampled(statistic(weights), observed)
+        for name, values in mine.items():
+            drawn[name].append(values)
+        for control, of_control in controls.items():
+            theirs = [
+                _resampled(one(weights), at_once)
+                for one, at_once in zip(of_control, observed_controls[control], strict=True)
             ]
-            of_rows.append(means[0] - np.mean(means[1:], axis=0))
-    mine, theirs = _means(observed), [_means(figures) for figures in of_controls]
+            for name, values in mine.items():
+                drawn_more[control, name].append(values - np.mean([figures[name] for figures in theirs], axis=0))
     result = {}
-    for name, of_rows in drawn.items():
-        reached = np.mean([figures[name][0] for figures in theirs])
-        more = mine[name][0] - reached
-        interval = percentile_interval(np.concatenate(of_rows)) if np.isfinite(more) else None
-        result[name] = Difference(number_or_none(reached), number_or_none(more), interval)
+    for name in observed:
+        value, differences = _mean(observed[name]), {}
+        for control, of_control in observed_controls.items():
+            reached = float(np.mean([_mean(figures[name]) for figures in of_control]))
+            known = np.isfinite(value - reached)
+            interval = percentile_interval(np.concatenate(drawn_more[control, name])) if known else None
+            differences[control] = Difference(number_or_none(reached), number_or_none(value - reached), interval)
+        interval = percentile_interval(np.concatenate(drawn[name]))
+        result[name] = Compared(number_or_none(value), interval, differences)
     return result
 
 
-def _means(figures: Figures) -> dict[Name, np.ndarray]:
-    """(rows,) each: a figure by labels as the mean over them."""
-    return {name: values if values.ndim == 1 else macro_mean(values) for name, values in figures.items()}
+def _resampled(figures: Figures, observed: Figures) -> Figures:
+    """(rows,) each: a figure by labels as the mean over those that have it on the images themselves."""
+    return {name: means_over_the_same_labels(values, observed[name][0]) for name, values in figures.items()}
+
+
+def _mean(values: np.ndarray) -> float:
+    """Of the one row of a figure its value, or the mean over the labels that have one."""
+    return float(values[0]) if values.ndim == 1 else float(macro_mean(values)[0])

@@ -158,7 +158,9 @@ def introduction(metrics: Mapping[str, Any], model: str, data: str) -> list[str]
     data_set, run, bootstrap = metrics["data_set"], metrics["run"], metrics["bootstrap"]
     paragraphs = [verdict(metrics)]
     paragraphs += [_verdict_of_task(task, scores) for task, scores in metrics["tasks"].items()]
-    paragraphs += [f"**{doubt[0].upper()}{doubt[1:]}.**" for doubt in metrics["doubts"]]
+    if metrics["untrained"]:
+        tasks = ", ".join(f"`[{task}]`" for task in metrics["untrained"])
+        paragraphs.append(f"**The checkpoint was never trained to answer {tasks}: these answers mean nothing.**")
     if run["caution"]:
         paragraphs.append(f"**Caution about this checkpoint**: {run['caution']}.")
     paragraphs.append(RULE.format(sample=metrics["control_radiographs"]))

@@ -130,16 +130,15 @@ def calibration(written: Sequence[ToldSentence], borrowed: Sequence[ToldSentence
     sentences = list(written)
     if min(true, len(written) - true) < MIN_SENTENCES:
         print(
-            f"{true} of {len(written)} sentences that the checkpoint writes are true, which alone tell no calibration: "
+            f"{true} of {len(written)} sentences that the checkpoint writes are true, which tells no calibration: "
             f"{len(borrowed)} of other radiographs' true reports are taken beside them."
         )
         sentences += borrowed
     log_odds, is_true = np.array([one.belief for one in sentences]), np.array([one.is_true for one in sentences])
-    if is_true.all() or not is_true.any():
+    if is_true.all() or not is_true.any():  # none at all, too
+        which = "all are true" if is_true.any() else "none is true"
         raise Refusal(
-            f"A calibration needs true and false sentences: all {len(sentences)} whose truth is known are true."
-            if len(sentences) and is_true.all()
-            else f"A calibration needs true and false sentences: of {len(sentences)} whose truth is known none is true."
+            f"A calibration needs true and false sentences: of {len(sentences)} whose truth is known {which}."
         )
     fitted = fit_sentence_calibration(log_odds, is_true)
     if fitted.slope <= 0:

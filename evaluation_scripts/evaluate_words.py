@@ -1,4 +1,4 @@
-"""Answers in words of a checkpoint over a split, and what they are worth beside answers that know nothing of the image.
+"""Answers in words of a checkpoint over a split, beside answers that know nothing of the image.
 
     litegpt evaluate-words --model_name_or_path outputs/words/checkpoint --data_dir outputs/demo/phantoms \\
         --template_words --output_dir outputs/words/evaluation

@@ -6,8 +6,8 @@
     sentence_statistic(told, 0.5)(np.ones((1, 8)))["auroc",]        # array([0.83])
 
 In: answers, truths by row (`sentence_facts.py`), and log-odds (`word_predictions.sentence_beliefs`). Out: sentences
-with a probability and a truth, and figures of them for any weights of the images. The control is the belief in the same
-sentences about a third radiograph: what is left there comes of the sentences, not of the picture.
+with a probability and a truth, and figures of them for any weights of the images. The control is the belief in the
+same sentences about a third radiograph: what is left there comes of the sentences, not of the picture.
 """
 
 from collections.abc import Iterable, Sequence

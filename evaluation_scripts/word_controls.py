@@ -2,11 +2,11 @@
 
     blind = blind_answers("refer", asked, of_training)   # {"none": [[Given, ...]], "mean_box": [[Given, ...]]}
     shuffled_answers(asked, given, rng)                  # each question the answer to it about another image
-    sample = control_sample(asked_of_tasks, seed=0)      # images whose questions are asked about noise and black, too
+    control_sample([0, 0, 1, 2])                         # images whose questions are asked about noise, too
 
-In: questions of one task, their answers, and questions of other images from which a blind answer can be learnt. Out: an
-answer to each question. A blind answer is as good as words alone let it be: of a question that was asked in training it
-is that question's most frequent answer, of a phrase the mean of the phrase's boxes.
+In: questions of one task, their answers, and questions of other images from which a blind answer can be learnt. Out:
+an answer to each question. A blind answer is as good as words alone let it be: of a question that was asked in training
+it is that question's most frequent answer, of a phrase the mean of the phrase's boxes.
 """
 
 from collections import Counter, defaultdict
@@ -29,7 +29,7 @@ def blind_answers(
     """By control one list of answers to the questions of a task.
 
     Args:
-        learnt_from: questions of the same task whose true answers are known, those of other images where there are any.
+        learnt_from: questions of the same task whose true answers are known, of other images where there are any.
 
     Returns:
         Of refer "none", always no box, and "mean_box", always the mean of the boxes that the same phrase has, or all

@@ -1,7 +1,7 @@
 """Rows -> the questions in words that they tell the answers to, as word answers are asked and scored.
 
     asked = word_questions(rows, "refer")
-    asked[0]         # WordQuestion(0, "refer", "enlarged heart", "Boxes of this phrase are ...", [[0.38, 0.5, 0.8, 0.7]])
+    asked[0]         # WordQuestion(0, "refer", "enlarged heart", "Boxes of this phrase are ...", [[0.38, 0.5, ...]])
     second_views(rows)                   # {0: 1}: row 1 is another view of the study of row 0
 
 In: rows with the columns that `instructions.questions` reads. Out: a question each, with its image's number.

@@ -102,8 +102,7 @@ CONTROLS = {
 }
 RULE = (
     "The rule: a figure exceeds its controls where the lower bound of the 95 % interval of its difference to each of "
-    "them, on the same resampled radiographs, is above 0. The nearest control is the one with the smallest difference. "
-    "Controls have not seen the image: the answer to the same question about another image, the most frequent true "
+    "them, on the same resampled radiographs, is above 0; the smallest difference is shown. Controls have not seen the image: the answer to the same question about another image, the most frequent true "
     "answer given to all, answers to pictures of noise and a black one (of the questions of {sample} radiographs). "
     "To exceed them is more than chance, not a good figure."
 )
@@ -261,8 +260,8 @@ def _blocks(task: str, scores: Mapping[str, Any]) -> Iterator[str | Table]:
         else "are those of the evaluated split itself, as there is no other: they know its answers"
     )
     yield (
-        f"{scores['questions']:,} questions about {scores['radiographs']:,} radiographs; {scores['malformed']:,} answers "
-        f"cannot be read. Most frequent answers and mean boxes {learnt}."
+        f"{scores['questions']:,} questions about {scores['radiographs']:,} radiographs; {scores['malformed']:,} "
+        f"answers cannot be read. Most frequent answers and mean boxes {learnt}."
     )
     yield figure_table(scores["figures"], FIGURES[task])
 
@@ -290,8 +289,8 @@ def _sentence_blocks(truth: Mapping[str, Any]) -> Iterator[str | Table]:
         "labels": "labels that rules read in the sentence and in the radiograph's own report, which err",
     }[truth["truth"]]
     yield (
-        f"How well the probabilities that are stated of sentences tell true from false ones (`[{truth['task']}]`). What "
-        f"is true is told by {how}; sentences of which it cannot be said are left out. A sentence below a probability "
+        f"How well the probabilities that are stated of sentences tell true from false ones (`[{truth['task']}]`). "
+        f"What is true is told by {how}; sentences of which it cannot be said are left out. A sentence below a probability "
         f"of {calibration['threshold']:.3f} is marked as doubtful. A sentence that denies something is mostly true: "
         "look at those that affirm, and at the control, which believes the same sentences about a third radiograph."
     )

@@ -228,7 +228,10 @@ def _cider(pairs: Pairs) -> float:
 
 
 def _ciders(pairs: Sequence[tuple[str, str]]) -> np.ndarray:
-    """(n,) CIDEr-D; n-grams weigh by how rare they are among the references. COCO leaves punctuation and case out too."""
+    """(n,) CIDEr-D; n-grams weigh by how rare they are among the references.
+
+    COCO leaves punctuation and case out, too.
+    """
     predictions, references = zip(*pairs, strict=True)
     words = [
         {i: [" ".join(re.findall(r"\w+", text.lower()))] for i, text in enumerate(texts)}

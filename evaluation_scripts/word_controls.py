@@ -5,8 +5,8 @@
     control_sample([0, 0, 1, 2])                         # images whose questions are asked about noise, too
 
 In: questions of one task, their answers, and questions of other images from which a blind answer can be learnt. Out:
-an answer to each question. A blind answer is as good as words alone let it be: of a question that was asked in training
-it is that question's most frequent answer, of a phrase the mean of the phrase's boxes.
+an answer to each question. A blind answer is as good as words alone let it be: of a question that was asked in
+training it is that question's most frequent answer, of a phrase the mean of the phrase's boxes.
 """
 
 from collections import Counter, defaultdict

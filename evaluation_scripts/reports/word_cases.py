@@ -27,6 +27,7 @@ from litegpt.evaluation_scripts.reports.gallery import (
 )
 from litegpt.evaluation_scripts.word_questions import WordQuestion
 from litegpt.metrics.phrases import iou_of_unions
+from litegpt.processing.pipeline_litegpt import UNTRAINED_TASK
 
 if TYPE_CHECKING:  # it takes a second to import
     from datasets import Dataset
@@ -103,7 +104,9 @@ def word_case(row: Mapping[str, Any], asked: Mapping[str, Sequence[WordQuestion]
     small = small_picture(row["image"], SIDE)
     blocks = list(_blocks(small, asked, lines))
     answered = [lines[one.image, one.task, one.about] for of_task in asked.values() for one in of_task]
-    warnings = list(dict.fromkeys(doubt for line in answered for doubt in line.get("warnings", ())))
+    untrained = {UNTRAINED_TASK.format(task=task) for task in asked}  # which is said of all on top of the page
+    doubts = dict.fromkeys(doubt for line in answered for doubt in line.get("warnings", ()))
+    warnings = [doubt for doubt in doubts if doubt not in untrained]
     plain = None if any(block.picture for block in blocks) else _drawn(small, [], [])
     return WordCase(row["image_id"], blocks, plain, warnings)
 

@@ -95,14 +95,15 @@ CONTROLS = {
     "shuffled": "another image's answer",
     "most_frequent": "the most frequent answer",
     "none": "always None",
-    "mean_box": "always the phrase's mean box",
+    "mean_box": "the phrase's mean box, as often as it is there",
     "noise": "asked about noise",
     "black": "asked about a black picture",
     "another_image": "believed of another image",
 }
 RULE = (
     "The rule: a figure exceeds its controls where the lower bound of the 95 % interval of its difference to each of "
-    "them, on the same resampled radiographs, is above 0; the smallest difference is shown. Controls have not seen the image: the answer to the same question about another image, the most frequent true "
+    "them, on the same resampled radiographs, is above 0; beside it stands the control of the smallest difference. "
+    "Controls have not seen the image: the answer to the same question about another image, the most frequent true "
     "answer given to all, answers to pictures of noise and a black one (of the questions of {sample} radiographs). "
     "To exceed them is more than chance, not a good figure."
 )
@@ -225,9 +226,8 @@ def _verdict_of_task(task: str, scores: Mapping[str, Any]) -> str:
         for name in (name for name, value in told.items() if value is answer):
             control, difference = nearest(figures[name])
             parts.append(
-                f"{FIGURES[task][name]} {number(figures[name]['value'])}, against {number(difference['control'])} of "
-                f"{CONTROLS[control]}"
-                + (f" (difference {_signed(difference['interval'])})" if difference["interval"] else "")
+                f"{FIGURES[task][name]} {number(figures[name]['value'])} against {number(difference['control'])} "
+                f"({CONTROLS[control]})"
             )
         if parts:
             sentences.append(f"{words}: {'; '.join(parts)}.")
@@ -290,8 +290,8 @@ def _sentence_blocks(truth: Mapping[str, Any]) -> Iterator[str | Table]:
     }[truth["truth"]]
     yield (
         f"How well the probabilities that are stated of sentences tell true from false ones (`[{truth['task']}]`). "
-        f"What is true is told by {how}; sentences of which it cannot be said are left out. A sentence below a probability "
-        f"of {calibration['threshold']:.3f} is marked as doubtful. A sentence that denies something is mostly true: "
+        f"What is true is told by {how}; sentences of which it cannot be said are left out. A sentence below a "
+        f"probability of {calibration['threshold']:.3f} is marked as doubtful. A sentence that denies something is mostly true: "
         "look at those that affirm, and at the control, which believes the same sentences about a third radiograph."
     )
     if "answered" not in truth and "borrowed" not in truth:

@@ -112,7 +112,7 @@ def main(args: WordEvaluationArguments) -> None:
         "control_radiographs": len(sample),
         "template_words": args.template_words,
         "two_views": len(others),
-        "untrained": [task for task in asked if UNTRAINED_TASK.format(task=task) in doubts],
+        "untrained": {task: doubt for task in asked if (doubt := UNTRAINED_TASK.format(task=task)) in doubts},
         "data_set": {**data_set_facts(args.data_dir), "split": args.split, "radiographs": len(rows)},
         "weights": weights_sha256(args.model_name_or_path),
         "run": {**source.line(), **versions()},

@@ -9,7 +9,7 @@ is true. What no grammar holds is marked as unverified, a sentence below the che
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
@@ -27,7 +27,6 @@ from litegpt.evaluation_scripts.reports.gallery import (
 )
 from litegpt.evaluation_scripts.word_questions import WordQuestion
 from litegpt.metrics.phrases import iou_of_unions
-from litegpt.processing.pipeline_litegpt import UNTRAINED_TASK
 
 if TYPE_CHECKING:  # it takes a second to import
     from datasets import Dataset
@@ -83,18 +82,31 @@ class WordCase(NamedTuple):
 
 
 def drawn_cases(
-    asked: Mapping[str, Sequence[WordQuestion]], lines: Lines, rows: "Dataset", count: int
+    asked: Mapping[str, Sequence[WordQuestion]],
+    lines: Lines,
+    rows: "Dataset",
+    count: int,
+    said: Collection[str] = (),
 ) -> list[WordCase]:
-    """Up to `count` radiographs, drawn at random from those that were asked about, the same in every run."""
+    """Up to `count` radiographs, drawn at random from those that were asked about, the same in every run.
+
+    Args:
+        said: warnings that stand elsewhere on the page.
+    """
     of_image: dict[int, dict[str, list[WordQuestion]]] = {}
     for task, questions in asked.items():
         for one in questions:
             of_image.setdefault(one.image, {}).setdefault(task, []).append(one)
     drawn = sorted(random.Random(0).sample(sorted(of_image), min(count, len(of_image))))
-    return [word_case(rows[image], of_image[image], lines) for image in drawn]
+    return [word_case(rows[image], of_image[image], lines, said) for image in drawn]
 
 
-def word_case(row: Mapping[str, Any], asked: Mapping[str, Sequence[WordQuestion]], lines: Lines) -> WordCase:
+def word_case(
+    row: Mapping[str, Any],
+    asked: Mapping[str, Sequence[WordQuestion]],
+    lines: Lines,
+    said: Collection[str] = (),
+) -> WordCase:
     """A radiograph with all that was asked about it.
 
     Args:
@@ -104,9 +116,8 @@ def word_case(row: Mapping[str, Any], asked: Mapping[str, Sequence[WordQuestion]
     small = small_picture(row["image"], SIDE)
     blocks = list(_blocks(small, asked, lines))
     answered = [lines[one.image, one.task, one.about] for of_task in asked.values() for one in of_task]
-    untrained = {UNTRAINED_TASK.format(task=task) for task in asked}  # which is said of all on top of the page
     doubts = dict.fromkeys(doubt for line in answered for doubt in line.get("warnings", ()))
-    warnings = [doubt for doubt in doubts if doubt not in untrained]
+    warnings = [doubt for doubt in doubts if doubt not in said]
     plain = None if any(block.picture for block in blocks) else _drawn(small, [], [])
     return WordCase(row["image_id"], blocks, plain, warnings)
 

@@ -47,10 +47,10 @@ class ExampleArguments:
     tasks: list[str] = argument(
         f"What to ask of every radiograph: {', '.join(TASKS)}. Several are mixed.", default=["identify"]
     )
-    task_weights: dict[str, float] | None = argument(
+    task_weights: dict[str, float] = argument(
         "How often each task is shown, whatever the number of its examples: {identify: 1, refer: 2} shows refer twice "
         "as often; a task without a weight has 1. By default every example of every task is shown once an epoch.",
-        default=None,
+        default={},
     )
     second_view: bool = argument(
         "Show the lateral of a frontal radiograph's study as a second image of [report], where rows have study_id.",
@@ -75,7 +75,7 @@ class ExampleArguments:
     max_gamma: float = argument("Its grey values to a power between exp(-max_gamma) and exp(max_gamma).", default=0.0)
 
     def __post_init__(self):
-        for task, weight in (self.task_weights or {}).items():
+        for task, weight in self.task_weights.items():
             if task not in self.tasks:
                 raise ValueError(f"task_weights: {task} is not one of the tasks {', '.join(self.tasks)}.")
             if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):

@@ -175,7 +175,7 @@ class LiteGPTTrainer(SteadyTrainer, SFTTrainer):
 
     Args:
         recipe: schedule and sampling.
-        task_weights: how often each task is shown, see `TaskMixture`; None: as often as it has examples.
+        task_weights: how often each task is shown, see `TaskMixture`; none: as often as it has examples.
         kwargs: `SFTTrainer`'s.
     """
 
@@ -212,7 +212,7 @@ class LiteGPTTrainer(SteadyTrainer, SFTTrainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochSampler:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
-        mixture = None if self.task_weights is None else TaskMixture.of(dataset["task"][:], self.task_weights)
+        mixture = TaskMixture.of(dataset["task"][:], self.task_weights) if self.task_weights else None
         by_length = self.args.train_sampling_strategy == "group_by_length"
         sampler = EpochSampler(
             len(dataset),

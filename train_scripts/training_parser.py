@@ -7,10 +7,11 @@
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_origin
 
 from trl import TrlParser
 
@@ -26,6 +27,9 @@ class TrainingParser(TrlParser):
 
     def __init__(self, dataclass_types: list[type], **kwargs: Any):
         super().__init__(dataclass_types, formatter_class=HelpFormatter, **kwargs)
+        for action in self._actions:  # the library would hand the text to `dict`
+            if dict in (action.type, get_origin(action.type)):
+                action.type = _json_object
 
     def parse(self, argv: Sequence[str] | None = None) -> list[Any]:
         """An instance of each dataclass, from the words `argv` and the YAML file that `--config` names.
@@ -65,3 +69,10 @@ class TrainingParser(TrlParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"{text} is no JSON object")
+    return value

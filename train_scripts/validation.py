@@ -1,5 +1,6 @@
 """Answers to validation radiographs while a model is trained: their scores, and pictures with the boxes drawn.
 
+Tasks about words are not answered here: of these the validation loss alone tells how well they are learned.
 `OUTPUT_DIR/validation` has `step-N.jsonl` (lines as in the predictions file, each with the true answer) and
 `step-N.png`.
 """
@@ -25,7 +26,7 @@ from litegpt.evaluation_scripts.questions import label_names, question, true_ans
 from litegpt.evaluation_scripts.task_scores import task_scores
 from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
 from litegpt.processing.processing_litegpt import LiteGPTProcessor
-from litegpt.processing.tasks import TASKS
+from litegpt.processing.tasks import LABEL_TASKS, TASKS
 
 THRESHOLDS = ("0.3", "0.5")
 WITH_FINDINGS, WITHOUT_FINDINGS = 6, 2  # radiographs in the picture
@@ -44,12 +45,16 @@ class ValidationAnswers(TrainerCallback):
     Args:
         trainer: of the model.
         rows: radiographs that are not trained on.
-        tasks: what is asked, where a row tells the answer.
+        tasks: what is asked, where a row tells the answer; those about words are left out.
     """
 
     def __init__(self, trainer: Trainer, rows: Dataset, processor: LiteGPTProcessor, tasks: Sequence[str]):
         self.trainer, self.rows, self.processor = trainer, rows, processor
         self.labels = label_names(rows)
+        left_out = [task for task in tasks if task not in LABEL_TASKS]
+        tasks = [task for task in tasks if task in LABEL_TASKS]
+        if left_out and trainer.is_world_process_zero():
+            print(f"Validation answers {', '.join(tasks) or 'nothing'}; of {', '.join(left_out)} it shows the loss alone.")
         truths = list(rows.remove_columns("image"))
         answers = {task: [true_answer(row, task, self.labels) for row in truths] for task in tasks}
         # By task: the rows that tell the answer.
@@ -58,7 +63,7 @@ class ValidationAnswers(TrainerCallback):
         }
         self.truths, self.answers = truths, answers
         # What is twice as long as every true answer is wrong anyway, and a model that knows nothing yet never stops.
-        ids = processor.tokenizer([text or "" for texts in answers.values() for text in texts])["input_ids"]
+        ids = processor.tokenizer([text or "" for texts in answers.values() for text in texts] or [""])["input_ids"]
         self.max_new_tokens = 2 * max(len(tokens) for tokens in ids)
         if self._weights_are_sharded() and trainer.is_world_process_zero():
             print("Validation shows the loss and no answers: the weights are sharded over processes.")
@@ -71,7 +76,7 @@ class ValidationAnswers(TrainerCallback):
         metrics: dict[str, float],
         **kwargs: Any,
     ) -> None:
-        if self._weights_are_sharded():
+        if self._weights_are_sharded() or not self.known:
             return
         lines = self._answer_lines()
         scores: list[dict[str, float] | None] = [None]

@@ -1,7 +1,10 @@
+import json
+
 import pytest
 
-from litegpt.datasets_scripts.instructions import INSTRUCTIONS, answer, instructions_for
+from litegpt.datasets_scripts.instructions import INSTRUCTIONS, answer, instructions_for, questions
 from litegpt.datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
+from litegpt.processing.answers import text_to_sentences
 
 CARDIOMEGALY, AORTA = FINDING_LABELS.index("Cardiomegaly"), FINDING_LABELS.index("Aortic enlargement")
 PNEUMONIA, COPD, NO_FINDING = (DIAGNOSIS_LABELS.index(name) for name in ("Pneumonia", "COPD", "No finding"))
@@ -77,3 +80,84 @@ def test_a_task_that_rows_do_not_tell_the_answer_to_is_refused():
 
 def test_where_there_are_no_diagnoses_nobody_asks_for_them():
     assert set(instructions_for(DIAGNOSIS_LABELS)) - set(instructions_for(())) == {"vqa"}
+
+
+UPPER, LOWER = [0.7, 0.1, 0.8, 0.2], [0.2, 0.6, 0.3, 0.7]
+WORDS = {
+    "findings": [{"label": CARDIOMEGALY, "box": UPPER}, {"label": AORTA, "box": LOWER}],
+    "diagnoses": [PNEUMONIA],
+    "phrase": [
+        {"phrase": "enlarged  heart", "boxes": [UPPER]},
+        {"phrase": "clear\nlungs", "boxes": []},
+        {"phrase": "enlarged heart", "boxes": [LOWER]},
+    ],
+    "sentences": [
+        {"text": "A {dense} nodule <5 mm.", "boxes": [UPPER, LOWER]},
+        {"text": " ", "boxes": []},
+        {"text": "No  effusion.", "boxes": []},
+    ],
+    "report_findings": "A nodule.\n\n No effusion. ",
+    "report_impression": "Cancer?",
+    "qa": [{"question": "Is  it big?", "answer": "no", "closed": True}, {"question": "Why?", "answer": "", "closed": False}],
+    "chat": [
+        {"role": "user", "text": "Hello"},
+        {"role": "assistant", "text": "Good day."},
+        {"role": "user", "text": "Any <edema>?"},
+        {"role": "assistant", "text": "None."},
+    ],
+}  # fmt: skip
+
+
+def asked(task, row=WORDS, **options):
+    found = questions(row, task, FINDING_LABELS, DIAGNOSIS_LABELS, **options)
+    return [(question.about, question.answer) for question in found]
+
+
+def test_the_old_tasks_are_asked_once_about_the_radiograph_alone():
+    for task in ("identify", "vqa", "grounding"):
+        assert asked(task) == [(None, answer_to(task, WORDS["findings"], WORDS["diagnoses"]))]
+    assert asked("vqa", {"findings": [], "diagnoses": []}) == []
+
+
+def test_a_phrase_is_asked_once_with_all_its_boxes_and_without_any_where_it_is_not_there():
+    left_first = "Boxes of this phrase are {<20><60><30><70>},{<70><10><80><20>}."
+    assert asked("refer") == [("enlarged heart", left_first), ("clear lungs", "Boxes of this phrase are None.")]
+    upper_first = "Boxes of this phrase are {<70><10><80><20>},{<20><60><30><70>}."
+    assert asked("refer", box_order="position")[0] == ("enlarged heart", upper_first)
+
+
+def test_sentences_with_boxes_are_phrases_where_rows_have_none():
+    assert [about for about, _ in asked("refer", {**WORDS, "phrase": None})] == ["A {dense} nodule <5 mm."]
+    assert asked("refer", {**WORDS, "phrase": []}) == []
+
+
+def test_a_box_is_described_by_its_label_or_by_its_phrase():
+    boxes = ["{<20><60><30><70>}", "{<70><10><80><20>}"]
+    assert asked("describe") == list(zip(boxes, ["Aortic enlargement", "Cardiomegaly"], strict=True))
+    phrases = asked("describe", {**WORDS, "findings": []})
+    assert phrases == [(boxes[1], "enlarged heart"), (boxes[0], "enlarged heart")]
+
+
+def test_a_report_is_its_findings_section_and_a_grounded_one_can_be_read_again():
+    assert asked("report") == [(None, "A nodule. No effusion.")]
+    [(about, text)] = asked("grounded_report")
+    read = text_to_sentences(text)
+    assert about is None and [len(sentence.places) for sentence in read] == [2, 0]
+    assert [sentence.text for sentence in read] == ["A (dense) nodule less than 5 mm.", "No effusion."]
+
+
+def test_questions_and_every_turn_of_the_assistant_are_asked():
+    assert asked("question") == [("Is it big?", "no")]
+    (first, hello), (second, none) = asked("chat")
+    assert (hello, none) == ("Good day.", "None.")
+    assert json.loads(first) == [{"role": "user", "content": "Hello"}]
+    turns = [(turn["role"], turn["content"]) for turn in json.loads(second)]
+    assert turns == [("user", "Hello"), ("assistant", "Good day."), ("user", "Any <edema>?")]
+
+
+def test_a_row_without_words_is_asked_nothing_about_them():
+    bare = {"findings": [], "diagnoses": [NO_FINDING]}
+    for row in (bare, bare | {"report_findings": None, "qa": None, "chat": None, "sentences": None, "phrase": None}):
+        assert not any(asked(task, row) for task in ("refer", "describe", "report", "grounded_report", "question", "chat"))
+    with pytest.raises(ValueError, match="no task"):
+        asked("sing")

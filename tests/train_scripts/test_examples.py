@@ -2,9 +2,12 @@ import pytest
 import torch
 
 from litegpt.common.programs import Refusal
-from litegpt.processing.answers import text_to_findings
+from litegpt.datasets_scripts.template_words import with_template_words
+from litegpt.modeling_litegpt.checkpoints import load_checkpoint
+from litegpt.processing.answers import text_to_findings, text_to_places
 from litegpt.train_scripts.arguments import ExampleArguments
 from litegpt.train_scripts.examples import ChatCollator, training_examples
+from litegpt.train_scripts.patch_features import patch_feature_file
 from litegpt.train_scripts.radiograph_store import RadiographStore
 from litegpt.train_scripts.views import Movement, views_of
 
@@ -90,3 +93,95 @@ def test_a_row_that_does_not_tell_the_answer_is_left_out_of_that_task(rows, proc
     examples = training_examples(unknown, views_of(unknown, 0, 0), range(4), ExampleArguments(), processor)
     assert {0, 3}.isdisjoint(examples["view"]) and 1 in examples["view"]
     assert "2 left out" in capsys.readouterr().out
+
+
+WORD_TASKS = ["refer", "describe", "report", "grounded_report", "question"]
+
+
+@pytest.fixture(scope="module")
+def told(rows):
+    return with_template_words(rows)
+
+
+def test_tasks_about_words_are_asked_with_the_processors_prompts_and_true_answers(told, processor, tmp_path):
+    views = views_of(told, 1, seed=0)
+    store = RadiographStore(told, processor.tower_image_processors, tmp_path)
+    examples = training_examples(told, views, range(len(views)), ExampleArguments(WORD_TASKS), processor)
+    collator = ChatCollator(processor, store, views, features=None)
+    for task in WORD_TASKS:
+        of_task = [example for example in examples if example["task"] == task]
+        batch = collator(of_task[:3])
+        for index, example in enumerate(of_task[:3]):
+            prompt = processor.prompt(task, example["about"]).replace("<image>", processor.expanded_image)
+            ids = processor.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+            assert batch["input_ids"][index, : len(ids)].tolist() == ids
+            labels = batch["labels"][index][batch["labels"][index] != -100]
+            assert processor.tokenizer.decode(labels[:-1]).strip() == example["answer"]
+            assert batch["attention_mask"][index].sum() == example["length"]
+        assert (example["about"] is None) == (task in ("report", "grounded_report"))
+    boxes = {example["about"]: example for example in examples if example["task"] == "refer"}
+    assert any(text_to_places(example["answer"]) for example in boxes.values())
+    assert any(not text_to_places(example["answer"]) for example in boxes.values())
+
+
+def test_prompts_that_differ_from_example_to_example_are_not_kept(told, processor, tmp_path):
+    views = views_of(told, 0, seed=0)
+    store = RadiographStore(told, processor.tower_image_processors, tmp_path)
+    arguments = ExampleArguments(["identify", "refer"])
+    examples = training_examples(told, views, range(len(views)), arguments, processor, with_lengths=False)
+    assert "length" not in examples.column_names and len(set(examples["about"])) > 10
+    collator = ChatCollator(processor, store, views, features=None)
+    collator(examples.to_list())
+    assert len(collator._prompts_alone) == 1
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_report_is_asked_with_the_lateral_of_its_study(told, processor, tiny_checkpoint, tmp_path, cached):
+    """Frontals of a study with a lateral show both, in the order of the placeholders; all others one."""
+    told = told.select(range(4)).remove_columns("view")
+    told = told.add_column("study_id", ["1", "2", "1", None]).add_column("view", ["PA", "AP", "LATERAL", "LL"])
+    told = told.remove_columns("report_findings").add_column("report_findings", ["Clear."] * 4)
+    views = views_of(told, 0, seed=0)
+    store = RadiographStore(told, processor.tower_image_processors, tmp_path)
+    arguments = ExampleArguments(["report", "vqa"], second_view=True)
+    examples = training_examples(told, views, range(4), arguments, processor)
+    reports = [example for example in examples if example["task"] == "report"]
+    assert [(example["view"], example["second_view"]) for example in reports] == [(0, 2), (1, -1), (2, -1), (3, -1)]
+    assert all(example["second_view"] == -1 for example in examples if example["task"] == "vqa")
+    features = None
+    model = load_checkpoint(tiny_checkpoint)[0].eval()
+    if cached:
+        features = patch_feature_file(model.model, store, views, tmp_path)
+    batch = ChatCollator(processor, store, views, features)([reports[1], reports[0]])
+    pictures = [told[row]["image"] for row in (1, 0, 2)]
+    expected = processor(
+        images=[pictures[:1], pictures[1:]],
+        text=[processor.prompt("report"), processor.prompt("report", num_images=2)],
+        add_special_tokens=False,
+        return_tensors="pt",
+        padding=True,
+    )
+    lengths = [example["length"] for example in (reports[1], reports[0])]
+    assert batch["attention_mask"].sum(1).tolist() == lengths and lengths[1] > lengths[0] + processor.image_seq_length
+    ids = expected["input_ids"][1][expected["attention_mask"][1].bool()]
+    assert torch.equal(batch["input_ids"][1, : len(ids)], ids)
+    if cached:
+        assert torch.equal(batch["patch_features"], features[[1, 0, 2]])
+    else:
+        torch.testing.assert_close(batch["pixel_values"], expected["pixel_values"], atol=1e-6, rtol=0)
+    assert torch.isfinite(model(**batch).loss)
+
+
+def test_a_second_view_needs_studies(told, processor):
+    arguments = ExampleArguments(["report"], second_view=True)
+    with pytest.raises(Refusal, match="second_view: the rows have no study_id"):
+        training_examples(told, views_of(told, 0, 0), range(4), arguments, processor)
+
+
+@pytest.mark.parametrize(
+    ("weights", "reason"),
+    [({"report": 1}, "report is not one of"), ({"refer": 0}, "must be a number above 0"), ({"refer": True}, "above 0")],
+)
+def test_weights_of_unknown_tasks_and_of_nothing_are_refused(weights, reason):
+    with pytest.raises(ValueError, match=f"task_weights: .*{reason}"):
+        ExampleArguments(["identify", "refer"], task_weights=weights)

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from torch.utils.data import BatchSampler
 from trl import SFTConfig
 
 from litegpt.common.programs import Refusal
+from litegpt.modeling_litegpt.checkpoints import load_checkpoint
 from litegpt.train_scripts import trainer
 from litegpt.train_scripts.arguments import RecipeArguments
-from litegpt.train_scripts.sampler import EpochSampler
+from litegpt.train_scripts.sampler import EpochSampler, TaskMixture
 from litegpt.train_scripts.trainer import linear_warmup_cosine_lr, refuse_options_without_effect, why_a_run_ended
 from tests.small_training import train
 
@@ -177,3 +179,67 @@ def test_bugs_keep_their_traceback_and_a_full_gpu_says_what_to_lower():
     assert why_a_run_ended(RuntimeError("shapes do not match")) is None
     assert "per_device_train_batch_size" in why_a_run_ended(torch.OutOfMemoryError("CUDA out of memory."))
     assert "another process" in why_a_run_ended(RuntimeError("[../gloo/transport/tcp/pair.cc:5] Connection closed"))
+
+
+def test_the_order_without_weights_is_as_it_was():
+    """Written down before there were weights: runs that began then resume."""
+    assert epochs(2) == [[4, 6, 2, 7, 3, 5, 9, 0, 8, 1, 9, 1], [3, 8, 7, 6, 0, 4, 2, 5, 8, 2, 1, 0]]
+
+
+TASKS_OF_EXAMPLES = ["identify"] * 90 + ["refer"] * 900 + ["report"] * 10
+
+
+def mixed(count: int, weights: dict[str, float], **options) -> list[list[int]]:
+    mixture = TaskMixture.of(TASKS_OF_EXAMPLES, weights)
+    return epochs(count, num_examples=1000, batch_size=10, steps_per_epoch=10, mixture=mixture, **options)
+
+
+def test_each_task_has_its_share_of_every_epoch_and_batch_whatever_the_number_of_its_examples():
+    weights = {"identify": 1, "refer": 2, "report": 1.5}
+    found = mixed(200, weights)
+    shares = {task: weight / 4.5 for task, weight in weights.items()}
+    counts = {task: [sum(TASKS_OF_EXAMPLES[i] == task for i in epoch) for epoch in found] for task in weights}
+    for task, share in shares.items():
+        assert all(abs(count - 100 * share) < 1 for count in counts[task])
+        assert np.mean(counts[task]) == pytest.approx(100 * share, abs=0.1)
+        for epoch in found[:5]:
+            for start in range(0, 100, 10):
+                in_batch = sum(TASKS_OF_EXAMPLES[i] == task for i in epoch[start : start + 10])
+                assert abs(in_batch - 10 * share) < 2
+    assert all(len(epoch) == 100 for epoch in found)
+
+
+def test_with_weights_every_example_of_a_task_is_seen_before_any_is_seen_again():
+    found = [index for epoch in mixed(40, {"identify": 1, "refer": 2, "report": 1}) for index in epoch]
+    for task, size in (("identify", 90), ("refer", 900), ("report", 10)):
+        of_task = [index for index in found if TASKS_OF_EXAMPLES[index] == task]
+        for start in range(0, len(of_task) - size, size):
+            assert len(set(of_task[start : start + size])) == size
+        assert len(of_task) > size
+
+
+def test_a_weighted_order_is_the_seeds_and_the_epochs_alone():
+    weights = {"identify": 1, "report": 3}
+    assert mixed(4, weights)[2:] == mixed(4, weights)[2:] != mixed(4, weights, seed=1)[2:]
+    assert mixed(1, weights, with_replacement=True) == mixed(1, weights, with_replacement=True)
+    lengths = list(range(1000))
+    assert sorted(mixed(1, weights, lengths=lengths)[0]) == sorted(mixed(1, weights)[0])
+
+
+def test_a_weight_of_a_task_without_examples_is_refused():
+    with pytest.raises(Refusal, match="task_weights: there is no example of chat"):
+        TaskMixture.of(TASKS_OF_EXAMPLES, {"chat": 1})
+
+
+def test_an_interrupted_run_with_weights_goes_on_to_the_same_weights(
+    tiny_checkpoint, phantom_release, cache_dir, tmp_path
+):
+    options = {"save_strategy": "steps", "save_steps": 2, "template_words": True, "tasks": ["identify", "refer", "report"]}
+    options["task_weights"] = {"refer": 2.0}
+    train(tmp_path / "out", tiny_checkpoint, phantom_release, cache_dir, **options)
+    expected = load_checkpoint(tmp_path / "out" / "checkpoint")[0].state_dict()
+    shutil.rmtree(tmp_path / "out" / "checkpoint")
+    shutil.rmtree(tmp_path / "out" / "checkpoint-4")
+    train(tmp_path / "out", tiny_checkpoint, phantom_release, cache_dir, **options)
+    for name, tensor in load_checkpoint(tmp_path / "out" / "checkpoint")[0].state_dict().items():
+        torch.testing.assert_close(tensor, expected[name])

@@ -26,6 +26,10 @@ def refusal(capsys, *words: str) -> str:
             "--config litegpt_ground: there is no such file; did you mean litegpt_grounding?",
         ),
         ([*REQUIRED, "--num-proc", "0"], "--num_proc must be at least 1, not 0."),
+        (
+            [*REQUIRED, "--task_weights", '{"vqa": 2}'],
+            "task_weights: vqa is not one of the tasks identify.",
+        ),
         ([*REQUIRED, "more"], "nothing takes the word more"),
         (["--data_dir", "x"], "bf16: there is no GPU that computes in bfloat16."),
     ],
@@ -47,3 +51,10 @@ def test_ours_and_the_librarys_arguments_are_read_from_flags_and_a_configuration
     assert "vqa" in examples.tasks
     towers, _ = pretrain_boxes.argument_parser().parse([*REQUIRED, "--repeat_findings", "3"])
     assert towers.repeat_findings == 3
+
+
+def test_weights_of_tasks_are_a_dictionary_in_a_flag_and_in_a_file():
+    words = [*REQUIRED, "--tasks", "vqa", "refer", "--task_weights", '{"vqa": 2, "refer": 0.5}']
+    assert sft.argument_parser().parse(words)[1].task_weights == {"vqa": 2, "refer": 0.5}
+    weights = sft.argument_parser().parse(["--config", "tiny_words", *REQUIRED])[1].task_weights
+    assert weights["refer"] > weights["describe"] > 0

@@ -144,3 +144,16 @@ def test_a_full_disk_does_not_end_the_run(tiny_checkpoint, phantom_release, cach
     train(tmp_path, tiny_checkpoint, phantom_release, cache_dir, **options)
     assert (tmp_path / "checkpoint" / "config.json").exists()
     assert "The answers of step 2 could not be written: [Errno 28] No space left on device" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("tasks", [["identify", "refer", "report"], ["refer", "question"]])
+def test_tasks_about_words_count_by_their_loss(
+    tasks, tiny_checkpoint, phantom_release, cache_dir, tmp_path, capsys
+):
+    options = {"validation_split": "test[:4]", "eval_strategy": "steps", "eval_steps": 2, "max_steps": 2}
+    options |= {"tasks": tasks, "template_words": True, "save_strategy": "steps", "save_steps": 2}
+    train(tmp_path, tiny_checkpoint, phantom_release, cache_dir, **options)
+    log = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text())["log_history"]
+    assert any("eval_loss" in entry for entry in log)
+    assert any("eval_identify_finding_f1" in entry for entry in log) == ("identify" in tasks)
+    assert f"of {', '.join(tasks[-2:])} it shows the loss alone" in capsys.readouterr().out

@@ -55,3 +55,37 @@ def test_contrast_is_equalised_as_often_as_asked(share, least, most):
 def test_the_same_random_numbers_give_the_same_view():
     one, other = (Movement.random_crop(np.random.default_rng(3), 0.4) for _ in range(2))
     assert one == other != Movement.random_crop(np.random.default_rng(4), 0.4)
+
+
+def test_boxes_of_phrases_and_sentences_move_as_findings_do():
+    left, right = Movement(shift=(-0.3, 0.0)), (0.6, 0.4, 0.8, 0.6)
+    out_of_sight, partly = (0.0, 0.4, 0.2, 0.6), (0.0, 0.4, 0.35, 0.6)
+    row = {
+        "findings": [{"label": 1, "box": box} for box in (right, out_of_sight)],
+        "diagnoses": [0],
+        "phrase": [
+            {"phrase": "both", "boxes": [right, out_of_sight]},
+            {"phrase": "gone", "boxes": [out_of_sight]},
+            {"phrase": "never there", "boxes": []},
+        ],
+        "sentences": [
+            {"text": "Both.", "boxes": [right, partly]},
+            {"text": "Hardly seen.", "boxes": [partly]},
+            {"text": "Nothing.", "boxes": []},
+        ],
+        "report_findings": "Both. Hardly seen. Nothing.",
+    }
+    moved = left.row(row)
+    assert [finding["box"] for finding in moved["findings"]] == [pytest.approx([0.3, 0.4, 0.5, 0.6])]
+    assert [(one["phrase"], len(one["boxes"])) for one in moved["phrase"]] == [("both", 1), ("never there", 0)]
+    assert moved["phrase"][0]["boxes"][0] == moved["findings"][0]["box"]
+    # A report keeps its sentences; of one that would lose its last box what is seen of it stays.
+    assert [(one["text"], len(one["boxes"])) for one in moved["sentences"]] == [
+        ("Both.", 1),
+        ("Hardly seen.", 1),
+        ("Nothing.", 0),
+    ]
+    assert moved["sentences"][1]["boxes"][0] == pytest.approx([0.0, 0.4, 0.05, 0.6])
+    assert moved["report_findings"] == row["report_findings"] and moved["diagnoses"] == [0]
+    row["sentences"].append({"text": "Gone.", "boxes": [out_of_sight]})
+    assert left.row(row)["sentences"] == []

@@ -45,6 +45,7 @@ from litegpt.datasets_scripts.preparation.release import DataSetFacts, Preparati
 LAYOUT = "one .json or .jsonl with conversations (LLaVA's chats)"
 MARK = "<image>"
 ROLES = {"human": "user", "gpt": "assistant"}  # LLaVA's names: ours
+LONGEST_REMARK = 200  # signs of an id, and of a reason that quotes the file
 BEGINNING = 1 << 16  # bytes of a file in which a chat's conversations begin
 DICOM = (".dcm", ".dicom")
 
@@ -76,7 +77,7 @@ def turns_of(conversations: Any) -> Turns:
     turns: Turns = []
     for number, turn in enumerate(conversations, start=1):
         speaker, text = (turn.get("from"), turn.get("value")) if isinstance(turn, dict) else (None, None)
-        if speaker not in ROLES:
+        if not isinstance(speaker, str) or speaker not in ROLES:
             raise ValueError(f"turn {number} is from {speaker!r}, not human or gpt")
         if ROLES[speaker] != ("user", "assistant")[(number - 1) % 2]:
             raise ValueError(f"turn {number} is from {speaker}, as the one before or at the beginning")
@@ -132,6 +133,8 @@ def read_chat(entry: Any) -> Chat:
     name, image = entry.get("id"), entry.get("image")
     if isinstance(name, bool) or not isinstance(name, str | int) or name == "":
         raise ValueError("it has no id")
+    if not str(name).isprintable():
+        raise ValueError("its id has signs that cannot be printed")
     if isinstance(image, list) and len(image) > 1:
         raise ValueError("it is about several images")
     if isinstance(image, list) and image:
@@ -141,7 +144,7 @@ def read_chat(entry: Any) -> Chat:
     path = posixpath.normpath(image.strip().replace("\\", "/"))
     if path.startswith(("/", "../")) or path in (".", "..") or re.match(r"\w+:/|[a-zA-Z]:", path):
         raise ValueError(f"its image {image!r} is no path within the folder")
-    _check_text(f"{name}{path}", "its id or image")
+    _check_text(path, "its image")
     return Chat(str(name), path, turns_of(entry.get("conversations")))
 
 
@@ -165,7 +168,7 @@ def read_entries(path: str) -> Iterator[tuple[str, Any]]:
                     continue
                 try:
                     entry = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     entry = None
                 yield f"line {number:,}", entry
     except UnicodeDecodeError as error:
@@ -225,8 +228,10 @@ def read_release(data_dir: str | os.PathLike, name: str | None = None, licence: 
         try:
             chat = read_chat(entry)
         except ValueError as reason:
-            called = f" ({entry['id']})" if isinstance(entry, dict) and entry.get("id") else ""
-            remarks.append(f"{file_name}, {where}{called} is left out: {reason}.")
+            called = f" ({entry['id']!r})" if isinstance(entry, dict) and entry.get("id") else ""
+            remarks.append(
+                f"{file_name}, {where}{called[:LONGEST_REMARK]} is left out: {str(reason)[:LONGEST_REMARK]}."
+            )
             continue
         if chat.id in places:
             both = f"{places[chat.id]} and {where}"

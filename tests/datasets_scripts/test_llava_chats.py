@@ -38,6 +38,9 @@ MALFORMED = {
     "without an answer": {"id": "m10", "image": "a.png", "conversations": said("<image>\nQ", "A", "Q")},
     "turn 3 has the mark <image>": {"id": "m11", "image": "a.png", "conversations": said("Q", "A", "<image>\nQ", "A")},
     "turn 1 has the mark <image>": {"id": "m12", "image": "a.png", "conversations": said("<image><image>Q", "A")},
+    "turn 1 is from ['human'], not human": {"id": "m15", "image": "a.png", "conversations": [{"from": ["human"]}]},
+    "its id has signs that cannot be printed": {"id": "\ud83d\n", "image": "a.png", "conversations": said("Q", "A")},
+    "its image is no whole Unicode": {"id": "m14", "image": "\ud83d.png", "conversations": said("Q", "A")},
     "turn 2 is no whole Unicode": {"id": "m13", "image": "a.png", "conversations": said("<image>\nQ", "\ud83d")},
 }
 
@@ -105,7 +108,7 @@ def test_malformed_chats_are_left_out_counted_and_named(chats, tmp_path, capsys,
     prepare(chats, tmp_path / "out")
     assert f"{len(MALFORMED)} chats left out, see preparation.log" in capsys.readouterr().out
     log = (tmp_path / "out" / "preparation.log").read_text()
-    assert f"{name}, {place} 7 (m5) is left out: turn 2 is empty." in log and str(tmp_path) not in log
+    assert f"{name}, {place} 7 ('m5') is left out: turn 2 is empty." in log and str(tmp_path) not in log
 
 
 def test_a_line_that_is_no_json_is_a_malformed_chat_and_a_file_that_is_none_is_refused(chats):

@@ -292,7 +292,8 @@ def _sentence_blocks(truth: Mapping[str, Any]) -> Iterator[str | Table]:
         f"How well the probabilities that are stated of sentences tell true from false ones (`[{truth['task']}]`). "
         f"What is true is told by {how}; sentences of which it cannot be said are left out. A sentence below a "
         f"probability of {calibration['threshold']:.3f} is marked as doubtful. A sentence that denies something is "
-        "mostly true: look at those that affirm, and at the control, which believes the same sentences about a third radiograph."
+        "mostly true: look at those that affirm, and at the control, which believes the same sentences about a third "
+        "radiograph."
     )
     if "answered" not in truth and "borrowed" not in truth:
         yield "There is no sentence of which it is known."

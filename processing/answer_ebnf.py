@@ -26,10 +26,10 @@ def places_ebnf(max_places: int | None = None) -> str:
 
 
 def sentences_ebnf() -> str:
-    """Grounded reports: sentences of any words, each with boxes or without."""
+    """Grounded reports: sentences of any words, not of blanks alone, each with boxes or without."""
     rules = [
         'root ::= " "? sentence (" " sentence)*',
-        'sentence ::= "<p>" [^<>{}]+ "</p>" (" " box ("," box)*)?',
+        r'sentence ::= "<p>" [ \t\n\r]* [^<>{} \t\n\r] [^<>{}]* "</p>" (" " box ("," box)*)?',
     ]
     return "\n".join([*rules, *_box_rules()])
 

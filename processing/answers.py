@@ -20,10 +20,11 @@ FINDINGS_PREFIX = "Local diseases of this chest radiograph are "
 DIAGNOSES_PREFIX = "Global diseases of this chest radiograph are "
 PLACES_PREFIX, NO_PLACE = "Boxes of this phrase are ", "None"
 
-_BOX = r"(?P<box>\{<(?P<x1>\d{1,3})><(?P<y1>\d{1,3})><(?P<x2>\d{1,3})><(?P<y2>\d{1,3})>\})"
+_BOX = "".join(rf"<(?P<{side}>0|[1-9][0-9]{{0,2}})>" for side in ("x1", "y1", "x2", "y2"))
+_BOX = rf"(?P<box>\{{{_BOX}\}})"
 _PLACE = re.compile(_BOX)
 _FINDING = re.compile(r"<p>(?P<label>[^<>]+)</p> " + _BOX)
-_SENTENCE = re.compile(r"<p>(?P<text>[^<>{}]+)</p>")
+_SENTENCE = re.compile(r"<p>(?=\s*[^\s<>{}])(?P<text>[^<>{}]+)</p>")
 
 
 class AnswerError(ValueError):
@@ -78,6 +79,18 @@ def box_to_text(box: Sequence[float]) -> str:
     if y1 == y2:
         y1, y2 = (y1, y2 + 1) if y2 < 100 else (y1 - 1, y2)
     return f"{{<{x1}><{y1}><{x2}><{y2}>}}"
+
+
+def text_to_box(text: str) -> tuple[float, float, float, float]:
+    """The box, xyxy in [0, 1], that a text is: `{<38><52><81><74>}`.
+
+    Raises:
+        AnswerError: it is not exactly a box, a coordinate exceeds 100, or the box has no area.
+    """
+    entry = _PLACE.fullmatch(text)
+    if entry is None:
+        raise AnswerError(f"no box of the form {{<x1><y1><x2><y2>}}: {text!r}")
+    return _box(entry)
 
 
 def findings_to_text(findings: Sequence[Finding]) -> str:

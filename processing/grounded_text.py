@@ -9,8 +9,9 @@ nothing but boxes, each with an area. What `answers.text_to_sentences` parses is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -23,20 +24,21 @@ if TYPE_CHECKING:
 
 STRUCTURE = "<>{}"
 OPEN, CLOSE = "<p>", "</p>"
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # how a vocabulary names a byte
 
 
 class GroundedText(NamedTuple):
     """Where a grounded report stands.
 
     Attributes:
-        within: "open" before or in `<p>`, "text", "close" in `</p>`, "sentence" and "boxes" behind one that is
-            complete, "blank" behind the blank after it, "box".
-        written: of what it is within, so far; of a text its first character that is no blank.
+        within: "start" before the report, "open" before or in `<p>`, "text", "close" in `</p>`, "sentence" and "boxes"
+            behind one that is complete, "blank" behind the blank after it, "box".
+        written: of what it is within, so far; of a text only whether it has more than blanks.
         corners: of the box that is being written.
         boxed: whether the sentence has boxes.
     """
 
-    within: str = "open"
+    within: str = "start"
     written: str = ""
     corners: tuple[int, ...] = ()
     boxed: bool = False
@@ -53,10 +55,13 @@ class GroundedText(NamedTuple):
         return state
 
     def _after(self, character: str) -> GroundedText | None:
+        if self.within == "start":  # behind `[/INST]` stands a blank, which some tokenizers write
+            return GroundedText("open") if character == " " else GroundedText("open")._after(character)
         if self.within == "text":
             if character == "<":
                 return GroundedText("close", "<") if self.written else None
-            return None if character in STRUCTURE else GroundedText("text", self.written or character.strip())
+            more_than_blanks = self.written or ("" if character.isspace() else "...")
+            return None if character in STRUCTURE else GroundedText("text", more_than_blanks)
         if self.within in ("open", "close"):
             literal, written = (OPEN, CLOSE)[self.within == "close"], self.written + character
             if not literal.startswith(written):
@@ -109,49 +114,70 @@ class GroundedTextProcessor(LogitsProcessor):
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, rows: Sequence[bool]):
-        self._tokenizer, self._rows = tokenizer, list(rows)
+        self._eos, self._rows = tokenizer.eos_token_id, list(rows)
         self._texts = _token_texts(tokenizer)
         self._prompt_length: int | None = None
         # New tokens of a row -> where it stands. Beams move rows, but not what they hold.
-        self._states: dict[tuple[int, ...], GroundedText | None] = {}
+        self._prefixes: dict[tuple[int, ...], Prefix | None] = {}
+        self._allowed: dict[Prefix, torch.Tensor] = {}
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         if self._prompt_length is None:
             self._prompt_length = input_ids.shape[1]
-        states: dict[tuple[int, ...], GroundedText | None] = {}
+        prefixes: dict[tuple[int, ...], Prefix | None] = {}
         of_a_prompt = len(input_ids) // len(self._rows)  # beams
         masks = torch.zeros_like(scores)
         for number, row in enumerate(input_ids):
             if self._rows[number // of_a_prompt]:
                 tokens = tuple(row[self._prompt_length :].tolist())
-                before = self._states.get(tokens[:-1], GroundedText())
-                states[tokens] = state = self._after(before, tokens[-1]) if tokens else before
-                if state is not None:
+                if tokens and tokens[:-1] in self._prefixes:
+                    prefix = self._after(self._prefixes[tokens[:-1]], tokens[-1])
+                else:
+                    prefix = reduce(self._after, tokens, Prefix())
+                prefixes[tokens] = prefix
+                if prefix is not None:
+                    if prefix not in self._allowed:
+                        self._allowed[prefix] = self._that_may_follow(prefix).to(masks.device)
                     masks[number] = -torch.inf
-                    masks[number, self._allowed(state, not tokens).to(masks.device)] = 0
-        self._states = states
+                    masks[number, self._allowed[prefix]] = 0
+        self._prefixes = prefixes
         return scores + masks
 
-    def _after(self, state: GroundedText | None, token: int) -> GroundedText | None:
+    def _after(self, prefix: Prefix | None, token: int) -> Prefix | None:
         """None behind the end of an answer, or where a beam goes on with a token that may not follow."""
-        if state is None or token == self._tokenizer.eos_token_id:
+        if prefix is None or token == self._eos:
             return None
-        text = self._texts.of.get(token, "")
-        return state.after(text.lstrip(" ") if state == GroundedText() else text)
+        state, begun = prefix
+        byte = self._texts.bytes_of.get(token)
+        if byte is None:
+            text = self._texts.of.get(token)
+            state = None if begun or text is None else state.after(text)
+            return None if state is None else Prefix(state)
+        try:
+            state = state.after((begun + byte).decode())
+        except UnicodeDecodeError as error:
+            return Prefix(state, begun + byte) if error.reason == "unexpected end of data" else None
+        return None if state is None else Prefix(state)
 
-    def _allowed(self, state: GroundedText, is_first: bool) -> torch.Tensor:
+    def _that_may_follow(self, prefix: Prefix) -> torch.Tensor:
         texts = self._texts
-        in_text = state.within == "text"
-        candidates = texts.structural if in_text else texts.short
-        fits = [token for token in candidates if self._after(state, token) is not None]
-        if state == GroundedText() and not is_first:  # one blank may stand before an answer, not many
-            fits = [token for token in fits if texts.of[token].strip()]
-        fits += [self._tokenizer.eos_token_id] * state.may_end
-        if not in_text:
-            return torch.tensor(fits)
-        allowed = texts.is_plain.clone()
-        allowed[fits] = True
-        return allowed.nonzero()[:, 0]
+        in_text = prefix.state.within == "text"
+        candidates = [*(texts.structural if in_text else texts.short), *(texts.bytes_of if in_text else ())]
+        fits = [token for token in candidates if self._after(prefix, token) is not None]
+        if in_text and not prefix.begun:
+            fits += texts.plain
+        return torch.tensor(fits + [self._eos] * prefix.state.may_end)
+
+
+class Prefix(NamedTuple):
+    """Where an answer stands, and the bytes of a character that is not complete.
+
+    A byte that is a token of its own is text only with the others of its character: a tokenizer with such tokens reads
+    nothing in a row of bytes, `<` too, where one of its characters is not complete.
+    """
+
+    state: GroundedText = GroundedText()
+    begun: bytes = b""
 
 
 class TokenTexts(NamedTuple):
@@ -159,15 +185,17 @@ class TokenTexts(NamedTuple):
 
     Attributes:
         of: token -> its text; tokens that write nothing, or stand for something else than text, have none.
-        is_plain: (vocabulary,) bool, whether a token may stand within a sentence whatever stands before it.
+        bytes_of: token -> the byte that it writes, where that is no character by itself.
+        plain: tokens that may stand within a sentence whatever stands before them.
         structural: tokens with a character of `STRUCTURE`.
         short: those, and all others of which boxes and the marks around sentences are made.
     """
 
     of: dict[int, str]
-    is_plain: torch.Tensor
-    structural: tuple[int, ...]
-    short: tuple[int, ...]
+    bytes_of: dict[int, bytes]
+    plain: list[int]
+    structural: list[int]
+    short: list[int]
 
 
 @lru_cache(maxsize=4)
@@ -177,10 +205,11 @@ def _token_texts(tokenizer: PreTrainedTokenizerBase) -> TokenTexts:
     before = decode(anchor)
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
     texts = {token: decode([*anchor, token])[len(before) :] for token in range(len(tokenizer)) if token not in special}
-    texts = {token: text for token, text in texts.items() if text}
-    structural = tuple(token for token, text in texts.items() if any(c in STRUCTURE for c in text))
-    box_characters = set("0123456789<>{}, /p")
-    short = tuple(t for t, text in texts.items() if t in structural or set(text) <= box_characters)
-    is_plain = torch.zeros(len(tokenizer), dtype=torch.bool)
-    is_plain[[token for token in texts if token not in set(structural)]] = True
-    return TokenTexts(texts, is_plain, structural, short)
+    names = zip(texts, tokenizer.convert_ids_to_tokens(list(texts)), strict=True)
+    fallback = {token: _BYTE.fullmatch(name) for token, name in names if texts[token] == "\N{REPLACEMENT CHARACTER}"}
+    bytes_of = {token: bytes.fromhex(byte[1]) for token, byte in fallback.items() if byte is not None}
+    texts = {token: text for token, text in texts.items() if text and token not in bytes_of}
+    structural = [token for token, text in texts.items() if not set(STRUCTURE).isdisjoint(text)]
+    plain = [token for token, text in texts.items() if set(STRUCTURE).isdisjoint(text)]
+    short = structural + [token for token in plain if set(texts[token]) <= set("0123456789, /p")]
+    return TokenTexts(texts, bytes_of, plain, structural, short)

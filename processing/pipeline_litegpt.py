@@ -437,7 +437,7 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
             detected, inserted, log_odds = (
                 next(iter(_single(output.get(of, ()))), None) for of in ("detected", "inserted", "log_odds")
             )
-            answers[join_question(_single(output["task"]), _single(output["about"]))] = Answer(
+            answers[join_question(_single(output["task"]), _single(output.get("about")))] = Answer(
                 text,
                 starts,
                 probabilities,

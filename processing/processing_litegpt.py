@@ -25,7 +25,8 @@ from .tasks import TASKS
 
 IMAGE_TOKEN, IMAGE_END_TOKEN, VISUAL_TOKEN = "<image>", "</image>", "<visual>"
 IDENTIFIER_TOKENS = tuple(dict.fromkeys(task.identifier for task in TASKS.values() if task.identifier))
-LITEGPT_TOKENS = (IMAGE_TOKEN, IMAGE_END_TOKEN, VISUAL_TOKEN, *IDENTIFIER_TOKENS)
+IMAGE_TOKENS = (IMAGE_TOKEN, IMAGE_END_TOKEN, VISUAL_TOKEN)
+LITEGPT_TOKENS = (*IMAGE_TOKENS, *IDENTIFIER_TOKENS)
 
 # Llama 2's chat format. The system message goes into the first user turn. An image item becomes `<image>` and stands
 # first in its turn, wherever the user put it: a checkpoint is trained on no other order. The answer has the space
@@ -186,8 +187,9 @@ class LiteGPTProcessor(ProcessorMixin):
         if (needed is None) != (about is None):
             told = "nothing" if about is None else repr(about)
             raise ValueError(f"[{task}] is about {needed or 'the radiograph alone'}; it was told {told}.")
-        for token in LITEGPT_TOKENS if about is not None else ():
-            if token in about:
+        # A chat may begin as a task does, with its identifier.
+        for token in IMAGE_TOKENS if needed == "chat" else LITEGPT_TOKENS:
+            if token in (about or ""):
                 raise ValueError(f"{token} is a token of the prompt's own and cannot stand in {about!r}.")
         images = [{"type": "image"}] * num_images
         if needed == "chat":
@@ -404,9 +406,7 @@ def add_litegpt_tokens(tokenizer: PreTrainedTokenizerBase) -> int:
     The model's embeddings must have room for them: `model.resize_token_embeddings(len(tokenizer))`.
     """
     added = tokenizer.add_special_tokens({"pad_token": "<pad>"}) if tokenizer.pad_token is None else 0
-    image_tokens = [
-        AddedToken(token, special=True, normalized=False) for token in (IMAGE_TOKEN, IMAGE_END_TOKEN, VISUAL_TOKEN)
-    ]
+    image_tokens = [AddedToken(token, special=True, normalized=False) for token in IMAGE_TOKENS]
     added += tokenizer.add_tokens(image_tokens, special_tokens=True)
     added += tokenizer.add_tokens([AddedToken(token, normalized=False) for token in IDENTIFIER_TOKENS])
     return added

@@ -7,12 +7,14 @@
 A report is written word by word, and each word is likely given those before it: that a sentence is there says little
 of whether it is true. Its contrary (`report_sentences.negated`) in the same place, behind the same image and the same
 sentences, would be written with almost the same words, so what remains of the two probabilities is the statement.
-Both are read in one pass over a tree of tokens. The belief is as good as the model: only where it was calibrated on
-radiographs whose truth is known is it a probability.
+Both are read in one pass over a tree of tokens. Where the tokens of one only go on behind those of the other they
+cannot be compared. The belief is as good as the model: only where it was calibrated on radiographs whose truth is
+known is it a probability.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -40,8 +42,10 @@ def sentence_log_odds(
         answers: the texts behind them.
         spans: for each where its sentences stand, (first character, end).
     """
-    mask = inputs["attention_mask"]
-    cache = DynamicCache()
+    trees, pairs = zip(*(_contrasts(processor, *row) for row in zip(answers, spans, strict=True)), strict=True)
+    if not any(tree.tokens for tree in trees):
+        return [[None] * len(row) for row in spans]
+    mask, cache = inputs["attention_mask"], DynamicCache()
     output = model(
         **{name: inputs[name] for name in ("input_ids", "attention_mask", "mm_encoder_outputs")},
         position_ids=(mask.cumsum(dim=-1) - 1).clamp(min=0),
@@ -49,25 +53,30 @@ def sentence_log_odds(
         use_cache=True,
         logits_to_keep=1,
     )
-    trees, pairs = zip(*(_contrasts(processor, *row) for row in zip(answers, spans, strict=True)), strict=True)
-    if not any(tree.tokens for tree in trees):
-        return [[None] * len(row) for row in spans]
     logits = TreeReader(model, cache, mask).read(trees)
-    # The number -1 (ROOT) is the prompt's last token, whose logits stand before those of the tree.
-    log_probabilities = torch.cat([output.logits.to(logits.device), logits], dim=1).float().log_softmax(dim=-1)
-
-    def log_probability(row: int, path: Sequence[int]) -> float:
-        places = torch.tensor([number + 1 for number in path[:-1]])
-        tokens = torch.tensor([trees[row].tokens[number] for number in path[1:]])
-        return log_probabilities[row, places, tokens].sum().item()
-
     return [
-        [None if pair is None else log_probability(row, pair[0]) - log_probability(row, pair[1]) for pair in of_row]
-        for row, of_row in enumerate(pairs)
+        [_log_odds(tree, pair, behind) for pair in of_row]
+        for tree, of_row, *behind in zip(trees, pairs, output.logits, logits, strict=True)
     ]
 
 
 Path = list[int]  # numbers of a tree's tokens, one behind the other, from the last one that two have in common
+
+
+def _log_odds(tree: TokenTree, pair: tuple[Path, Path] | None, behind: Sequence[torch.Tensor]) -> float | None:
+    """How much more probable the first of two paths is; `behind`: logits after the prompt, and after each token."""
+    if pair is None:
+        return None
+    after_prompt, after_tree = behind
+
+    def log_probability(path: Path) -> float:
+        before = [after_prompt[-1] if number == ROOT else after_tree[number] for number in path[:-1]]
+        tokens = torch.tensor([[tree.tokens[number]] for number in path[1:]], device=after_tree.device)
+        # Path by path: a vocabulary's probabilities after every token of a batch would take gigabytes.
+        return torch.stack(before).float().log_softmax(dim=-1).gather(1, tokens).sum().item()
+
+    said, denied = map(log_probability, pair)
+    return said - denied
 
 
 def _contrasts(
@@ -76,15 +85,17 @@ def _contrasts(
     """A tree of an answer and its sentences' contraries, and for each sentence where the two part."""
     tree, pairs = TokenTree(), []
     for start, end in spans:
-        contrary = negated(answer[start:end])
-        if contrary is None or contrary == answer[start:end]:
+        sentence = answer[start:end].strip()
+        before, contrary = answer[: answer.index(sentence, start)], negated(sentence)
+        if contrary is None:
             pairs.append(None)
             continue
-        said, denied = (
-            _path(tree, processor.answer_ids(answer[:start] + text)) for text in (answer[start:end], contrary)
-        )
-        common = next(n for n, (a, b) in enumerate(zip([*said, None], [*denied, None], strict=False)) if a != b)
-        pairs.append((said[common - 1 :], denied[common - 1 :]))
+        said, denied = ([ROOT, *processor.answer_ids(before + text)] for text in (sentence, contrary))
+        common = sum(1 for _ in takewhile(lambda two: two[0] == two[1], zip(said, denied, strict=False)))
+        if common == min(len(said), len(denied)):  # what only goes on is more probable than it is with more behind it
+            pairs.append(None)
+            continue
+        pairs.append(tuple(_path(tree, tokens[1:])[common - 1 :] for tokens in (said, denied)))
     return tree, pairs
 
 

@@ -17,6 +17,11 @@ PSEUDO_BOXES = (
 @dataclass
 class DataArguments:
     data_dir: Place = argument(DATA_DIR)
+    word_data_dirs: list[Place] = argument(
+        "Further data sets, whose splits train are asked what they tell in words, such as reports or questions. Their "
+        "labels may be others than the checkpoint's.",
+        default=[],
+    )
     train_split: str = argument("The split to train on, or a slice: train[:-100].", default="train")
     validation_split: str | None = argument(
         "A split or slice that is not trained on, such as validation[:64] or train[-100:]. Its loss and the answers "

@@ -88,17 +88,20 @@ def train(
     cache_dir = data_args.training_cache_dir or f"{training_args.output_dir}/cache"
     # The main process writes the files, the others find them.
     with refuse_bad_input(), training_args.main_process_first(desc="preparing data"):
-        parts, rows = rows_to_train(data_args, processor, rollout_args.tasks)
+        if data_args.word_data_dirs or data_args.template_words:
+            raise Refusal("word_data_dirs, template_words: what is reinforced are boxes, which words do not change.")
+        parts = rows_to_train(data_args, processor, rollout_args.tasks)
+        rows = parts.joined()
         for task in rollout_args.tasks:
             least = processor.answer_grammar.least_room(task)
             if training_args.max_completion_length < least:
                 raise Refusal(f"max_completion_length: an answer to [{task}] may take {least} tokens.")
         store = RadiographStore(rows, processor.tower_image_processors, cache_dir)
-        prompts = drawn_prompts(parts[0], prompts_of_run(training_args), rollout_args, processor, training_args.seed)
+        prompts = drawn_prompts(parts.own, prompts_of_run(training_args), rollout_args, processor, training_args.seed)
         validation_prompts = None
         if data_args.validation_split is not None:
-            known = known_prompts(parts[1], rollout_args.tasks, processor)
-            columns = {"row": [len(parts[0]) + row for row, _ in known], "task": [task for _, task in known]}
+            known = known_prompts(parts.validation, rollout_args.tasks, processor)
+            columns = {"row": [len(parts.own) + row for row, _ in known], "task": [task for _, task in known]}
             validation_prompts = Dataset.from_dict({**columns, "draw": [PLAIN] * len(known)})
     radiographs = len(set(prompts["row"]))
     rewards = " and ".join(rollout_args.reward_functions)
@@ -121,7 +124,7 @@ def train(
     trainer.data_collator = PromptCollator(rows, store, processor, rollout_args.moved_share, training_args.seed)
     trainer.add_callback(RolloutDrawings(trainer, rollouts, rollout_args.rollouts_drawn))
     if data_args.validation_split is not None:
-        trainer.add_callback(ValidationAnswers(trainer, parts[1], processor, rollout_args.tasks))
+        trainer.add_callback(ValidationAnswers(trainer, parts.validation, processor, rollout_args.tasks))
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(training_args))
     with trainer.ending_in_one_sentence():
         if trainer.is_world_process_zero():

@@ -19,7 +19,8 @@ import litegpt.common.startup  # noqa: F401
 
 # isort: split
 import gc
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -30,6 +31,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled, is_fsdp_enable
 from trl import ModelConfig, SFTConfig
 
 from litegpt.common.programs import Refusal, program, refuse_bad_input
+from litegpt.datasets_scripts.joined_rows import has_other_labels, joined_rows
 from litegpt.datasets_scripts.pseudo_boxes import coverage_text, with_pseudo_boxes
 from litegpt.datasets_scripts.rows import check_labels, load_rows
 from litegpt.datasets_scripts.template_words import with_template_words
@@ -110,13 +112,15 @@ def train(
     cache_dir = data_args.training_cache_dir or f"{training_args.output_dir}/cache"
     # The main process writes the files, the others find them.
     with refuse_bad_input(), training_args.main_process_first(desc="preparing data"):
-        parts, rows = rows_to_train(data_args, processor, example_args.tasks)
+        parts = rows_to_train(data_args, processor, example_args.tasks)
+        rows = parts.joined()
         if any(TASKS[task].kind.has_boxes for task in example_args.tasks):
             processor.box_order = example_args.box_order  # tells what an answer may still name
         movement = (example_args.view_strength, example_args.max_gamma)
-        views = views_of(parts[0], example_args.augmented_views, training_args.seed, *movement)
+        training_rows = rows if parts.validation is None else rows.select(range(len(rows) - len(parts.validation)))
+        views = views_of(training_rows, example_args.augmented_views, training_args.seed, *movement)
         num_training_views = len(views)
-        views += [(row, Movement()) for row in range(len(parts[0]), len(rows))]
+        views += [(row, Movement()) for row in range(len(training_rows), len(rows))]
         store = RadiographStore(rows, processor.tower_image_processors, cache_dir)
         feature_file = None
         if data_args.cache_features and training_args.should_save:  # FSDP2 gives the other processes no weights yet
@@ -128,12 +132,14 @@ def train(
     told = rows
     if data_args.template_words:
         with refuse_bad_input(), training_args.main_process_first(desc="template words"):
-            told = with_template_words(rows)  # pictures and features are those of `rows`, whatever is said of them
+            told = parts.with_template_words().joined()  # pictures and features are those of `rows`
     with_lengths = training_args.train_sampling_strategy == "group_by_length"
     examples = training_examples(told, views, range(num_training_views), example_args, processor, with_lengths)
-    radiographs = len({views[view][0] for view in examples["view"]})
     trained = trained_weights(data_args, model_args, bool(recipe_args.detector_loss_weight))
-    entry = training_entry("sft.py", data_args.data_dir, radiographs, example_args.tasks, trained, training_args)
+    entries = [
+        training_entry("sft.py", data_dir, count, example_args.tasks, trained, training_args)
+        for data_dir, count in parts.radiographs({views[view][0] for view in examples["view"]}).items()
+    ]
     boxes = None
     if recipe_args.detector_loss_weight:
         truths = Detection(processor.finding_labels, max(model.config.tower_grids)).truths(rows)
@@ -156,7 +162,7 @@ def train(
         data_collator=ChatCollator(processor, store, views, features, boxes),
     )
     if data_args.validation_split is not None:
-        trainer.add_callback(ValidationAnswers(trainer, parts[1], processor, example_args.tasks))
+        trainer.add_callback(ValidationAnswers(trainer, parts.validation, processor, example_args.tasks))
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(training_args))
     with trainer.ending_in_one_sentence():
         # Every process takes part in gathering weights that are sharded over processes.
@@ -164,7 +170,8 @@ def train(
         unset_hf_deepspeed_config()  # with ZeRO-3 every model that is made until here is sharded
         if trainer.is_world_process_zero():
             model = trainer.accelerator.unwrap_model(trainer.model)
-            add_training(model.config, entry, trainer.state.global_step)
+            for entry in entries:
+                add_training(model.config, entry, trainer.state.global_step)
             if isinstance(model, PeftModel):
                 save_adapter(model, processor, f"{training_args.output_dir}/adapter", state_dict)
             else:
@@ -183,26 +190,61 @@ def set_accumulation(total_batch_size: int, training_args: SFTConfig) -> None:
     training_args.gradient_accumulation_steps = steps
 
 
-def rows_to_train(
-    data_args: DataArguments, processor: LiteGPTProcessor, tasks: Sequence[str]
-) -> tuple[list[Dataset], Dataset]:
-    """The rows of the training split and, where it is given, the validation split; and both in one.
+@dataclass(frozen=True)
+class TrainingRows:
+    """The rows of a training.
+
+    Attributes:
+        own: those to train on, of `data_dir`.
+        others: by their folder those of further data sets.
+        validation: those that are not trained on, where there are any.
+    """
+
+    data_dir: str
+    own: Dataset
+    others: dict[str, Dataset]
+    validation: Dataset | None
+
+    def joined(self) -> Dataset:
+        """All in one table, the validation rows last: one store of radiographs, one file of features."""
+        train = joined_rows(self.own, list(self.others.values()))
+        return train if self.validation is None else concatenate_datasets([train, self.validation])
+
+    def with_template_words(self) -> "TrainingRows":
+        """The same; those of `data_dir` have template words."""
+        validation = None if self.validation is None else with_template_words(self.validation)
+        return replace(self, own=with_template_words(self.own), validation=validation)
+
+    def radiographs(self, numbers: Collection[int]) -> dict[str, int]:
+        """By data set how many of the rows with these numbers are its."""
+        counts, start = {}, 0
+        for data_dir, rows in {self.data_dir: self.own, **self.others}.items():
+            counts[data_dir] = sum(start <= number < start + len(rows) for number in numbers)
+            start += len(rows)
+        return counts
+
+
+def rows_to_train(data_args: DataArguments, processor: LiteGPTProcessor, tasks: Sequence[str]) -> TrainingRows:
+    """The rows of the training split, of further data sets, and of the validation split where it is given.
 
     Raises:
         OSError, ValueError: they cannot be read, have other labels than the checkpoint, or it does not know a task.
     """
-    splits = [split for split in (data_args.train_split, data_args.validation_split) if split is not None]
-    parts = [load_rows(data_args.data_dir, split, data_args.cache_dir, data_args.num_proc) for split in splits]
+    place = (data_args.cache_dir, data_args.num_proc)
+    own = load_rows(data_args.data_dir, data_args.train_split, *place)
+    check_labels(own, processor)
     if data_args.pseudo_boxes is not None:
-        parts[0], covered = with_pseudo_boxes(parts[0], data_args.pseudo_boxes)
+        own, covered = with_pseudo_boxes(own, data_args.pseudo_boxes)
         print(f"{data_args.pseudo_boxes}: {coverage_text(covered)}")
-    # One store, one file of features. A single part as it is: joining would give the same rows a new fingerprint.
-    rows = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
-    check_labels(rows, processor)
+    others = {data_dir: load_rows(data_dir, "train", *place) for data_dir in data_args.word_data_dirs}
+    for data_dir, rows in others.items():
+        if has_other_labels(own, rows):
+            print(f"{data_dir}: its labels are not the checkpoint's: its findings and diagnoses are not used.")
+    validation = data_args.validation_split and load_rows(data_args.data_dir, data_args.validation_split, *place)
     for task in tasks:
         if task not in processor.instructions:
             processor.prompt(task)  # a ValueError, which names those that it knows
-    return parts, rows
+    return TrainingRows(data_args.data_dir, own, others, validation)
 
 
 def model_to_train(

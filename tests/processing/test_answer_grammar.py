@@ -20,12 +20,15 @@ from litegpt.processing.answers import (
     DIAGNOSES_PREFIX,
     FINDINGS_PREFIX,
     NO_FINDING,
+    PLACES_PREFIX,
     AnswerError,
     Finding,
     diagnoses_to_text,
     findings_to_text,
+    places_to_text,
     text_to_diagnoses,
     text_to_findings,
+    text_to_places,
 )
 from tests.llama_like_tokenizer import llama_like_tokenizer
 from tests.llama_like_tokenizer import random_box as box
@@ -88,6 +91,8 @@ def accepts(grammar: AnswerGrammar, task: str, tokens: list[int], room: int = 10
 def parse(grammar: AnswerGrammar, task: str, text: str) -> list:
     if task == "vqa":
         return text_to_diagnoses(text, grammar.diagnosis_labels)
+    if task == "refer":
+        return text_to_places(text)
     return text_to_findings(text, grammar.finding_labels)
 
 
@@ -290,6 +295,119 @@ def test_a_tokenizer_that_writes_parts_together_is_refused():
 
 def test_it_is_small_and_made_once_for_each_node(llama_grammar):
     assert len(llama_grammar.allowed) < 1000 and sum(map(len, llama_grammar.allowed)) < 5000
+
+
+# --- Boxes of a phrase -----------------------------------------------------------------------------------------------
+
+
+@cache
+def places_grammar_of(tokenizer: str) -> AnswerGrammar:
+    """Of a checkpoint without labels: a phrase needs none."""
+    return AnswerGrammar(TOKENIZERS[tokenizer](*LABELS["VinDr-CXR"]), ["refer", "report", "describe"], [], [])
+
+
+@pytest.fixture(params=TOKENIZERS)
+def places_grammar(request) -> AnswerGrammar:
+    return places_grammar_of(request.param)
+
+
+def test_only_tasks_whose_answers_have_a_form_have_a_grammar(places_grammar):
+    assert places_grammar.tasks == ["refer"]
+    with pytest.raises(
+        ValueError, match=r"no labels or no grammar for answers to \[report\]; it has both for: refer\."
+    ):
+        places_grammar.start("report")
+
+
+def test_every_walk_is_an_answer_about_a_phrase_in_the_tokenizers_own_tokens(places_grammar):
+    rng, numbers = random.Random(7), set()
+    for _ in range(60):
+        tokens = walk(places_grammar, "refer", room=rng.choice([60, 150, 400]), choose=rng.choice)
+        text = written(places_grammar, tokens)
+        numbers.add(len(text_to_places(text)))
+        assert tokens == training_tokens(places_grammar.tokenizer, text)
+        prompt = f"[INST] [refer] Give the bounding boxes of: a mass [/INST] {text}"
+        ids = places_grammar.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        assert ids[-len(tokens) + 1 :] == tokens[:-1]
+    assert len(numbers) > 3
+
+
+def test_every_answer_about_a_phrase_is_accepted_token_by_token(places_grammar):
+    rng, tokenizer = random.Random(8), places_grammar.tokenizer
+    answers = [[], *([box(rng) for _ in range(count)] for count in (1, 1, 1, 2, 2, 3, 7))]
+    low_and_high = [(low / 100, (99 - low) / 100, 1, 1) for low in range(100)]
+    answers += [[one] for one in low_and_high] + [low_and_high[:3] * 2]
+    answers += [[(0, low / 100, (low + 1) / 100, (low + 1) / 100)] * 2 for low in range(100)]
+    for boxes in answers:
+        assert accepts(places_grammar, "refer", training_tokens(tokenizer, places_to_text(boxes))), boxes
+
+
+PLACE = "{<10><20><30><40>}"
+MALFORMED_PLACES = [
+    "",
+    PLACES_PREFIX + PLACE,
+    PLACES_PREFIX + f"{PLACE},",
+    PLACES_PREFIX + f"{PLACE},.",
+    PLACES_PREFIX + f"{PLACE}, {PLACE}.",
+    PLACES_PREFIX + f"{PLACE},None.",
+    PLACES_PREFIX + f"None,{PLACE}.",
+    PLACES_PREFIX + "None",
+    PLACES_PREFIX + "No finding.",
+    PLACES_PREFIX + ".",
+    PLACES_PREFIX + f"<p>Mass</p> {PLACE}.",
+    PLACES_PREFIX + PLACE.replace("<30>", "<10>") + ".",
+    PLACES_PREFIX + PLACE.replace("<40>", "<19>") + ".",
+    PLACES_PREFIX + PLACE.replace("<30>", "<101>") + ".",
+    PLACES_PREFIX + PLACE.replace("<10>", "<010>") + ".",
+    PLACES_PREFIX + PLACE.replace("<40>", "") + ".",
+    FINDINGS_PREFIX + "No finding.",
+]
+
+
+def test_no_malformed_answer_about_a_phrase_is_accepted_by_automaton_xgrammar_or_parser(places_grammar):
+    matcher = byte_matcher_of(places_grammar, "refer")
+    for text in (places_to_text([]), PLACES_PREFIX + f"{PLACE}.", PLACES_PREFIX + f"{PLACE},{PLACE}."):
+        assert accepts(places_grammar, "refer", training_tokens(places_grammar.tokenizer, text))
+        assert matches(matcher, text)
+    for text in MALFORMED_PLACES:
+        assert not accepts(places_grammar, "refer", training_tokens(places_grammar.tokenizer, text)), text
+        assert not matches(matcher, text), text
+        with pytest.raises(AnswerError):
+            text_to_places(text)
+
+
+def test_no_answer_about_a_phrase_takes_more_than_max_new_tokens(places_grammar):
+    least, rng = places_grammar.least_room("refer"), random.Random(9)
+    ends = {tokens[-2] for tokens in (walk(places_grammar, "refer", least, rng.choice) for _ in range(50))}
+    goes_on = [rng.choice, lambda allowed: rng.choice([t for t in allowed if t not in ends] or allowed)]
+    longest = 0
+    for room in [*range(least, least + 30), 120]:
+        for choose in goes_on:
+            tokens = walk(places_grammar, "refer", room, choose)
+            assert len(tokens) <= room
+            text_to_places(written(places_grammar, tokens))
+            longest = max(longest, len(tokens) - room)
+    assert longest == 0  # no token is left where one more box fits exactly
+
+
+def test_xgrammar_accepts_our_answers_about_phrases_and_no_more_boxes_than_fit(places_grammar):
+    tokenizer, rng = places_grammar.tokenizer, random.Random(10)
+    info = xgrammar.TokenizerInfo.from_huggingface(tokenizer, stop_token_ids=tokenizer.eos_token_id)
+    compiler = xgrammar.GrammarCompiler(info, max_threads=1)
+    matcher = xgrammar.GrammarMatcher(compiler.compile_grammar(places_grammar.ebnf("refer")))
+    for _ in range(20):
+        matcher.reset()
+        tokens = walk(places_grammar, "refer", 300, rng.choice)
+        assert all(matcher.accept_token(token) for token in tokens), tokenizer.decode(tokens)
+        assert matcher.is_terminated()
+    matcher = xgrammar.GrammarMatcher(compiler.compile_grammar(places_grammar.ebnf("refer", max_new_tokens=100)))
+    language, most = places_grammar.languages["place"], 0
+    while places_grammar.least_room("refer") + most * language.longest_finding <= 100:
+        most += 1
+    for count in range(most + 3):
+        matcher.reset()
+        tokens = training_tokens(tokenizer, places_to_text([(0, 0, 0.5, 0.5)] * count))
+        assert all(map(matcher.accept_token, tokens)) == (count <= most)
 
 
 # --- xgrammar --------------------------------------------------------------------------------------------------------

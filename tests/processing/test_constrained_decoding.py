@@ -21,7 +21,14 @@ from transformers import LogitsProcessorList, TextIteratorStreamer, set_seed
 from litegpt.modeling_litegpt import LiteGPTForConditionalGeneration
 from litegpt.modeling_litegpt.adapters import LORA_TARGET_MODULES
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint, new_processor
-from litegpt.processing.answers import FINDINGS_PREFIX, text_to_diagnoses, text_to_findings
+from litegpt.processing.answers import (
+    FINDINGS_PREFIX,
+    PLACES_PREFIX,
+    places_to_text,
+    text_to_diagnoses,
+    text_to_findings,
+    text_to_places,
+)
 from litegpt.processing.constrained_decoding import ConstrainedGreedyOutput
 from litegpt.processing.processing_litegpt import VISUAL_TOKEN, LiteGPTProcessor
 from tests.stranger import NOTHING_OF_OURS
@@ -68,7 +75,8 @@ def other_weights(loaded: Loaded, seed: int, scale: float = 10) -> Loaded:
 def prompts(processor: LiteGPTProcessor, tasks: list[str], seed: int = 0) -> dict[str, torch.Tensor]:
     """A prompt with a random image for each task; every third prompt is longer, so the others are padded."""
     rng = torch.Generator().manual_seed(seed)
-    texts = [("Hello! " if row % 3 == 1 else "") + processor.prompt(task) for row, task in enumerate(tasks)]
+    asked = [processor.prompt(task, *(["a mass"] if task == "refer" else [])) for task in tasks]
+    texts = [("Hello! " if row % 3 == 1 else "") + prompt for row, prompt in enumerate(asked)]
     texts = [text.replace("<image>", processor.expanded_image) for text in texts]
     inputs = processor.tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt")
     # Pictures of a few large squares, which the towers tell apart.
@@ -108,6 +116,8 @@ def parse(loaded: Loaded, inputs: dict, sequences: torch.Tensor, tasks: list[str
     return [
         text_to_diagnoses(text, processor.diagnosis_labels)
         if task == "vqa"
+        else text_to_places(text)
+        if task == "refer"
         else text_to_findings(text, processor.finding_labels)
         for text, task in zip(texts, tasks, strict=True)
     ]
@@ -232,11 +242,51 @@ def test_probability_of_no_finding_is_that_of_the_first_decision(tiny):
     assert 0.001 < expected < 0.999
 
 
+@pytest.mark.parametrize(("seed", "room"), [(6, 0), (9, 40)])
+def test_boxes_of_phrases_are_those_of_ordinary_constrained_greedy_decoding(loaded, seed, room):
+    loaded = other_weights(loaded, seed)
+    grammar = loaded[1].answer_grammar
+    tasks = [("refer", "identify", "refer", "vqa")[row % 4] for row in range(20)]
+    max_new_tokens = max(grammar.least_room(task) for task in tasks) + room
+    inputs = prompts(loaded[1], tasks, seed)
+    expected = ordinary(loaded, inputs, max_new_tokens)
+    output = jumping(loaded, inputs, max_new_tokens)
+    assert torch.equal(output.sequences, expected)
+    said = parse(loaded, inputs, output.sequences, tasks)
+    assert any(len(places) > 0 for places in said[::2])
+    assert [list(labels) for labels in output.label_probabilities[::2]] == [["None"]] * 10
+    for row in (0, 2, 14):
+        alone = row_of(inputs, row)
+        tokens = jumping(loaded, alone, max_new_tokens).sequences[0, alone["input_ids"].shape[1] :]
+        assert torch.equal(tokens, expected[row, inputs["input_ids"].shape[1] :][: len(tokens)])
+    parse(loaded, inputs, ordinary(loaded, inputs, max_new_tokens, num_beams=2), tasks)
+
+
+def test_that_a_phrase_is_not_there_has_the_probability_of_its_answer(loaded):
+    """The product over the answer's tokens of their probabilities among those that the grammar allows there."""
+    loaded = other_weights(loaded, 3, scale=1)
+    model, processor = loaded
+    grammar, inputs = processor.answer_grammar, prompts(processor, ["refer", "refer"])
+    tokens = [*processor.answer_ids(places_to_text([])), processor.tokenizer.eos_token_id]
+    for row, labels in enumerate(jumping(loaded, inputs, 80).label_probabilities):
+        alone = row_of(inputs, row)
+        ids = torch.cat([alone["input_ids"], torch.tensor([tokens])], dim=1)
+        images = {name: alone[name] for name in ("pixel_values", "aux_pixel_values")}
+        logits = model(input_ids=ids, **images).logits[0, -len(tokens) - 1 : -1]
+        probability, state = 1.0, grammar.start("refer")
+        for token, of_place in zip(tokens, logits, strict=True):
+            allowed = grammar.allowed[state.node]
+            probability *= of_place[allowed].softmax(dim=0)[allowed.index(token)].item()
+            state = grammar.advance(state, token, 1000)
+        assert labels == {"None": pytest.approx(probability, rel=1e-4)}
+        assert 0.001 < probability < 0.999
+
+
 @contextmanager
-def preferring(loaded: Loaded, text: str) -> Iterator[None]:
+def preferring(loaded: Loaded, text: str, prefix: str = FINDINGS_PREFIX) -> Iterator[None]:
     """The tokens of this answer are the most probable ones, the first one most of all, whatever the model reads."""
     model, processor = loaded
-    tokens = processor.tokenizer(FINDINGS_PREFIX + text, add_special_tokens=False).input_ids
+    tokens = processor.tokenizer(prefix + text, add_special_tokens=False).input_ids
     bias = torch.zeros(model.config.text_config.vocab_size)
     for rank, token in enumerate(reversed(tokens), start=1):
         bias[token] = 1000 * rank
@@ -254,6 +304,22 @@ def test_an_answer_without_findings_takes_one_pass(loaded):
         output = jumping(loaded, inputs, 100)
         assert torch.equal(ordinary(loaded, inputs, 100), output.sequences)
     assert parse(loaded, inputs, output.sequences, tasks)[0] == [] and output.num_forward_passes == 1
+
+
+def test_a_phrase_has_no_box_one_or_several(tiny):
+    inputs, grammar = prompts(tiny[1], ["refer"]), tiny[1].answer_grammar
+    with preferring(tiny, "None.", PLACES_PREFIX):
+        output = jumping(tiny, inputs, 100)
+        assert parse(tiny, inputs, output.sequences, ["refer"]) == [[]] and output.num_forward_passes == 1
+        assert output.label_probabilities[0]["None"] == pytest.approx(1)
+    least, longest = grammar.least_room("refer"), grammar.languages["place"].longest_finding
+    with preferring(tiny, "{<10><20><60><70>},", PLACES_PREFIX):
+        for count in (1, 2, 3):  # it goes on as long as there is room
+            room = least + (count - 1) * longest
+            output = jumping(tiny, inputs, room)
+            assert torch.equal(ordinary(tiny, inputs, room), output.sequences)
+            assert len(parse(tiny, inputs, output.sequences, ["refer"])[0]) == count
+            assert output.label_probabilities[0]["None"] == pytest.approx(0)
 
 
 def test_right_guesses_save_passes(tiny):

@@ -24,7 +24,7 @@ from transformers.pipelines.base import ChunkPipeline
 from transformers.processing_utils import ProcessorMixin
 
 from .answer_maps import DEFAULT_METHOD, METHODS, PIXELS, text_maps
-from .answers import AnswerError, box_to_text, text_to_findings
+from .answers import AnswerError, box_to_text, text_to_box, text_to_findings
 from .box_fusion import (
     ANSWER,
     CANDIDATE,
@@ -51,9 +51,11 @@ from .sentence_truth import sentence_log_odds
 from .tasks import (
     ANSWER_KINDS,
     DEFAULT_TASKS,
+    DESCRIPTION,
     DIAGNOSES,
     FINDINGS,
     GROUNDED_REPORT,
+    REPLY,
     REPORT,
     TASKS,
     WORD_TASKS,
@@ -72,6 +74,7 @@ LEAST_CANDIDATE = 0.01  # probability from which on a finding that the answer le
 CANDIDATES = 128  # tokens that are kept of each step without the constraint
 CUT_OFF = "it is cut off: it does not end within the longest answer (max_new_tokens)"
 PIXEL_BOX = re.compile(r"\d+(\.\d+)?(\s+\d+(\.\d+)?){3}")  # of a question about a box
+WITHOUT_BOXES = (REPORT, DESCRIPTION, REPLY)  # kinds of answers
 UNTRAINED_TASK = "the checkpoint was never trained to answer [{task}]: its answer means nothing"
 
 
@@ -174,7 +177,7 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
 
     def _sanitize_parameters(
         self,
-        tasks: tuple[str, ...] | None = None,
+        tasks: Sequence[Any] | str | None = None,
         max_new_tokens: int | None = None,
         constrained: bool | None = None,
         threshold: float | str | None = None,
@@ -185,7 +188,7 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         views: int | None = None,
         compiled: bool | None = None,
     ):
-        preprocess = {} if tasks is None else {"tasks": tuple(tasks)}
+        preprocess = {} if tasks is None else {"tasks": tasks}
         if views is not None:
             preprocess["views"] = views
         forward = {"max_new_tokens": max_new_tokens, "constrained": constrained, "compiled": compiled}
@@ -215,16 +218,20 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         return preprocess, forward, {name: value for name, value in postprocess.items() if value is not None}
 
     def preprocess(
-        self, image: Any, tasks: tuple[str, ...] = DEFAULT_TASKS, views: int = 0
+        self, image: Any, tasks: Sequence[Any] | str = DEFAULT_TASKS, views: int = 0
     ) -> Iterator[dict[str, Any]]:
         images = [image]
         if isinstance(image, dict) and "images" in image:
             images, tasks = list(image["images"]), image.get("tasks", tasks)
+            if not images:
+                raise ValueError('{"images": []} names no radiograph.')
+        if not tasks:
+            raise ValueError("No task is asked.")
         radiograph, *others = (self.processor.squash(one) for one in images)
         doubts = tuple(doubt for one in (radiograph, *others) for doubt in one.warnings)
         about = {"size": radiograph.size, "turn": radiograph.turn, "warnings": doubts}
         shown = [radiograph, *(view.radiograph(radiograph) for view in moved_views(views))]
-        questions = [as_question(asked, radiograph) for asked in tasks]
+        questions = [as_question(asked, radiograph) for asked in ([tasks] if isinstance(tasks, str) else tasks)]
         asked = [
             (question, view) for question in questions for view in range(len(shown) if _has_boxes(question[0]) else 1)
         ]
@@ -330,23 +337,25 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         )
         new_tokens = sequences[:, inputs["input_ids"].shape[1] :]
         probabilities, considered = torch.stack(recorded.steps, dim=1), torch.stack(recorded.candidates, dim=1)
-        answered = {
-            row: {
+        answered = {}
+        for number, (row, task) in enumerate(zip(rows, tasks, strict=True)):
+            kept = 1 if answer_kind(task) in WITHOUT_BOXES else None  # the others say where a box may lie
+            answered[row] = {
                 "new_tokens": new_tokens[number],
                 "token_probabilities": probabilities[number].amax(dim=-1),
-                "candidates": considered[number],
-                "candidate_probabilities": probabilities[number],
+                "candidates": considered[number, :, :kept].contiguous(),
+                "candidate_probabilities": probabilities[number, :, :kept].contiguous(),
                 "label_probabilities": {},
                 "inserted": (),
                 "log_odds": (),
             }
-            for number, row in enumerate(rows)
-        }
         reports: dict[int, tuple[str, list[tuple[int, int]]]] = {}
         for row, task, tokens in zip(rows, tasks, new_tokens.tolist(), strict=True):
+            if task not in WORD_TASKS or self.tokenizer.eos_token_id not in tokens:  # what is cut off is malformed
+                continue
             text, _ = _decode(self.tokenizer, tokens)
             with suppress(AnswerError):  # `structured_answers` says so
-                if task in WORD_TASKS and (spans := spans_of_sentences(task, text)):
+                if spans := spans_of_sentences(task, text):
                     reports[row] = text, spans
         if reports:
             texts, spans = zip(*reports.values(), strict=True)
@@ -500,7 +509,9 @@ def as_question(asked: Any, radiograph: "SquashedRadiograph | Shown") -> Questio
         ValueError: the task needs to be told what it is about, or is about the radiograph alone; the box has no area
             in the radiograph.
     """
-    task, about = split_question(asked) if isinstance(asked, str) else asked
+    task, about = (asked, None) if isinstance(asked, str) else asked
+    if about is None or isinstance(about, str):
+        task, about = split_question(join_question(task, about))
     if isinstance(about, str) and PIXEL_BOX.fullmatch(about) and task in TASKS and TASKS[task].about == "box":
         about = [float(side) for side in about.split()]
     if about is None or isinstance(about, str):
@@ -684,8 +695,7 @@ def _entry_as_given(entry: dict[str, Any], shown: Shown) -> dict[str, Any]:
     if "boxes" in entry:
         return {**entry, "boxes": [_as_given(box, shown.size, shown.turn) for box in entry["boxes"]]}
     if "box" in entry:  # of a description, as the prompt has it
-        box = tuple(int(value) / 100 for value in re.findall(r"\d+", entry["box"]))
-        return _as_given({**entry, "box": box}, shown.size, shown.turn)
+        return _as_given({**entry, "box": text_to_box(entry["box"])}, shown.size, shown.turn)
     return entry
 
 

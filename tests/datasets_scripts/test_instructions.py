@@ -154,6 +154,8 @@ def test_questions_and_every_turn_of_the_assistant_are_asked():
 def test_a_row_without_words_is_asked_nothing_about_them():
     bare = {"findings": [], "diagnoses": [NO_FINDING]}
     for row in (bare, bare | {"report_findings": None, "qa": None, "chat": None, "sentences": None, "phrase": None}):
-        assert not any(asked(task, row) for task in ("refer", "describe", "report", "grounded_report", "question", "chat"))
+        assert not any(
+            asked(task, row) for task in ("refer", "describe", "report", "grounded_report", "question", "chat")
+        )
     with pytest.raises(ValueError, match="no task"):
         asked("sing")

@@ -6,6 +6,7 @@ from torch.profiler import profile
 from trl import ModelConfig
 
 from litegpt.modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
+from litegpt.processing.processing_litegpt import LITEGPT_TOKENS
 from litegpt.train_scripts.arguments import DataArguments
 from litegpt.train_scripts.memory_per_gpu import (
     FSDP2,
@@ -15,7 +16,6 @@ from litegpt.train_scripts.memory_per_gpu import (
     model_without_values,
     peaks_of_step,
 )
-from litegpt.processing.processing_litegpt import LITEGPT_TOKENS
 from litegpt.train_scripts.sft import lora_config, model_to_train
 
 TOWER = {

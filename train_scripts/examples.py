@@ -143,7 +143,7 @@ def _in_parts(items: Iterable[dict], size: int) -> Iterator[list[dict]]:
 
 
 def _length_counter(processor: LiteGPTProcessor) -> Callable[[dict[str, Any]], int]:
-    """Tokens of an example's whole sequence; what is alike, as most phrases and answers of templates, is counted once."""
+    """Tokens of an example's whole sequence; what is alike, as most phrases of templates, is counted once."""
 
     @lru_cache(maxsize=100_000)
     def of_prompt(task: str, about: str | None, num_images: int) -> int:

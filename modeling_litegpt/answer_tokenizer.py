@@ -1,6 +1,6 @@
 """A tokenizer for tiny models, trained on the answers' own language.
 
-In: a data set's labels. Out: a tokenizer of some 600 tokens, to which a label and a coordinate are one token each, and
+In: a data set's labels. Out: a tokenizer of some 550 tokens, to which a label and a coordinate are one token each, and
 a word of template reports, phrases and questions too.
 
     tokenizer = train_tokenizer(["Cardiomegaly", ...], ["COPD", ..., "No finding"])
@@ -47,7 +47,7 @@ _FIRST_WORD = re.compile(r"(?:^|[.?!] )(\w+)")
 def train_tokenizer(
     finding_labels: Sequence[str], diagnosis_labels: Sequence[str], words: Iterable[str] = ()
 ) -> PreTrainedTokenizerFast:
-    """A tokenizer of some 600 tokens to which a label, a coordinate and a stock phrase are one token each.
+    """A tokenizer of some 550 tokens to which a label, a coordinate and a stock phrase are one token each.
 
     Its vocabulary is the pieces that answers and prompts are made of, so sequences are short and the head is small;
     and the words of template reports, phrases and questions, and others. Any other text falls back to bytes, so

@@ -68,7 +68,8 @@ def argument(help: str, default: Any = dataclasses.MISSING, **metadata: Any) -> 
     Args:
         help: its line of `--help`.
         default: without one it must be given. A list or dictionary is copied for every instance.
-        metadata: `choices`, `positional` (one or several values without a flag), `parse` (text -> value).
+        metadata: `choices`, `positional` (one or several values without a flag), `parse` (text -> value), `nargs` (how
+            many values a list has).
     """
     metadata = {"help": help, **metadata}
     if isinstance(default, (list, dict)):
@@ -176,7 +177,8 @@ class ArgumentParser(argparse.ArgumentParser):
     def checked_words(self, words: Sequence[str]) -> list[str]:
         """The words with options as they are declared; an unknown one ends the program.
 
-        A flag that is true or false takes the word after it only where that is a truth value, not a file.
+        A flag that is true or false takes the word after it only where that is a truth value, not a file; and what is
+        no value of the list before it, a file behind its choices or numbers, is none of the list.
         """
         options = {option: action for action in self._actions for option in action.option_strings}
         if refusal := unknown_option(words, list(options)):
@@ -190,7 +192,21 @@ class ArgumentParser(argparse.ArgumentParser):
                 if is_flag and not equals and following.lower() not in TRUTHS:
                     equals, value = "=", "true"
             checked.append(name + equals + value)
-        return checked
+        return self._with_files_first(checked, options)
+
+    def _with_files_first(self, words: list[str], options: dict[str, argparse.Action]) -> list[str]:
+        """The words; files that stand behind the last list, which would be taken for values of it, before all."""
+        last = max((place for place, word in enumerate(words) if word.startswith("--")), default=len(words))
+        name = words[last] if last < len(words) else ""
+        meant = [option for option in options if name and option.startswith(name)]  # a beginning is an option, too
+        action = options[name if name in meant else meant[0]] if len(meant) == 1 or name in meant else None
+        takes_files = any(not one.option_strings and one.nargs in ("+", "*") for one in self._actions)
+        if action is None or action.nargs is None or not takes_files or isinstance(action.const, bool):
+            return words
+        values = words[last + 1 :]
+        most = action.nargs if isinstance(action.nargs, int) else len(values)
+        fitting = next((n for n, word in enumerate(values) if n == most or not _is_value(word, action)), len(values))
+        return [*values[fitting:], *words[: last + 1], *values[:fitting]] if fitting else words
 
     def set_defaults_of_file(self, path: Path) -> None:
         """Takes the values of a YAML file as defaults; what it has, need not be given."""
@@ -259,7 +275,7 @@ def _add(parser: ArgumentParser, field: dataclasses.Field, hint: Any) -> None:
     if "choices" in metadata:
         options["choices"] = metadata["choices"]
     if is_list:
-        options["nargs"] = "+"
+        options["nargs"] = metadata.get("nargs", "+")
     if metadata.get("positional"):
         if default is not dataclasses.MISSING:
             options |= {"nargs": "*", "default": default}
@@ -296,6 +312,15 @@ def _default(field: dataclasses.Field) -> Any:
 
 def _number_or_none(kind: type, text: str) -> int | float | None:
     return None if text.lower() == "none" else kind(text)
+
+
+def _is_value(text: str, action: argparse.Action) -> bool:
+    """Whether a list's option may have such a value."""
+    try:
+        value = text if action.type is None else action.type(text)
+    except (ValueError, argparse.ArgumentTypeError):
+        return False
+    return action.choices is None or value in action.choices
 
 
 def _truth(text: str) -> bool:

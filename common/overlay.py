@@ -1,4 +1,4 @@
-"""Radiographs with what was answered drawn on them, for people.
+"""Radiographs with what was answered drawn on them, for people: findings, phrases, a report's sentences.
 
 In: a radiograph and an answer, as the pipeline or a predictions file has it. Out: a picture. `overlay` is for one
 answer, `panel` for an answer beside the truth, `contact_sheet` for several pictures in one, `coloured` for a map.
@@ -6,7 +6,8 @@ answer, `panel` for an answer beside the truth, `contact_sheet` for several pict
     picture = overlay(load_radiograph("a.dicom"), line, processor.score_thresholds)
     save(picture, Path("a.png"))     # the file says of itself that it is no radiograph: `is_drawn`
 
-What lies below its operating point has a thin box without a name, and is listed below the radiograph like all others.
+What lies below its operating point, as a doubtful sentence does, has a thin box without a name, and is listed below
+the radiograph like all others.
 """
 
 import re
@@ -20,6 +21,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
+from litegpt.common.answers_in_words import malformed_in_words, words_in_words
 from litegpt.common.files import replacing
 from litegpt.dicom_output.source_header import is_own_picture
 from litegpt.processing.answers import NO_FINDING
@@ -84,7 +86,7 @@ class Sizes(NamedTuple):
 def overlay(
     radiograph: Image.Image, output: Mapping[str, Any], score_thresholds: Mapping[str, float] | None = None
 ) -> Image.Image:
-    """The radiograph with the findings' boxes and labels drawn; below it everything in words.
+    """The radiograph with the boxes of findings, phrases and sentences drawn, and below it everything in words.
 
     Args:
         radiograph: as the boxes' pixels refer to it; small ones are enlarged for legible text.
@@ -159,8 +161,13 @@ def is_drawn(data: bytes) -> bool:
 # --- The boxes and their names ---------------------------------------------------------------------------------------
 
 
+# A list of the pipeline's output whose entries have boxes -> what names them.
+BOXES_IN_WORDS = {"phrases": "phrase", "grounded_report": "text"}
+LONGEST_NAME = 40  # characters of a sentence beside its box; below the radiograph it stands whole
+
+
 class DrawnFinding(NamedTuple):
-    """A finding as it is drawn."""
+    """A finding, phrase or sentence as it is drawn."""
 
     text: str
     colour: str
@@ -171,17 +178,33 @@ class DrawnFinding(NamedTuple):
 def _drawn_findings(
     output: Mapping[str, Any], score_thresholds: Mapping[str, float], scale: float
 ) -> list[DrawnFinding]:
-    """The findings, the surest first, as names are placed."""
-    findings = sorted(output["findings"], key=lambda finding: -(finding["score"] or 0.0))
+    """Findings, phrases and sentences with boxes, the surest first, as names are placed."""
+    boxes = [
+        ({**finding, "doubtful": _is_below(finding, score_thresholds)}, finding["label"])
+        for finding in output["findings"]
+    ]
+    for key, words in BOXES_IN_WORDS.items():
+        for item in output.get(key, ()):
+            name, doubtful = item[words], bool(item.get("doubtful"))
+            boxes += [({**box, "label": _shortened(name), "doubtful": doubtful}, name) for box in item["boxes"]]
     return [
         DrawnFinding(
-            _with_score(finding),
-            colour_of_label(finding["label"]),
-            tuple(scale * finding["box"][side] for side in ("xmin", "ymin", "xmax", "ymax")),
-            _is_below(finding, score_thresholds),
+            _with_score(drawn),
+            colour_of_label(name),
+            tuple(scale * drawn["box"][side] for side in ("xmin", "ymin", "xmax", "ymax")),
+            drawn["doubtful"],
         )
-        for finding in findings
+        for drawn, name in sorted(boxes, key=lambda one: -(one[0]["score"] or 0.0))
     ]
+
+
+def has_boxes(output: Mapping[str, Any]) -> bool:
+    """Whether anything would be drawn on the radiograph."""
+    return bool(_drawn_findings(output, {}, 1.0))
+
+
+def _shortened(words: str) -> str:
+    return words if len(words) <= LONGEST_NAME else words[: LONGEST_NAME - 1].rstrip() + "…"
 
 
 def _is_below(finding: Mapping[str, Any], score_thresholds: Mapping[str, float]) -> bool:
@@ -303,10 +326,14 @@ def _lines_below(
     output: Mapping[str, Any], score_thresholds: Mapping[str, float], width: int, font: ImageFont.FreeTypeFont
 ) -> list[list[tuple[str, str]]]:
     """The lines, each of pieces (colour, text): what was answered, what speaks against it, and where it is from."""
-    malformed = [f"{task}: {reason}" for task, reason in output["malformed"].items() if reason]
+    drawn = {item[words] for key, words in BOXES_IN_WORDS.items() for item in output.get(key, ()) if item["boxes"]}
     below = [finding for finding in output["findings"] if _is_below(finding, score_thresholds)]
     above = sorted((f for f in output["findings"] if f not in below), key=lambda finding: finding["label"])
-    paragraphs = [[(CAUTION, f"Answer not understood: {reason}")] for reason in malformed]
+    paragraphs = [[(CAUTION, said.text)] for said in malformed_in_words(output)]
+    for said in words_in_words(output, with_boxes=False):
+        is_drawn_there = said.of is not None and said.of in drawn
+        colour = CAUTION if said.is_caution else colour_of_label(said.of) if is_drawn_there else TEXT
+        paragraphs.append([(colour, said.text.strip())])
     if output["diagnoses"]:
         paragraphs.append([(TEXT, f"Diagnoses: {_listed(output['diagnoses'])}")])
     if above:

@@ -7,7 +7,7 @@
 The kinds are SR, a Comprehensive 3D SR after TID 1500 (`structured_report.py`), PR, a presentation state that draws
 the boxes on the radiograph (`presentation_state.py`), and SC, a picture with the answer drawn on it for viewers that
 know neither (`secondary_capture.py`). All say that nobody has verified them. A line carries where its answer is from:
-checkpoint, digest, caution, warnings.
+checkpoint, digest, caution, warnings. Findings and diagnoses are filed, reports and other free text are not.
 """
 
 import warnings

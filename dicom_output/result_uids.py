@@ -14,6 +14,7 @@ import pydicom
 from pydicom.uid import UID
 
 ANSWERED = "findings"  # a line's list of the answer's boxes
+FILED = ("identify", "vqa", "grounding")  # questions whose answers are filed: free text, which nobody verifies, is not
 # What of a line of the predictions makes an answer another answer, and the boxes that the objects show.
 ASKED = ("constrained", "threshold", "with_candidates", "views", "boxes")
 
@@ -51,6 +52,12 @@ def hashed_uid(*parts: str) -> UID:
     return UID(f"2.25.{int.from_bytes(digest[:16], 'big')}")
 
 
+def filed_malformed(line: Mapping[str, Any]) -> dict[str, str]:
+    """Why answers that are filed were not understood, by task; those that were are left out."""
+    malformed = line.get("malformed") or {}
+    return {task: reason for task, reason in malformed.items() if reason and task in FILED}
+
+
 def with_boxes_of(line: Mapping[str, Any], source: str) -> dict[str, Any]:
     """A line with another of its lists of boxes in the answer's place, such as "fused_findings"; UIDs tell them apart.
 
@@ -61,5 +68,5 @@ def with_boxes_of(line: Mapping[str, Any], source: str) -> dict[str, Any]:
     """
     if source == ANSWERED:
         return dict(line)
-    malformed = any((line.get("malformed") or {}).values())
+    malformed = any(filed_malformed(line).values())
     return {**line, "findings": line.get(source, []) if malformed else line[source], "boxes": source}

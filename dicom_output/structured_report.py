@@ -44,7 +44,7 @@ from litegpt.dicom_output.codes import (
     site_of_label,
 )
 from litegpt.dicom_output.result_series import frames_of, percent, rectangle, series_of
-from litegpt.dicom_output.result_uids import asked_of, hashed_uid
+from litegpt.dicom_output.result_uids import asked_of, filed_malformed, hashed_uid
 from litegpt.dicom_output.source_header import MAKER, NAME
 
 NO_FINDING = "No finding"
@@ -124,7 +124,7 @@ def _diagnoses(line: Mapping[str, Any]) -> Iterator[pydicom.Dataset]:
 
 def _comments(line: Mapping[str, Any]) -> Iterator[pydicom.Dataset]:
     """What a person must know beside the findings."""
-    malformed = {task: reason for task, reason in line["malformed"].items() if reason}
+    malformed = filed_malformed(line)
     for task, reason in malformed.items():
         yield _comment(f"The answer to {task} was not understood and names nothing: {reason}")
     for task, probabilities in line["probabilities"].items():

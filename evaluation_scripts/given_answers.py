@@ -78,11 +78,11 @@ def _check_plan(args: EvaluationArguments, folder: str) -> str:
         raise Refusal(f"{folder} is no output folder of litegpt predict-many: it has no plan.json.")
     with open_address(f"{folder}/plan.json") as file:
         plan = json.load(file)
-    settings, others = plan["settings"], [task for task in args.tasks if task not in DEFAULT_TASKS]
+    settings = plan["settings"]
+    asked = settings.get("tasks", DEFAULT_TASKS)
+    others = [task for task in args.tasks if task not in asked]
     if others:
-        raise Refusal(
-            f"{folder} has no answers to {', '.join(others)}: predict-many asks {' and '.join(DEFAULT_TASKS)}."
-        )
+        raise Refusal(f"{folder} has no answers to {', '.join(others)}: it was asked {', '.join(asked)}.")
     if settings["checkpoint_sha256"] != Digests().checkpoint(args.model_name_or_path):
         raise Refusal(
             f"{folder} has answers of another checkpoint ({settings['checkpoint']}) or of its earlier state."

@@ -29,6 +29,7 @@ from litegpt.hub.arguments import RefreshArguments
 from litegpt.hub.push_to_hub import MODEL_TYPES, SMALL_FILES, hub_reason
 from litegpt.modeling_litegpt.checkpoints import GENERATION_DEFAULTS
 from litegpt.processing import processing_litegpt
+from litegpt.processing.tasks import TASKS
 
 
 @program
@@ -145,9 +146,10 @@ def _new_chat_template(folder: Path) -> str | None:
 
 
 def _prompts(processor: processing_litegpt.LiteGPTProcessor, template: str) -> list[list[int]]:
-    """The tokens of the prompts of all tasks, in a chat template."""
+    """The tokens of the prompts of all tasks, in a chat template; what they are about changes no template."""
     processor.chat_template = template
-    texts = [processor.prompt(task) for task in processor.instructions]
+    alone = [task for task in processor.instructions if task not in TASKS or TASKS[task].about is None]
+    texts = [processor.prompt(task) for task in alone]
     return [processor.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
 
 

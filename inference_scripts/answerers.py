@@ -7,10 +7,13 @@
     ServerAnswerer(AnswerSettings("outputs/demo/checkpoint"), "http://127.0.0.1:8000/v1")   # a vLLM server, likewise
     ServerAnswerer(AnswerSettings("outputs/demo/checkpoint"), [url, other_url])             # several divide a batch
 
+    LocalAnswerer(AnswerSettings("outputs/demo/checkpoint", tasks=("refer: enlarged heart", "report")))
+
 A line carries what `answerer.facts` say: the settings, and of the checkpoint its name, digest, training and caution.
 """
 
 import functools
+import types
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,12 +25,15 @@ from PIL import Image
 from litegpt.common.cpus import threads_for
 from litegpt.common.digests import Digests
 from litegpt.inference_scripts.ask_server import Client
-from litegpt.inference_scripts.inbox import Received
+from litegpt.inference_scripts.inbox import MAX_NEW_TOKENS, Received
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint, load_processor
 from litegpt.modeling_litegpt.provenance import provenance, recorded_config
-from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
+from litegpt.processing.pipeline_litegpt import UNTRAINED_TASK, ChestXrayFindingsPipeline, was_asked
 from litegpt.processing.processing_litegpt import LiteGPTProcessor
-from litegpt.processing.tasks import DEFAULT_TASKS
+from litegpt.processing.tasks import DEFAULT_TASKS, WORD_TASKS, split_question
+
+# A radiograph; or with another view of its study behind it, which reports are told.
+Pictures = Image.Image | tuple[Image.Image, ...]
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class AnswerSettings:
         model: a LiteGPT checkpoint or adapter: folder or Hub repository.
         constrained, threshold, candidates, views: as the `chest-xray-findings` pipeline has them.
         compiled: likewise; it makes no other answer.
+        tasks: what is asked, question strings.
+        max_new_tokens: the longest answer.
     """
 
     model: str
@@ -46,6 +54,8 @@ class AnswerSettings:
     candidates: bool = False
     views: int = 0
     compiled: bool = False
+    tasks: tuple[str, ...] = DEFAULT_TASKS
+    max_new_tokens: int = MAX_NEW_TOKENS
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -56,6 +66,8 @@ class AnswerSettings:
             "threshold": self.threshold,
             "with_candidates": self.candidates,
             "views": self.views,
+            "tasks": list(self.tasks),
+            "max_new_tokens": self.max_new_tokens,
         }
 
 
@@ -72,7 +84,9 @@ class Answerer:
 
     def __init__(self, settings: AnswerSettings, digests: Digests | None = None):
         self.settings, self.digests = settings, digests or Digests()
-        self.source = provenance(settings.model, recorded_config(settings.model))
+        config = recorded_config(settings.model)
+        self.source = provenance(settings.model, config)
+        self._training = types.SimpleNamespace(training_record=config.get("training_record"))
 
     @functools.cached_property
     def facts(self) -> dict[str, Any]:
@@ -80,8 +94,26 @@ class Answerer:
         digest = self.digests.checkpoint(self.settings.model)
         return {**self.settings.facts, **self.source.line(), "checkpoint_sha256": digest}
 
-    def outputs(self, pictures: Sequence[Image.Image]) -> list[dict[str, Any]]:
-        """What the `chest-xray-findings` pipeline returns for each of several radiographs."""
+    def was_asked(self, task: str) -> bool:
+        """Whether the checkpoint knows a task and was trained to answer it, as far as that is recorded."""
+        return task in self.processor.instructions and was_asked(self._training, task)
+
+    def check(self, tasks: Sequence[str]) -> None:
+        """Refuses what cannot be asked, before a radiograph is read.
+
+        Raises:
+            ValueError: the checkpoint does not know a task, or it has to be told what it is about.
+        """
+        for asked in tasks:
+            task, about = split_question(asked)
+            self.processor.messages(task, about)
+
+    def outputs(self, pictures: Sequence[Pictures], tasks: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """What the `chest-xray-findings` pipeline returns for each of several radiographs.
+
+        Args:
+            tasks: other ones than the settings'.
+        """
         raise NotImplementedError
 
     def lines(self, batch: Sequence[Received]) -> list[dict[str, Any]]:
@@ -95,12 +127,13 @@ class LocalAnswerer(Answerer):
 
     Raises:
         OSError: there is no such checkpoint, or the adapter's base is not found.
-        ValueError: its weights do not fit; it has no operating points, and they are asked for.
+        ValueError: its weights do not fit; it has no operating points, and they are asked for; as `check`.
     """
 
     def __init__(self, settings: AnswerSettings, digests: Digests | None = None):
         super().__init__(settings, digests)
         model, self.processor = load_checkpoint(settings.model)
+        self.check(settings.tasks)
         torch.set_num_threads(threads_for(model.num_parameters()))
         self.pipe = ChestXrayFindingsPipeline(
             model=model.eval(),
@@ -111,10 +144,13 @@ class LocalAnswerer(Answerer):
             candidates=settings.candidates,
             views=settings.views,
             compiled=settings.compiled,
+            max_new_tokens=settings.max_new_tokens,
         )
 
-    def outputs(self, pictures: Sequence[Image.Image]) -> list[dict[str, Any]]:
-        return self.pipe(list(pictures), batch_size=len(pictures) * len(DEFAULT_TASKS))  # a row a task
+    def outputs(self, pictures: Sequence[Pictures], tasks: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        asked = tuple(self.settings.tasks if tasks is None else tasks)
+        shown = [{"images": list(one), "tasks": asked} if isinstance(one, tuple) else one for one in pictures]
+        return self.pipe(shown, tasks=asked, batch_size=len(shown) * len(asked))  # a row a task
 
 
 class ServerAnswerer(Answerer):
@@ -132,18 +168,32 @@ class ServerAnswerer(Answerer):
         if settings.candidates:
             raise ValueError(f"candidates are not to be had from a server ({base_url}).")
         self.processor = load_processor(settings.model)
+        self.check(settings.tasks)
         self.clients = [
             Client(
                 url,
                 self.processor,
+                max_new_tokens=settings.max_new_tokens,
                 constrained=settings.constrained,
                 views=settings.views,
                 threshold=settings.threshold,
             )
             for url in ([base_url] if isinstance(base_url, str) else base_url)
         ]
+        for asked in settings.tasks:
+            self.clients[0].grammar(split_question(asked)[0])
 
-    def outputs(self, pictures: Sequence[Image.Image]) -> list[dict[str, Any]]:
+    def outputs(self, pictures: Sequence[Pictures], tasks: Sequence[str] | None = None) -> list[dict[str, Any]]:
         clients = (self.clients[number % len(self.clients)] for number in range(len(pictures)))
         with ThreadPoolExecutor(len(pictures)) as threads:
-            return list(threads.map(lambda client, picture: client(picture), clients, pictures))
+            return list(threads.map(lambda client, one: self.output(client, one, tasks), clients, pictures))
+
+    def output(self, client: Client, shown: Pictures, tasks: Sequence[str] | None = None) -> dict[str, Any]:
+        """What one of the servers answers about a radiograph, with the warnings that the pipeline would give."""
+        asked = self.settings.tasks if tasks is None else tasks
+        radiograph, *others = shown if isinstance(shown, tuple) else (shown,)
+        output = client(radiograph, asked, others)
+        names = dict.fromkeys(split_question(question)[0] for question in asked)
+        never = [task for task in names if task in WORD_TASKS and not self.was_asked(task)]
+        output["warnings"] += [UNTRAINED_TASK.format(task=task) for task in never]
+        return output

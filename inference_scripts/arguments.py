@@ -9,6 +9,7 @@ from typing import Annotated
 from litegpt.common.addresses import exists, shown
 from litegpt.common.arguments import Bounds, Count, Place, Positive, Share, WholeNumber, argument
 from litegpt.common.shard_runs import own_share
+from litegpt.processing.tasks import DEFAULT_TASKS, TASKS, join_question, split_question
 
 EXPLAIN_METHODS = ("attention", "gradient_attention", "integrated", "occlusion")
 CLASSIFIER_MAPS = ("cam", "positive")
@@ -17,6 +18,7 @@ RESULT_FORMATS = ("parquet", "jsonl")
 DICOM_KINDS = ("SR", "PR", "SC")
 BOX_SOURCES = ("findings", "detected_findings", "fused_findings", "candidates", "view_findings")
 AE_TITLE = re.compile(r"(?=.*\S)[\x20-\x5b\x5d-\x7e]{1,16}")  # PS3.5, table 6.2-1
+GRID_BOX = re.compile(r"\{(<\d{1,3}>){4}\}")
 THRESHOLD = "Leave out findings with a smaller score; operating_point: the checkpoint's own threshold for each label."
 COMPILED = "Compile the passes that write an answer: a minute at first, which thousands of radiographs repay."
 RADIOGRAPHS = "DICOM, PNG or JPEG files, or folders of them; paths or addresses (s3://, gs://, hf://)."
@@ -33,6 +35,19 @@ def threshold(text: str) -> float | str:
     return value
 
 
+def question(text: str) -> str:
+    """A question string, or the name of a task alone, "refer", of what another option says."""
+    if text.partition(":")[0].strip() not in TASKS:
+        raise ArgumentTypeError(f"one of {', '.join(TASKS)}, or such a task and what it is about, not {text!r}")
+    return text
+
+
+def tasks_option() -> list[str]:
+    """What is asked, as several programs take it."""
+    words = 'What to ask: tasks such as report, or "refer: enlarged heart", "question: Is there a fracture?".'
+    return argument(words, default=list(DEFAULT_TASKS), parse=question)
+
+
 def check_there(paths: list[str]) -> None:
     """Refuses what is not there; raises a ValueError that names it."""
     try:
@@ -41,6 +56,27 @@ def check_there(paths: list[str]) -> None:
         raise ValueError(str(error)) from None
     if missing:
         raise ValueError(f"no such file or folder: {', '.join(missing)}")
+
+
+def questions(tasks: list[str], in_pixels: bool = False) -> list[str]:
+    """The question strings as answers are called by.
+
+    Args:
+        in_pixels: a box may be in pixels of the radiograph; those of several radiographs are on the grid of answers.
+
+    Raises:
+        ValueError: a task is not told what it is about, or asked twice.
+    """
+    pairs = [split_question(text) for text in tasks]
+    for task, about in pairs:
+        if TASKS[task].about == "box" and not in_pixels and not GRID_BOX.fullmatch(about):
+            raise ValueError(
+                f"[{task}] of many radiographs is about a box {{<x1><y1><x2><y2>}}, each 0 to 100: {about}"
+            )
+    asked = [join_question(task, about) for task, about in pairs]
+    if len(set(asked)) < len(asked):
+        raise ValueError("--tasks has the same question twice")
+    return asked
 
 
 @dataclass
@@ -64,6 +100,7 @@ class PredictArguments:
         COMPILED,
         default=False,
     )
+    tasks: list[str] = tasks_option()
     dicom_out: str | None = argument(
         "A folder for the answers to DICOM radiographs as DICOM objects, to be sent to a PACS; it must be another one "
         "than output_dir.",
@@ -79,9 +116,7 @@ class PredictArguments:
         default="findings",
         choices=[source for source in BOX_SOURCES if source != "candidates"],
     )
-    contact_sheet: str | None = argument(
-        "A picture of the first eight that have findings, side by side.", default=None
-    )
+    contact_sheet: str | None = argument("A picture of the first eight that have boxes, side by side.", default=None)
 
     def __post_init__(self):
         check_there(self.radiographs)
@@ -89,6 +124,13 @@ class PredictArguments:
             raise ValueError("--dicom_out must be another folder than --output_dir")
         if self.dicom_source == "view_findings" and not self.views:
             raise ValueError("--dicom_source view_findings needs --views")
+        self.tasks = questions(self.tasks)
+        if self.dicom_out is not None and not set(DEFAULT_TASKS) <= set(self.tasks):
+            raise ValueError(
+                "--dicom_out has findings and diagnoses, no free text: --tasks must have identify and vqa"
+            )
+        if self.dicom_out is not None and "SC" in self.dicom_kinds and set(self.tasks) != set(DEFAULT_TASKS):
+            raise ValueError("an SC shows the whole overlay, and free text is not filed: take SR and PR")
         if "SC" in self.dicom_kinds and self.dicom_source != "findings":
             raise ValueError("an SC shows the answer's own boxes: with another --dicom_source take SR and PR")
 
@@ -133,6 +175,7 @@ class PredictManyArguments:
         COMPILED,
         default=False,
     )
+    tasks: list[str] = tasks_option()
     base_url: list[str] = argument(
         "Of servers that have the checkpoint, such as http://127.0.0.1:8000/v1; otherwise each worker loads it.",
         default=[],
@@ -160,22 +203,51 @@ class PredictManyArguments:
             raise ValueError("--dicomweb_filters needs --dicomweb_url")
         if self.base_url and self.candidates:
             raise ValueError("candidates are not to be had from a server (--base_url)")
+        self.tasks = questions(self.tasks)
         own_share(range(0), self.shard)
 
 
 @dataclass
 class AskArguments:
     radiographs: list[Place] = argument(RADIOGRAPHS, positional=True)
-    base_url: str = argument("Of the server's API, such as http://127.0.0.1:8000/v1.")
-    model_name_or_path: str = argument("The checkpoint served: folder or Hub repository.")
-    output_dir: str = argument("Where predictions are written.")
-    concurrency: Count = argument("Radiographs that the server is asked about at once.", default=8)
+    model_name_or_path: str = argument("A LiteGPT checkpoint or adapter: folder or Hub repository.")
+    output_dir: str | None = argument(
+        "Where predictions are written; without it answers are on the terminal alone.", default=None
+    )
+    tasks: list[str] = tasks_option()
+    phrase: str | None = argument("What --task refer is about.", default=None)
+    box: list[float] | None = argument(
+        "What --task describe is about: xmin ymin xmax ymax, in pixels of the radiograph.", default=None, nargs=4
+    )
+    question: str | None = argument("What --task question asks.", default=None)
+    second_view: str | None = argument(
+        "Another radiograph of the study, such as a lateral one: reports of one radiograph are told of it.",
+        default=None,
+    )
+    base_url: str | None = argument(
+        "Of a server that has the checkpoint, such as http://127.0.0.1:8000/v1; otherwise it is loaded here.",
+        default=None,
+    )
+    concurrency: Count = argument("Radiographs that are asked about at once.", default=8)
     max_new_tokens: Count = argument("The longest answer.", default=512)
-    constrained: bool = argument("Send the grammar of the answers with each request.", default=True)
+    constrained: bool = argument("Answers of the checkpoint's own form alone, where a task has one.", default=True)
     views: WholeNumber = argument("Moved views of each radiograph that are asked about beside it.", default=0)
 
     def __post_init__(self):
-        check_there(self.radiographs)
+        check_there([*self.radiographs, *([self.second_view] if self.second_view else [])])
+        box = None if self.box is None else " ".join(f"{side:g}" for side in self.box)
+        told = {"refer": ("phrase", self.phrase), "describe": ("box", box), "question": ("question", self.question)}
+        for task, (option, about) in told.items():
+            if about is not None and task not in self.tasks:
+                raise ValueError(f"--{option} needs --task {task}")
+            if about is None and task in self.tasks:
+                raise ValueError(f"--task {task} needs --{option}")
+        self.tasks = [f"{task}: {told[task][1]}" if task in told else task for task in self.tasks]
+        self.tasks = questions(self.tasks, in_pixels=True)
+        if self.second_view is not None and len(self.radiographs) > 1:
+            raise ValueError("--second_view is of one radiograph's study: give one radiograph")
+        if self.second_view is not None and not {"report", "grounded_report"} & set(self.tasks):
+            raise ValueError("--second_view is told to reports: ask --task report or grounded_report")
 
 
 @dataclass

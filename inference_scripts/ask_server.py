@@ -1,79 +1,48 @@
-"""Findings, boxes and diagnoses of radiographs from a server that has the checkpoint, as JSON lines.
+"""Asks a server that has the checkpoint, as the `chest-xray-findings` pipeline asks a model.
 
-    make serve CHECKPOINT=outputs/demo/checkpoint PORT=8000
-    litegpt ask --base_url http://127.0.0.1:8000/v1 \\
-        --model_name_or_path outputs/demo/checkpoint --output_dir outputs/predictions \\
-        radiograph.dicom more.png folder_of_radiographs
+    client = Client("http://127.0.0.1:8000/v1", processor)
+    client(radiograph)                                        # findings and diagnoses, boxes in its pixels
+    client(radiograph, ["refer: enlarged heart", "report"], others=[lateral])
 
-The server is vLLM, or another one that speaks OpenAI's chat completions. The radiographs (DICOM, PNG, JPEG) are read
-here, and their pixels alone are sent, as PNG: no tag of a DICOM file leaves this machine. Of the checkpoint, a folder
-or a Hub repository, only the processor is read: labels, instructions, window.
-
-Each request has the grammar of the answers, as vLLM takes it (`structured_outputs`), so that no answer is malformed
-unless it exceeds `--max_new_tokens`. Other servers may refuse it (`--constrained false` leaves it out) or ignore it:
-answers that cannot be parsed are reported as ever. Scores are made of the server's probabilities, which are among what
-the grammar allows if vLLM is started with `--logprobs-mode processed_logprobs`, as `make serve` does. A box's score
-differs from the pipeline's by some hundredths, as a server tells 20 tokens in a coordinate's place; a diagnosis's is
-the probability of its words, not the sum over all answers. `--views 4` asks about moved views of each radiograph, too.
-Findings that the answers leave out would need the probabilities of all continuations, which no server tells.
-
-Writes `predictions.jsonl`, a line for each radiograph as `predict.py` writes it. A file that cannot be used is named
-with the reason, the others are answered; the status is 1. What is no image is skipped and named at the end. The same
-command resumes where an interrupted run stopped, and answers anew what has been replaced since.
+The server is vLLM, or another one that speaks OpenAI's chat completions. Pixels alone are sent, as PNG. Each request
+has the grammar of the answers, as vLLM takes it (`structured_outputs`), so that no answer is malformed unless it
+exceeds `max_new_tokens`; of a grounded report it holds the boxes, and free text has none. Scores are made of the
+server's probabilities, which are among what the grammar allows if vLLM is started with `--logprobs-mode
+processed_logprobs`, as `make serve` does. What a server does not tell: findings that answers leave out, which need the
+probabilities of all continuations; a sentence's probability of being true, which needs those of its contrary.
 """
 
 import base64
 import json
 import math
-import sys
 import urllib.error
 import urllib.request
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from http.client import HTTPException
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from tqdm.auto import tqdm
 
-from litegpt.common.arguments import parse
-from litegpt.common.programs import program, refuse_bad_input
-from litegpt.inference_scripts.arguments import AskArguments
-from litegpt.inference_scripts.inbox import Inbox, Received
-from litegpt.modeling_litegpt.checkpoints import load_processor
-from litegpt.modeling_litegpt.provenance import provenance, recorded_config
-from litegpt.processing.box_scores import Answer
+from litegpt.processing.answer_ebnf import sentences_ebnf
+from litegpt.processing.answers import NO_PLACE, PLACES_PREFIX
+from litegpt.processing.box_scores import Answer, span_probability
 from litegpt.processing.moved_views import moved_views
-from litegpt.processing.pipeline_litegpt import Shown, structured_answers
+from litegpt.processing.pipeline_litegpt import Shown, as_question, structured_answers
 from litegpt.processing.processing_litegpt import LiteGPTProcessor
 from litegpt.processing.radiograph import in_standard_view
-from litegpt.processing.tasks import DEFAULT_TASKS, TASKS
+from litegpt.processing.tasks import (
+    DEFAULT_TASKS,
+    GROUNDED_REPORT,
+    PLACES,
+    REPORT,
+    answer_kind,
+    is_free_text,
+    join_question,
+)
 
 UNFUSED_VIEWS = "its views are not fused: the server gave an answer without probabilities, which they are weighed by"
 TIMEOUT = 600  # seconds that a server may take for one answer, waiting in its queue included
-
-
-@program
-def main(args: AskArguments) -> int:
-    with refuse_bad_input():
-        processor = load_processor(args.model_name_or_path)
-        source = provenance(args.model_name_or_path, recorded_config(args.model_name_or_path))
-        client = Client(args.base_url, processor, args.max_new_tokens, args.constrained, args.views)
-    source.warn()
-    settings = {"model": args.model_name_or_path, "constrained": args.constrained, "views": args.views}
-    predictions = Path(args.output_dir) / "predictions.jsonl"
-    inbox = Inbox(args.radiographs, settings, source.line(), predictions)
-    radiographs = inbox.readable(inbox.pending, processor.windowing)
-    progress = tqdm(radiographs, total=len(inbox.pending), desc="Radiographs", unit="image")
-    with refuse_bad_input(), predictions.open("a", encoding="utf-8") as file:
-        for received, output in in_order(client, progress, args.concurrency):
-            file.write(json.dumps(inbox.answer(received, output)) + "\n")
-            file.flush()
-    print(inbox.summary())
-    return inbox.status
 
 
 class Client:
@@ -89,8 +58,7 @@ class Client:
 
     Raises:
         ConnectionError: no such server answers there.
-        ValueError: the checkpoint has no operating points, and they are asked for; a longest answer may take more
-            than `max_new_tokens`, or there are no labels that a grammar could have.
+        ValueError: the checkpoint has no operating points, and they are asked for.
     """
 
     def __init__(
@@ -104,47 +72,58 @@ class Client:
     ):
         if threshold == "operating_point" and not processor.score_thresholds:
             raise ValueError("This checkpoint has no operating points; evaluation_scripts/calibrate.py chooses them.")
-        self.views, self.threshold = moved_views(views), threshold
+        self.views, self.threshold, self.constrained = moved_views(views), threshold, constrained
         self.base_url, self.processor, self.max_new_tokens = base_url.rstrip("/"), processor, max_new_tokens
-        self.grammars = {}
-        if constrained:
-            self.grammars = {task: processor.answer_grammar.ebnf(task, max_new_tokens) for task in DEFAULT_TASKS}
+        self.grammars: dict[str, str] = {}  # by task, made when it is first asked
         models = fetch_json(f"{self.base_url}/models")
         try:
             self.model = models["data"][0]["id"]
         except (KeyError, IndexError, TypeError):
             raise ConnectionError(f"{self.base_url}: the server lists no model") from None
 
-    def __call__(self, radiograph: Image.Image) -> dict[str, Any]:
+    def __call__(
+        self, radiograph: Image.Image, tasks: Sequence[str] = DEFAULT_TASKS, others: Sequence[Image.Image] = ()
+    ) -> dict[str, Any]:
         """What the pipeline returns for one radiograph, as `load_radiograph` gives it: boxes in its pixels.
 
         It is sent as the model would be shown it: turned, where its file says that it is stored mirrored or rotated.
         `score` is None where the server gives no probabilities with its tokens.
 
+        Args:
+            tasks: question strings.
+            others: other views of its study, which reports are told.
+
         Raises:
             ConnectionError: the server does not answer, or refuses to.
+            ValueError: as `grammar`; the checkpoint does not know a task.
         """
+        doubts = [doubt for one in (radiograph, *others) for doubt in one.info.get("warnings", ())]
+        shown_as = Shown(radiograph.size, radiograph.info.get("turn"), doubts)
+        questions = [as_question(asked, shown_as) for asked in tasks]
         shown = in_standard_view(radiograph)
-        url = data_url(shown)
-        answers = {task: self.ask(url, task) for task in DEFAULT_TASKS}
-        with_boxes = [task for task in DEFAULT_TASKS if TASKS[task].kind.has_boxes]
-        moved = [{task: self.ask(data_url(view.picture(shown)), task) for task in with_boxes} for view in self.views]
-        turn, doubts = radiograph.info.get("turn"), radiograph.info.get("warnings", ())
+        url, urls = data_url(shown), [data_url(in_standard_view(one)) for one in others]
+        answers = {}
+        for task, about in questions:
+            together = [url, *(urls if answer_kind(task) in (REPORT, GROUNDED_REPORT) else ())]
+            answers[join_question(task, about)] = self.ask(together, task, about)
+        with_boxes = [task for task, _ in questions if (kind := answer_kind(task)) is not None and kind.has_boxes]
+        views = self.views if with_boxes else ()
+        moved = [{task: self.ask([data_url(view.picture(shown))], task) for task in with_boxes} for view in views]
         of_boxes = [view[task] for view in (answers, *moved) for task in with_boxes]
         if moved and not all(answer.starts for answer in of_boxes):
-            moved, doubts = [], [*doubts, UNFUSED_VIEWS]
-        shown_as = Shown(radiograph.size, turn, doubts)
+            moved, shown_as = [], shown_as._replace(warnings=[*doubts, UNFUSED_VIEWS])
         return structured_answers(answers, shown_as, self.processor, self.threshold, moved=moved)
 
-    def ask(self, image_url: str, task: str) -> Answer:
-        """The greedy answer; without probabilities where the server gives none, or none that spell the text."""
-        content = [
-            {"type": "image_url", "image_url": {"url": image_url}},
-            {"type": "text", "text": f"[{task}] {self.processor.instructions[task]}"},
-        ]
+    def ask(self, image_urls: Sequence[str], task: str, about: str | None = None) -> Answer:
+        """The greedy answer; without probabilities where the server gives none, or none that spell the text.
+
+        Args:
+            image_urls: of the radiograph, and of other views.
+            about: what the task is about, see `TASKS`.
+        """
         request = {
             "model": self.model,
-            "messages": [{"role": "user", "content": content}],
+            "messages": with_images(self.processor.messages(task, about, len(image_urls)), image_urls),
             "max_tokens": self.max_new_tokens,
             "temperature": 0,
             "logprobs": True,
@@ -162,18 +141,37 @@ class Client:
                 for number, token in enumerate(tokens[: len(starts)])
                 if any(map(str.isdigit, token["token"]))
             }
+            cut_off = choice.get("finish_reason") == "length"
         except (KeyError, IndexError, TypeError):
             raise ConnectionError(f"{url}: the answer is no chat completion") from None
         # vLLM decodes an answer as what follows the prompt: a space may stand before it.
         answer = text.lstrip()
         starts = [start - len(text) + len(answer) for start in starts]
-        return Answer(answer, starts, probabilities, considered=considered)
+        found = Answer(answer, starts, probabilities, considered=considered, cut_off=cut_off)
+        if answer_kind(task) is PLACES:
+            found = found._replace(label_probabilities=_no_place(found))
+        return found
+
+    def grammar(self, task: str) -> str | None:
+        """What holds the answers to a task; None where nothing does: text is free.
+
+        Raises:
+            ValueError: a longest answer may take more than `max_new_tokens`; there are no labels that it could have.
+        """
+        if not self.constrained:
+            return None
+        if answer_kind(task) is GROUNDED_REPORT:
+            self.grammars.setdefault(task, sentences_ebnf())
+        elif not is_free_text(task) and task not in self.grammars:
+            self.grammars[task] = self.processor.answer_grammar.ebnf(task, self.max_new_tokens)
+        return self.grammars.get(task)
 
     def _completion(self, url: str, request: dict[str, Any], task: str) -> Any:
-        if task not in self.grammars:
+        grammar = self.grammar(task)
+        if grammar is None:
             return fetch_json(url, request)
         try:
-            return fetch_json(url, {**request, "structured_outputs": {"grammar": self.grammars[task]}})
+            return fetch_json(url, {**request, "structured_outputs": {"grammar": grammar}})
         except RefusedError as refusal:
             try:
                 fetch_json(url, request)
@@ -183,23 +181,31 @@ class Client:
             raise ConnectionError(reason) from None
 
 
-def in_order(
-    client: Client, radiographs: Iterable[Received], concurrency: int
-) -> Iterator[tuple[Received, dict[str, Any]]]:
-    """The radiographs with their outputs, in their order; `concurrency` of them are asked about at a time."""
-    waiting: deque[tuple[Received, Future]] = deque()
-    with ThreadPoolExecutor(concurrency) as threads:
-        try:
-            for received in radiographs:
-                waiting.append((received, threads.submit(client, received.picture)))
-                if len(waiting) > concurrency:  # one more than are asked about: no thread waits for the reading
-                    received, output = waiting.popleft()
-                    yield received, output.result()
-            while waiting:
-                received, output = waiting.popleft()
-                yield received, output.result()
-        finally:
-            threads.shutdown(wait=False, cancel_futures=True)
+def with_images(messages: Sequence[dict[str, Any]], urls: Sequence[str]) -> list[dict[str, Any]]:
+    """The turns of a chat, as the processor has them, with the pictures that stand for their images."""
+    left = iter(urls)
+    return [
+        {
+            **message,
+            "content": [
+                {"type": "image_url", "image_url": {"url": next(left)}} if item["type"] == "image" else item
+                for item in message["content"]
+            ]
+            if isinstance(message["content"], list)
+            else message["content"],
+        }
+        for message in messages
+    ]
+
+
+def _no_place(answer: Answer) -> dict[str, float]:
+    """The probability that an answer about a phrase says that there is none, of the token that decides it."""
+    begin = len(PLACES_PREFIX)
+    if not (answer.starts and answer.text.startswith(PLACES_PREFIX)):
+        return {}
+    if answer.text.startswith(NO_PLACE, begin):
+        return {NO_PLACE: span_probability((begin, begin + len(NO_PLACE)), answer)}
+    return {NO_PLACE: 1 - span_probability((begin, begin + 1), answer)}
 
 
 def data_url(radiograph: Image.Image) -> str:
@@ -262,7 +268,3 @@ def _located(text: str, tokens: list[tuple[str, float]]) -> tuple[list[int], lis
         end += len(token)
     spelled = "".join(token for token, _ in tokens[: len(starts)])
     return (starts, probabilities) if spelled == text else ([], [])
-
-
-if __name__ == "__main__":
-    sys.exit(main(*parse([AskArguments], None, "ask_server.py", __doc__)))

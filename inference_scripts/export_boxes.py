@@ -138,7 +138,7 @@ def lines_about(predictions: Path, task: str) -> Iterator[tuple[int, dict[str, A
                 return
             try:
                 line = json.loads(text)
-                if line.get("task", task) != task:
+                if line.get("task", task) != task or task not in line.get("tasks", [task]):
                     continue
                 is_one = isinstance(line["findings"], list) and isinstance(_key(line), str)
             except (ValueError, KeyError, AttributeError):

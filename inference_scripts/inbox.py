@@ -13,6 +13,7 @@ An answer is for the bytes that a file had: a line has their digest. A file that
 is every file where the checkpoint was trained or calibrated again in its place.
 """
 
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -35,8 +36,10 @@ from litegpt.inference_scripts.listing import DIGESTS, files_below
 from litegpt.processing.dicom import MAX_BYTES, RadiographError, unusable
 from litegpt.processing.doubts import collected_warnings, short
 from litegpt.processing.radiograph import load_radiograph
+from litegpt.processing.tasks import DEFAULT_TASKS
 
 DRAWN = "pictures with answers drawn on them"
+MAX_NEW_TOKENS = 512  # of an answer, unless something else is asked for
 NAMED = 20  # files of one kind in the summary
 READ_AHEAD = 16  # radiographs
 
@@ -73,6 +76,7 @@ class Inbox:
     """What a program is asked about, and what became of it.
 
     Attributes:
+        asked: by question, as `question` makes them, the files that were given.
         pending: the files that the predictions do not answer with these settings.
         answered: the questions that the predictions answer, as `question` makes them.
         skipped: by kind, the files that are no radiographs.
@@ -97,6 +101,7 @@ class Inbox:
         self.skipped = {DRAWN: listing.drawn} if listing.drawn else {}
         self.failures = 0
         asked = {question({**settings, "file": str(path)}): path for path in listing.files}
+        self.asked = asked
         lines = self._without_outdated(complete_lines(predictions), asked)
         self.answered = {question(line) for line in lines}
         self.pending = [path for asked_for, path in asked.items() if asked_for not in self.answered]
@@ -131,7 +136,11 @@ class Inbox:
 
     def summary(self) -> str:
         """What became of the files, with the names of those that are no radiographs."""
-        text = f"{self.predictions}: {len(self.answered)} radiographs answered; {self.failures} could not be used"
+        return f"{self.predictions}: {self.outcome()}"
+
+    def outcome(self) -> str:
+        """The same without the file that has the answers."""
+        text = f"{len(self.answered)} radiographs answered; {self.failures} could not be used"
         if self.skipped:
             text += f"; {sum(map(len, self.skipped.values()))} skipped, which are no radiographs:"
         for kind, paths in self.skipped.items():
@@ -214,6 +223,16 @@ def bytes_of(path: Path | str) -> tuple[dict[str, Any], bytes]:
         raise unusable(str(path), f"it cannot be opened ({error.strerror})") from None
 
 
+def bytes_and_digest(path: Path | str) -> tuple[bytes, str]:
+    """What `sort_out` reads of a file that stands alone.
+
+    Raises:
+        RadiographError: as `bytes_of`.
+    """
+    _, data = bytes_of(path)
+    return data, hashlib.sha256(data).hexdigest()
+
+
 def receive(path: Path | str, data: bytes, sha256: str, windowing: str) -> Received:
     """A radiograph from its file's bytes and their digest.
 
@@ -227,6 +246,7 @@ def receive(path: Path | str, data: bytes, sha256: str, windowing: str) -> Recei
 
 def question(line: dict[str, Any]) -> tuple:
     """What was asked for a line of the predictions: the radiograph, of which model, in which way."""
-    # The lines of `ask_server.py` have no threshold and nothing beside the answers, older ones no way at all.
-    beside = line.get("with_candidates", False), line.get("views", 0)
-    return line["file"], line["model"], line.get("constrained"), line.get("threshold"), *beside
+    # Earlier versions' lines do not say all of it: they are of what was asked then.
+    beside = line.get("with_candidates", False), line.get("views", 0), line.get("max_new_tokens", MAX_NEW_TOKENS)
+    asked = tuple(line.get("tasks", DEFAULT_TASKS)), line.get("second_view_sha256")
+    return line["file"], line["model"], line.get("constrained"), line.get("threshold"), *beside, *asked

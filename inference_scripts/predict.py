@@ -11,7 +11,9 @@ command resumes where an interrupted run stopped, and answers anew what has been
     ... --threshold operating_point     # findings from the thresholds on that calibrate.py chose for the checkpoint
     ... --candidates --views 4          # find more: what answers leave out, and several views of each radiograph
     ... --constrained false             # plain decoding: answers may be malformed
-    ... --dicom_out results             # and as DICOM objects, to be sent to a PACS: structured report, boxes to draw
+    ... --tasks report grounded_report  # other questions: reports, "refer: enlarged heart", "question: ..."
+    ... --dicom_out results             # and as DICOM objects, to be sent to a PACS: structured report, boxes to draw;
+                                        # of findings and diagnoses alone, free text is filed nowhere
     ... --contact_sheet answers.png     # the first eight that have findings, in one picture
 """
 
@@ -28,7 +30,7 @@ from tqdm.auto import tqdm
 from litegpt.common.arguments import parse
 from litegpt.common.cpus import usable_cpus
 from litegpt.common.files import complete_lines, each_line
-from litegpt.common.overlay import Drawing, contact_sheet, save, saved_overlay
+from litegpt.common.overlay import Drawing, contact_sheet, has_boxes, save, saved_overlay
 from litegpt.common.programs import Refusal, program, refuse_bad_input
 from litegpt.common.read_ahead import ahead, helping_processes
 from litegpt.inference_scripts.answerers import AnswerSettings, LocalAnswerer
@@ -45,7 +47,7 @@ ON_A_CONTACT_SHEET = 8
 def main(args: PredictArguments) -> int:
     output_dir = Path(args.output_dir)
     asked = (args.model_name_or_path, args.constrained, args.threshold, args.candidates, args.views, args.compiled)
-    settings = AnswerSettings(*asked)
+    settings = AnswerSettings(*asked, tuple(args.tasks))
     with refuse_bad_input():
         answerer = LocalAnswerer(settings)
     answerer.source.warn()
@@ -97,12 +99,12 @@ def dicom_results(args: PredictArguments) -> "DicomResults | None":
 
 
 def write_contact_sheet(output_dir: Path, lines: Iterable[dict[str, Any]], path: Path) -> None:
-    """The first overlays that have findings, side by side in one picture; none is made where no line has any."""
-    # The lines of `ask_server.py` have none.
-    drawn = (line["overlay"] for line in lines if line["findings"] and "overlay" in line)
+    """The first overlays that have boxes, side by side in one picture; none is made where no line has any."""
+    # The lines of `litegpt ask` have no overlay.
+    drawn = (line["overlay"] for line in lines if "overlay" in line and has_boxes(line))
     chosen = list(islice(drawn, ON_A_CONTACT_SHEET))
     if not chosen:
-        print(f"{path} is not written: no answer has findings.", file=sys.stderr)
+        print(f"{path} is not written: no answer has boxes.", file=sys.stderr)
         return
     save(contact_sheet([Image.open(output_dir / name) for name in chosen]), path)
 

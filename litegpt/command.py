@@ -68,7 +68,9 @@ COMMANDS = {
         ("PredictManyArguments",),
         "the same of thousands to millions, on one machine or many",
     ),
-    "ask": Command("inference_scripts/ask_server.py", ("AskArguments",), "the same, from a server"),
+    "ask": Command(
+        "inference_scripts/ask.py", ("AskArguments",), "questions, phrases and reports, here or from a server"
+    ),
     "node": Command(
         "inference_scripts/node/node.py", ("NodeArguments",), "radiographs from a PACS, and reports back into it"
     ),

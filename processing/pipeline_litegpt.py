@@ -24,7 +24,7 @@ from transformers.pipelines.base import ChunkPipeline
 from transformers.processing_utils import ProcessorMixin
 
 from .answer_maps import DEFAULT_METHOD, METHODS, PIXELS, text_maps
-from .answers import AnswerError, box_to_text, text_to_findings
+from .answers import AnswerError, box_to_text, text_to_box, text_to_findings
 from .box_fusion import (
     ANSWER,
     CANDIDATE,
@@ -51,10 +51,13 @@ from .sentence_truth import sentence_log_odds
 from .tasks import (
     ANSWER_KINDS,
     DEFAULT_TASKS,
+    DESCRIPTION,
     DIAGNOSES,
     FINDINGS,
     GROUNDED_REPORT,
+    REPLY,
     REPORT,
+    TASKS,
     WORD_TASKS,
     AnswerKind,
     answer_kind,
@@ -70,6 +73,8 @@ KEPT = ("is_last", "task", "about", "view", "images", "size", "turn", "warnings"
 LEAST_CANDIDATE = 0.01  # probability from which on a finding that the answer leaves out is looked for
 CANDIDATES = 128  # tokens that are kept of each step without the constraint
 CUT_OFF = "it is cut off: it does not end within the longest answer (max_new_tokens)"
+PIXEL_BOX = re.compile(r"\d+(\.\d+)?(\s+\d+(\.\d+)?){3}")  # of a question about a box
+WITHOUT_BOXES = (REPORT, DESCRIPTION, REPLY)  # kinds of answers
 UNTRAINED_TASK = "the checkpoint was never trained to answer [{task}]: its answer means nothing"
 
 
@@ -113,10 +118,10 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
 
     Args:
         tasks: what to ask, ("identify", "vqa") by default: a task, or a task and what it is about, "refer: PHRASE",
-            "describe: BOX", "question: WORDS"; ("describe", {"xmin": ..., ...}) has the box in pixels. A radiograph
-            may have its own, {"images": [radiograph], "tasks": [...]}; a second image there is another view of its
-            study, which reports are told. Of a task that this code does not know the answer is given as it is written,
-            and only without the constraint.
+            "question: WORDS", "describe: 389 532 829 758"; ("describe", {"xmin": ..., ...}) has the box, in pixels,
+            too. A radiograph may have its own, {"images": [radiograph], "tasks": [...]}; a second image there is
+            another view of its study, which reports are told. Of a task that this code does not know the answer is
+            given as it is written, and only without the constraint.
         max_new_tokens: the longest answer, 512 by default.
         constrained: only answers in the answer language with the checkpoint's labels, the default, and in fewer
             passes. Without it an answer may be malformed: it then has its reason under `malformed` and gives no
@@ -172,7 +177,7 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
 
     def _sanitize_parameters(
         self,
-        tasks: tuple[str, ...] | None = None,
+        tasks: Sequence[Any] | str | None = None,
         max_new_tokens: int | None = None,
         constrained: bool | None = None,
         threshold: float | str | None = None,
@@ -183,7 +188,7 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         views: int | None = None,
         compiled: bool | None = None,
     ):
-        preprocess = {} if tasks is None else {"tasks": tuple(tasks)}
+        preprocess = {} if tasks is None else {"tasks": tasks}
         if views is not None:
             preprocess["views"] = views
         forward = {"max_new_tokens": max_new_tokens, "constrained": constrained, "compiled": compiled}
@@ -213,16 +218,20 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         return preprocess, forward, {name: value for name, value in postprocess.items() if value is not None}
 
     def preprocess(
-        self, image: Any, tasks: tuple[str, ...] = DEFAULT_TASKS, views: int = 0
+        self, image: Any, tasks: Sequence[Any] | str = DEFAULT_TASKS, views: int = 0
     ) -> Iterator[dict[str, Any]]:
         images = [image]
         if isinstance(image, dict) and "images" in image:
             images, tasks = list(image["images"]), image.get("tasks", tasks)
+            if not images:
+                raise ValueError('{"images": []} names no radiograph.')
+        if not tasks:
+            raise ValueError("No task is asked.")
         radiograph, *others = (self.processor.squash(one) for one in images)
         doubts = tuple(doubt for one in (radiograph, *others) for doubt in one.warnings)
         about = {"size": radiograph.size, "turn": radiograph.turn, "warnings": doubts}
         shown = [radiograph, *(view.radiograph(radiograph) for view in moved_views(views))]
-        questions = [as_question(asked, radiograph) for asked in tasks]
+        questions = [as_question(asked, radiograph) for asked in ([tasks] if isinstance(tasks, str) else tasks)]
         asked = [
             (question, view) for question in questions for view in range(len(shown) if _has_boxes(question[0]) else 1)
         ]
@@ -328,23 +337,25 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         )
         new_tokens = sequences[:, inputs["input_ids"].shape[1] :]
         probabilities, considered = torch.stack(recorded.steps, dim=1), torch.stack(recorded.candidates, dim=1)
-        answered = {
-            row: {
+        answered = {}
+        for number, (row, task) in enumerate(zip(rows, tasks, strict=True)):
+            kept = 1 if answer_kind(task) in WITHOUT_BOXES else None  # the others say where a box may lie
+            answered[row] = {
                 "new_tokens": new_tokens[number],
                 "token_probabilities": probabilities[number].amax(dim=-1),
-                "candidates": considered[number],
-                "candidate_probabilities": probabilities[number],
+                "candidates": considered[number, :, :kept].contiguous(),
+                "candidate_probabilities": probabilities[number, :, :kept].contiguous(),
                 "label_probabilities": {},
                 "inserted": (),
                 "log_odds": (),
             }
-            for number, row in enumerate(rows)
-        }
         reports: dict[int, tuple[str, list[tuple[int, int]]]] = {}
         for row, task, tokens in zip(rows, tasks, new_tokens.tolist(), strict=True):
+            if task not in WORD_TASKS or self.tokenizer.eos_token_id not in tokens:  # what is cut off is malformed
+                continue
             text, _ = _decode(self.tokenizer, tokens)
             with suppress(AnswerError):  # `structured_answers` says so
-                if task in WORD_TASKS and (spans := spans_of_sentences(task, text)):
+                if spans := spans_of_sentences(task, text):
                     reports[row] = text, spans
         if reports:
             texts, spans = zip(*reports.values(), strict=True)
@@ -486,24 +497,31 @@ def _has_boxes(task: str) -> bool:
     return kind is not None and kind.has_boxes
 
 
-def as_question(asked: Any, radiograph: SquashedRadiograph) -> Question:
+def as_question(asked: Any, radiograph: "SquashedRadiograph | Shown") -> Question:
     """A task and what it is about, of a question string or a pair.
 
     Args:
-        asked: "refer: enlarged heart"; or ("describe", box), the box in pixels of the radiograph as given: xyxy, or
-            {"xmin", "ymin", "xmax", "ymax"}.
+        asked: "refer: enlarged heart"; "describe: 389 532 829 758", the box in pixels of the radiograph as given; or
+            ("describe", box), likewise: xyxy, or {"xmin", "ymin", "xmax", "ymax"}.
+        radiograph: its size, and how it is shown.
 
     Raises:
-        ValueError: the task needs to be told what it is about, or is about the radiograph alone.
+        ValueError: the task needs to be told what it is about, or is about the radiograph alone; the box has no area
+            in the radiograph.
     """
-    if isinstance(asked, str):
-        return split_question(asked)
-    task, about = asked
+    task, about = (asked, None) if isinstance(asked, str) else asked
+    if about is None or isinstance(about, str):
+        task, about = split_question(join_question(task, about))
+    if isinstance(about, str) and PIXEL_BOX.fullmatch(about) and task in TASKS and TASKS[task].about == "box":
+        about = [float(side) for side in about.split()]
     if about is None or isinstance(about, str):
         return task, about
     sides = ("xmin", "ymin", "xmax", "ymax")
     corners = [about[side] for side in sides] if isinstance(about, dict) else list(about)
     width, height = radiograph.size
+    if not (0 <= corners[0] < corners[2] <= width and 0 <= corners[1] < corners[3] <= height):
+        box = " ".join(f"{side:g}" for side in corners)
+        raise ValueError(f"The box {box} is none in a radiograph of {width} x {height} pixels: xmin ymin xmax ymax.")
     box = tuple(value / side for value, side in zip(corners, (width, height) * 2, strict=True))
     return task, box_to_text(box_as_shown(box, radiograph.turn))
 
@@ -677,8 +695,7 @@ def _entry_as_given(entry: dict[str, Any], shown: Shown) -> dict[str, Any]:
     if "boxes" in entry:
         return {**entry, "boxes": [_as_given(box, shown.size, shown.turn) for box in entry["boxes"]]}
     if "box" in entry:  # of a description, as the prompt has it
-        box = tuple(int(value) / 100 for value in re.findall(r"\d+", entry["box"]))
-        return _as_given({**entry, "box": box}, shown.size, shown.turn)
+        return _as_given({**entry, "box": text_to_box(entry["box"])}, shown.size, shown.turn)
     return entry
 
 

@@ -14,6 +14,7 @@ from transformers.utils import is_torch_tensor
 
 from .answer_automaton import answer_tokens
 from .answer_grammar import AnswerGrammar
+from .answers import AnswerError, text_to_box
 from .chat_pipeline_litegpt import RadiographTextPipeline  # noqa: F401 (its file must travel wherever this one does)
 from .constrained_decoding import AnswerLogitsProcessor, ConstrainedGreedy
 from .image_sources import as_source, flat_images
@@ -27,6 +28,7 @@ IMAGE_TOKEN, IMAGE_END_TOKEN, VISUAL_TOKEN = "<image>", "</image>", "<visual>"
 IDENTIFIER_TOKENS = tuple(dict.fromkeys(task.identifier for task in TASKS.values() if task.identifier))
 IMAGE_TOKENS = (IMAGE_TOKEN, IMAGE_END_TOKEN, VISUAL_TOKEN)
 LITEGPT_TOKENS = (*IMAGE_TOKENS, *IDENTIFIER_TOKENS)
+TURN_MARKS = ("[INST]", "[/INST]")
 
 # Llama 2's chat format. The system message goes into the first user turn. An image item becomes `<image>` and stands
 # first in its turn, wherever the user put it: a checkpoint is trained on no other order. The answer has the space
@@ -177,7 +179,16 @@ class LiteGPTProcessor(ProcessorMixin):
 
         Raises:
             ValueError: the checkpoint has no instruction for this task; the task needs to be told what it is about, or
-                is about the radiograph alone; that holds a token of the prompt's own, such as `<image>`.
+                is about the radiograph alone; that is no box or no chat where it should be one, or holds a token of
+                the prompt's own, such as `<image>`.
+        """
+        return self.apply_chat_template(self.messages(task, about, num_images), add_generation_prompt=True)
+
+    def messages(self, task: str, about: str | None = None, num_images: int = 1) -> list[dict[str, Any]]:
+        """The turns of `prompt` as a chat has them, with {"type": "image"} for each radiograph.
+
+        Raises:
+            ValueError: as `prompt`.
         """
         if task not in self.instructions:
             raise ValueError(
@@ -187,19 +198,25 @@ class LiteGPTProcessor(ProcessorMixin):
         if (needed is None) != (about is None):
             told = "nothing" if about is None else repr(about)
             raise ValueError(f"[{task}] is about {needed or 'the radiograph alone'}; it was told {told}.")
+        turns = _turns(about) if needed == "chat" else [{"role": "user", "content": about or ""}]
+        own = {*IMAGE_TOKENS, *TURN_MARKS, *self.tokenizer.all_special_tokens}
         # A chat may begin as a task does, with its identifier.
-        for token in IMAGE_TOKENS if needed == "chat" else LITEGPT_TOKENS:
-            if token in (about or ""):
+        for token in sorted(own if needed == "chat" else own.union(LITEGPT_TOKENS)):
+            if any(token in turn["content"] for turn in turns):
                 raise ValueError(f"{token} is a token of the prompt's own and cannot stand in {about!r}.")
+        if needed == "box":
+            try:
+                text_to_box(about)
+            except AnswerError as error:
+                raise ValueError(f"[{task}] is about a box: {error}.") from None
         images = [{"type": "image"}] * num_images
         if needed == "chat":
-            first, *turns = json.loads(about)
+            first, *others = turns
             first = {**first, "content": [*images, {"type": "text", "text": first["content"]}]}
-            return self.apply_chat_template([first, *turns], add_generation_prompt=True)
+            return [first, *others]
         identifier = TASKS[task].identifier if task in TASKS else f"[{task}]"
         words = self.instructions[task].replace("{about}", about or "")
-        content = [*images, {"type": "text", "text": f"{identifier} {words}"}]
-        return self.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        return [{"role": "user", "content": [*images, {"type": "text", "text": f"{identifier} {words}"}]}]
 
     def answer_ids(self, answer: str) -> list[int]:
         """The tokens of an answer after a prompt, in training as in every chat, without the end-of-sequence token."""
@@ -398,6 +415,22 @@ def chat_template_for(tokenizer: PreTrainedTokenizerBase) -> str:
     if bos and spaced == [tokenizer.bos_token_id, *by_itself]:
         return CHAT_TEMPLATE
     return CHAT_TEMPLATE_WITHOUT_SPACE
+
+
+def _turns(chat: str) -> list[dict[str, str]]:
+    """The turns of a chat that is to be answered, from JSON."""
+    try:
+        turns = json.loads(chat)
+        roles = [turn["role"] for turn in turns if isinstance(turn["content"], str)]
+    except (KeyError, TypeError, ValueError):
+        roles, turns = [], None
+    known = all(role in ("user", "assistant") for role in roles)
+    if not roles or len(roles) < len(turns) or not known or (roles[0], roles[-1]) != ("user", "user"):
+        raise ValueError(
+            'A chat is a JSON list of {"role": "user" or "assistant", "content": words}, the first and the last one '
+            f"of the user; this is none: {chat!r}."
+        )
+    return turns
 
 
 def add_litegpt_tokens(tokenizer: PreTrainedTokenizerBase) -> int:

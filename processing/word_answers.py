@@ -56,7 +56,7 @@ def word_entries(
         belief = answer.log_odds or [None] * len(sentences)
         return [
             _sentence(sentence.text, odds, processor)
-            | {"boxes": _boxes(sentence.places, answer, sentence.span[1], processor, written_boxes)}
+            | {"boxes": _boxes(sentence.places, answer, sentence.span[1] + len("</p>"), processor, written_boxes)}
             for sentence, odds in zip(sentences, belief, strict=True)
         ]
     score = math.prod(answer.probabilities) if answer.starts else None

@@ -24,8 +24,10 @@ from filelock import FileLock
 from litegpt.common.addresses import entries_of, exists, is_remote, open_address, replacing_address, write_bytes
 from litegpt.common.programs import Refusal
 from litegpt.inference_scripts.many.sources import Item, Sources, items_of
+from litegpt.processing.tasks import DEFAULT_TASKS
 
 VERSION = 1
+EARLIER = {"tasks": list(DEFAULT_TASKS)}  # what plans of earlier versions do not say
 SHARDS_PER_FILE = 1000
 SCHEMA = pa.schema([("image_id", pa.string()), ("address", pa.string()), ("row", pa.int64())])
 
@@ -83,6 +85,7 @@ def make_plan(folder: str, sources: Sources, settings: dict[str, Any]) -> Plan:
             _write(folder, items_of(sources), settings)
     with open_address(f"{folder}/plan.json") as opened:
         found = json.load(opened)
+    found["settings"] = EARLIER | found["settings"]
     others = _differences(found["settings"], settings)
     if others:
         raise Refusal(

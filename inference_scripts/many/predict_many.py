@@ -13,6 +13,7 @@ shard whose file is there is done, so the same command resumes. A shard that kil
     ... --shard 3/16                    # as a task of a Slurm array: every 16th shard
     ... --ray auto --num_workers 64     # actors of a Ray cluster
     ... --base_url http://a:8000/v1 http://b:8000/v1    # vLLM servers answer
+    ... --tasks identify vqa report     # other questions: reports, "refer: enlarged heart", "question: ..."
 """
 
 import json
@@ -57,7 +58,7 @@ def main(args: PredictManyArguments) -> int:
         plan = make_plan(folder, sources(args), {**answer_facts(args), **facts})
     source.warn()
     asked = (args.model_name_or_path, args.constrained, args.threshold, args.candidates, args.views, args.compiled)
-    settings = AnswerSettings(*asked)
+    settings = AnswerSettings(*asked, tuple(args.tasks))
     work = PredictionWork(plan, settings, args.base_url, pacs(args))
     numbers = own_share(range(plan.shards), args.shard)
     machines = Machines(args.num_workers or max(1, len(args.base_url)), args.ray, args.threads, args.gpus)
@@ -93,7 +94,7 @@ def sources(args: PredictManyArguments) -> Sources:
 
 def answer_facts(args: PredictManyArguments) -> dict[str, Any]:
     """What the plan says of how radiographs are answered; servers may be others when a run is resumed."""
-    names = ("constrained", "threshold", "candidates", "views", "compiled")
+    names = ("constrained", "threshold", "candidates", "views", "compiled", "tasks")
     names += ("shard_size", "batch_size", "threads", "format")
     return {**{name: getattr(args, name) for name in names}, "at_a_server": bool(args.base_url)}
 

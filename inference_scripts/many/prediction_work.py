@@ -84,7 +84,7 @@ class PredictionWork:
             rows = list(answered_rows(items, reader, answerer, self.plan.settings, facts))
         except ConnectionError as error:  # of a server
             raise Refusal(str(error)) from error
-        write_results(self.folder, self.name(number), rows, self.plan.settings["format"])
+        write_results(self.folder, self.name(number), rows, self.plan.settings)
 
 
 def answered_rows(
@@ -99,7 +99,8 @@ def answered_rows(
             pictures = [found.picture for _, _, found in batch if isinstance(found, Received)]
             outputs = iter(answerer.outputs(pictures) if pictures else [])
             for item, sha256, found in batch:
-                yield row_of(item, sha256, found, next(outputs) if isinstance(found, Received) else {}, facts)
+                output = next(outputs) if isinstance(found, Received) else {}
+                yield row_of(item, sha256, found, output, facts, settings["tasks"])
 
 
 def read(item: Item, reader: Reader) -> tuple[bytes, str] | RadiographError:

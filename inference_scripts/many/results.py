@@ -1,13 +1,14 @@
 """The results of a run over many radiographs: a file a shard, in it a row a radiograph.
 
-    row_of(item, sha256, received, output, facts)         # {"image_id": "a1", "findings": [...], "error": None, ...}
-    write_results("outputs/archive", "shard-000123-of-000200", rows, "parquet")
+    row_of(item, sha256, received, output, facts, tasks)  # {"image_id": "a1", "findings": [...], "error": None, ...}
+    write_results("outputs/archive", "shard-000123-of-000200", rows, {"format": "parquet", "tasks": tasks})
     counted("outputs/archive", names, "parquet")         # Counts(answered=497, unusable=2, others={"text": 1})
 
     datasets.load_dataset("parquet", data_files="outputs/archive/results/*.parquet")
 
 A radiograph that could not be used is a row with its `error`; a file that is no radiograph one with its `kind`; both
-are null of one that was answered. All files have one schema. The same rows give the same bytes.
+are null of one that was answered. All files of a run have one schema, which its questions make: `answers` by question,
+and a column for each kind of answer in words. The same rows give the same bytes.
 """
 
 import json
@@ -29,7 +30,7 @@ from litegpt.common.addresses import entries_of, exists, is_remote, open_address
 from litegpt.inference_scripts.dicom_identity import UIDS
 from litegpt.inference_scripts.inbox import Received, Rejected
 from litegpt.inference_scripts.many.sources import Item
-from litegpt.processing.tasks import DEFAULT_TASKS
+from litegpt.processing.tasks import TASKS, split_question
 
 FORMATS = ("parquet", "jsonl")
 BOX_LISTS = ("findings", "candidates", "detected_findings", "fused_findings", "view_findings")
@@ -47,21 +48,38 @@ FINDING = pa.struct(
     ]
 )
 PROBABILITIES = pa.list_(pa.struct([("label", TEXT), ("probability", pa.float64())]))
-SCHEMA = pa.schema(
-    [
-        *((name, TEXT) for name in ("image_id", "file", "sha256", "kind", "error")),
-        *((name, TEXT) for name in (*UIDS, "view", "laterality")),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("answers", pa.struct([(task, TEXT) for task in DEFAULT_TASKS])),
-        *((name, pa.list_(FINDING)) for name in BOX_LISTS),
-        ("diagnoses", pa.list_(pa.struct([("label", TEXT), ("score", pa.float64())]))),
-        ("probabilities", pa.struct([(task, PROBABILITIES) for task in DEFAULT_TASKS])),
-        ("malformed", pa.struct([(task, TEXT) for task in DEFAULT_TASKS])),
-        ("warnings", pa.list_(TEXT)),
-        *((name, TEXT) for name in ("checkpoint", "checkpoint_sha256", "caution")),
-    ]
-)
+SCORED_BOXES = ("boxes", pa.list_(pa.struct([("score", pa.float64()), ("box", BOX)])))
+WORDS = [("text", TEXT), ("score", pa.float64()), ("verified", pa.bool_())]
+SENTENCE = [("text", TEXT), ("probability", pa.float64()), ("verified", pa.bool_()), ("doubtful", pa.bool_())]
+IN_WORDS = {  # kinds of answers in words, by the pipeline's name for them -> what an entry has
+    "phrases": [("phrase", TEXT), ("present", pa.float64()), SCORED_BOXES],
+    "descriptions": [("box", BOX), *WORDS],
+    "replies": [("question", TEXT), *WORDS],
+    "report": SENTENCE,
+    "grounded_report": [*SENTENCE, SCORED_BOXES],
+}
+
+
+def schema_of(tasks: Sequence[str]) -> pa.Schema:
+    """The columns of a run's results; `tasks`: its question strings."""
+    outputs = {TASKS[split_question(asked)[0]].kind.output for asked in tasks}
+    in_words = [(name, pa.list_(pa.struct(fields))) for name, fields in IN_WORDS.items() if name in outputs]
+    return pa.schema(
+        [
+            *((name, TEXT) for name in ("image_id", "file", "sha256", "kind", "error")),
+            *((name, TEXT) for name in (*UIDS, "view", "laterality")),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("answers", pa.struct([(task, TEXT) for task in tasks])),
+            *((name, pa.list_(FINDING)) for name in BOX_LISTS),
+            ("diagnoses", pa.list_(pa.struct([("label", TEXT), ("score", pa.float64())]))),
+            *in_words,
+            ("probabilities", pa.struct([(task, PROBABILITIES) for task in tasks])),
+            ("malformed", pa.struct([(task, TEXT) for task in tasks])),
+            ("warnings", pa.list_(TEXT)),
+            *((name, TEXT) for name in ("checkpoint", "checkpoint_sha256", "caution")),
+        ]
+    )
 
 
 @dataclass
@@ -78,7 +96,12 @@ class Counts:
 
 
 def row_of(
-    item: Item, sha256: str | None, found: Received | Rejected, output: dict[str, Any], facts: dict[str, Any]
+    item: Item,
+    sha256: str | None,
+    found: Received | Rejected,
+    output: dict[str, Any],
+    facts: dict[str, Any],
+    tasks: Sequence[str],
 ) -> dict[str, Any]:
     """The row of a radiograph.
 
@@ -86,8 +109,9 @@ def row_of(
         sha256: of its bytes, where they could be read.
         output: what the pipeline returned for it; nothing where it was not asked.
         facts: of the checkpoint.
+        tasks: what is asked of all.
     """
-    row = {**dict.fromkeys(SCHEMA.names), **facts}
+    row = {**dict.fromkeys(schema_of(tasks).names), **facts}
     if isinstance(found, Rejected):
         row |= {"kind": found.kind, "error": found.reason if found.kind is None else None}
     else:
@@ -103,13 +127,18 @@ def result_address(folder: str, name: str, format: str) -> str:
     return f"{folder}/results/{name}.{format}"
 
 
-def write_results(folder: str, name: str, rows: Sequence[dict[str, Any]], format: str) -> None:
-    """Writes a shard's rows, whole or not at all, also where two workers write the same shard at once."""
+def write_results(folder: str, name: str, rows: Sequence[dict[str, Any]], settings: dict[str, Any]) -> None:
+    """Writes a shard's rows, whole or not at all, also where two workers write the same shard at once.
+
+    Args:
+        settings: of the plan: "format" and "tasks".
+    """
+    format = settings["format"]
     if format == "jsonl":
         data = "".join(json.dumps(row) + "\n" for row in rows).encode()
     else:
         file = BytesIO()
-        pq.write_table(pa.Table.from_pylist(list(rows), SCHEMA), file)
+        pq.write_table(pa.Table.from_pylist(list(rows), schema_of(settings["tasks"])), file)
         data = file.getvalue()
     address = result_address(folder, name, format)
     if is_remote(address):

@@ -17,6 +17,7 @@ from PIL import Image
 from litegpt.command import main
 from litegpt.common.files import complete_lines
 from litegpt.modeling_litegpt.provenance import UNTRAINED
+from litegpt.processing.answer_ebnf import sentences_ebnf
 from litegpt.processing.box_scores import BoxProbabilities, box_score
 from litegpt.processing.processing_litegpt import LiteGPTProcessor
 from litegpt.processing.radiograph import load_radiograph
@@ -43,6 +44,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answer, self.requests = answer, []
         self.with_logprobs, self.refusal, self.barrier = True, None, None
+        self.finish_reason = "stop"
         self.refuses_grammars = False
         self.logprobs: dict[str, float] = {}  # of tokens; of the others log(0.5)
         self.others: dict[str, dict[str, float]] = {}  # in a token's place: log probabilities of other tokens
@@ -65,12 +67,13 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.barrier:
             self.server.barrier.wait(timeout=20)
         self.server.requests.append(request)
-        image, text = request["messages"][0]["content"]
+        image, *_, text = request["messages"][0]["content"]
         header, _, data = image["image_url"]["url"].partition(",")
         assert header == "data:image/png;base64" and text["text"].startswith("[")
         picture = Image.open(BytesIO(base64.b64decode(data)))
         tokens = self.server.answer(text["text"][1 : text["text"].index("]")], picture)
         choice = {"message": {"role": "assistant", "content": "".join(tokens)}, "logprobs": None}
+        choice["finish_reason"] = self.server.finish_reason
         if self.server.with_logprobs:
             logprobs = [self.server.logprobs.get(token, float(np.log(0.5))) for token in [*tokens, "</s>"]]
             pairs = zip([*tokens, "</s>"], logprobs, strict=True)
@@ -117,7 +120,8 @@ def ask(tiny_checkpoint, tmp_path):
 
     def run(base_url, *radiographs, **options):
         flags = ["--constrained" if options.pop("constrained", True) else "--no-constrained"]
-        flags += [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        tasks = ["--tasks", *options.pop("tasks")] if "tasks" in options else []
+        flags += tasks + [text for name, value in options.items() for text in (f"--{name}", str(value))]
         fixed = ["--base_url", base_url, "--model_name_or_path", str(tiny_checkpoint), "--output_dir", str(tmp_path)]
         status = main(["ask", *fixed, *flags, *map(str, radiographs)])
         return status, complete_lines(tmp_path / "predictions.jsonl")
@@ -148,7 +152,11 @@ def test_boxes_are_in_pixels_of_the_radiograph_and_scores_from_the_servers_proba
         "laterality": None,
         "model": lines[0]["model"],
         "constrained": True,
+        "threshold": None,
+        "with_candidates": False,
         "views": 0,
+        "tasks": ["identify", "vqa"],
+        "max_new_tokens": 512,
         "checkpoint": lines[0]["checkpoint"],
         "checkpoint_sha256": lines[0]["checkpoint_sha256"],
         "trained_on": [],
@@ -351,6 +359,104 @@ def test_views_without_probabilities_are_not_fused_and_the_line_says_so(server, 
     assert status == 0 and "view_findings" not in line
     assert line["findings"][0]["score"] is None
     assert "its views are not fused" in line["warnings"][-1]
+
+
+# --- Questions in words ---
+
+WORDS = {
+    "refer": ["Boxes of this phrase are ", "{", "<10>", "<20>", "<30>", "<40>", "}", "."],
+    "report": ["The heart is enlarged.", " No effusion."],
+    "grounded_report": ["<p>", "Edema.", "</p> {", "<10>", "<20>", "<30>", "<40>", "}", " <p>No effusion.</p>"],
+    "vqa": ["No."],
+    "describe": ["Cardiomegaly"],
+}
+QUESTIONS = ["refer: enlarged heart", "report", "grounded_report", "question: A fracture?", "describe: 20 10 60 40"]
+
+
+@pytest.fixture
+def in_words() -> Iterator[Server]:
+    with running(lambda task, picture: WORDS[task]) as server:
+        yield server
+
+
+def test_questions_in_words_are_sent_as_the_processor_puts_them_and_their_answers_read(
+    in_words, ask, pictures, tiny_checkpoint
+):
+    status, (line,) = ask(in_words.url, pictures / "3.png", tasks=QUESTIONS)
+    assert status == 0 and line["tasks"] == QUESTIONS
+    assert [request["messages"][0]["content"][-1]["text"] for request in in_words.requests] == [
+        "[refer] Give the bounding boxes of: enlarged heart",
+        "[report] Write the findings section of the report.",
+        "[grounded_report] Write the findings section of the report, each sentence with its boxes.",
+        "[vqa] A fracture?",
+        "[describe] What is in this box: {<10><10><30><40>}",  # of 200 x 100 pixels
+    ]
+    (phrase,) = line["phrases"]
+    box = {"xmin": 20, "ymin": 20, "xmax": 60, "ymax": 40}
+    assert phrase["phrase"] == "enlarged heart" and phrase["boxes"][0]["box"] == box
+    assert phrase["present"] == pytest.approx(0.5)  # of the token that decides between a box and None
+    assert [item["text"] for item in line["report"]] == ["The heart is enlarged.", "No effusion."]
+    assert all(item["probability"] is None and item["doubtful"] is None for item in line["report"])
+    assert [(item["text"], len(item["boxes"])) for item in line["grounded_report"]] == [
+        ("Edema.", 1),
+        ("No effusion.", 0),
+    ]
+    assert line["grounded_report"][0]["boxes"][0]["box"] == box
+    assert line["replies"] == [{"question": "A fracture?", "text": "No.", "score": 0.5, "verified": False}]
+    assert line["descriptions"][0]["box"] == {"xmin": 20, "ymin": 10, "xmax": 60, "ymax": 40}
+    assert line["descriptions"][0]["verified"] is True and not any(line["malformed"].values())
+
+
+def test_boxes_have_a_grammar_and_free_text_has_none(in_words, ask, pictures, tiny_checkpoint):
+    ask(in_words.url, pictures / "3.png", tasks=QUESTIONS)
+    refer, report, grounded, question, describe = in_words.requests
+    grammar = LiteGPTProcessor.from_pretrained(tiny_checkpoint).answer_grammar
+    assert refer["structured_outputs"] == {"grammar": grammar.ebnf("refer", 512)}
+    assert grounded["structured_outputs"] == {"grammar": sentences_ebnf()}
+    assert not any("structured_outputs" in request for request in (report, question, describe))
+
+
+def test_that_a_phrase_is_not_seen_has_its_probability(ask, pictures):
+    with running(lambda task, picture: ["Boxes of this phrase are ", "None", "."]) as server:
+        server.logprobs = {"None": float(np.log(0.9))}
+        _, (line,) = ask(server.url, pictures / "3.png", tasks=["refer: nodule"])
+    assert line["phrases"] == [{"phrase": "nodule", "present": pytest.approx(0.1), "boxes": []}]
+    with running(lambda task, picture: ["Boxes of this phrase are ", "None", "."]) as server:
+        server.with_logprobs = False
+        _, lines = ask(server.url, pictures / "2.png", tasks=["refer: nodule"])
+    assert lines[1]["phrases"] == [{"phrase": "nodule", "present": None, "boxes": []}]
+
+
+def test_a_report_that_is_cut_off_says_so(in_words, ask, pictures):
+    in_words.finish_reason = "length"
+    status, (line,) = ask(in_words.url, pictures / "3.png", tasks=["report"])
+    assert status == 0 and line["report"] == [] and "it is cut off" in line["malformed"]["report"]
+
+
+def test_a_second_view_is_sent_with_reports_alone(in_words, ask, pictures):
+    _, (line,) = ask(
+        in_words.url, pictures / "3.png", second_view=pictures / "5.png", tasks=["report", "question: A fracture?"]
+    )
+    report, question = in_words.requests
+    kinds = [item["type"] for item in report["messages"][0]["content"]]
+    assert kinds == ["image_url", "image_url", "text"] and len(question["messages"][0]["content"]) == 2
+    sent = [
+        Image.open(BytesIO(base64.b64decode(i["image_url"]["url"].partition(",")[2])))
+        for i in report["messages"][0]["content"][:2]
+    ]
+    assert [picture.getpixel((0, 0)) for picture in sent] == [60, 100]
+    assert line["second_view"] == str(pictures / "5.png")
+
+
+def test_other_questions_have_lines_of_their_own(in_words, ask, pictures):
+    ask(in_words.url, pictures / "3.png", tasks=["report"])
+    _, lines = ask(in_words.url, pictures / "3.png", tasks=["refer: nodule"])
+    assert [line["tasks"] for line in lines] == [["report"], ["refer: nodule"]]
+    del in_words.requests[:]
+    _, again = ask(in_words.url, pictures / "3.png", tasks=["report"])
+    assert again == lines and in_words.requests == []
+    _, lines = ask(in_words.url, pictures / "3.png", second_view=pictures / "5.png", tasks=["report"])
+    assert len(lines) == 3
 
 
 def test_several_servers_divide_the_radiographs_of_predict_many(tiny_checkpoint, phantom_release, tmp_path):

@@ -123,7 +123,7 @@ def test_the_real_pipeline_gives_doubts_in_batches_too(loaded):
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_candidates_and_views_stand_beside_the_same_answers(loaded, radiographs, batch_size):
     pipe = ChestXrayFindingsPipeline(model=loaded[0], processor=loaded[1])
-    options = {"max_new_tokens": 64, "candidates": 0.02, "views": 2}
+    options = {"max_new_tokens": 64, "candidates": 0.02, "views": 2, "relative_boxes": True}
     plain = [pipe(picture, max_new_tokens=64) for picture in radiographs]
     alone = [pipe(picture, **options) for picture in radiographs]
     together = pipe(radiographs, **options, batch_size=batch_size)
@@ -135,10 +135,9 @@ def test_candidates_and_views_stand_beside_the_same_answers(loaded, radiographs,
         assert one["answers"] == before["answers"]
         assert one["candidates"] and one["view_findings"]
         for name in ("findings", "candidates", "view_findings"):
-            assert [(item["label"], item["box"]) for item in one[name]] == [
-                (item["label"], item["box"]) for item in other[name]
-            ]
+            assert [item["label"] for item in one[name]] == [item["label"] for item in other[name]]
             for item, same in zip(one[name], other[name], strict=True):
+                assert item["box"] == pytest.approx(same["box"], abs=1e-3)  # pixels may be rounded the other way
                 assert item["score"] == pytest.approx(same["score"], abs=1e-5)
         named = {item["label"] for item in one["findings"]}
         assert {item["views"] for item in one["view_findings"]} <= {1, 2, 3}

@@ -79,8 +79,8 @@ def main(args: WordCalibrationArguments) -> None:
         + (
             "no probability keeps enough true sentences: all are marked as doubtful."
             if point is None
-            else f"doubtful below {point['threshold']:.3f}: {point['recall']:.0%} of the true sentences are kept, and of what "
-            f"is kept {point['precision']:.1%} is true."
+            else f"doubtful below {point['threshold']:.3f}: {point['recall']:.0%} of the true sentences are kept, "
+            f"and of what is kept {point['precision']:.1%} is true."
         )
     )
 

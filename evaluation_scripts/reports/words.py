@@ -145,7 +145,9 @@ def html_report(
     sections = [PageSection(section.name, section.title, section.blocks) for section in word_sections(metrics)]
     if num_cases:
         html = cases_html(drawn_cases(asked, lines, rows, num_cases, metrics["untrained"].values()))
-        sections.append(PageSection("cases", "Some radiographs, drawn at random", html=html))
+        sections.append(
+            PageSection("cases", "Some radiographs, drawn at random, half of them among those with boxes", html=html)
+        )
     return template(__file__, "report.html.jinja").render(
         title=TITLE,
         introduction=introduction(metrics, model, data),

@@ -8,6 +8,9 @@ from litegpt.evaluation_scripts.reports.published_figures import TABLES
 from litegpt.metrics.intervals import NUM_PERMUTATIONS
 from litegpt.processing.tasks import DEFAULT_TASKS, LABEL_TASKS
 
+WORD_QUESTIONS = ("refer", "describe", "report", "grounded_report", "question")  # whose answers in words are scored
+SENTENCE_TRUTHS = ("facts", "labels")  # what tells whether sentences are true, see `sentence_facts.py`
+
 PRIOR_SPLIT = (
     "Whose boxes the location prior is learnt from, without those of evaluated radiographs and patients; where the "
     "data has none there, the evaluated split's own, cross-fitted."
@@ -73,6 +76,68 @@ class CalibrationArguments(AnsweringArguments):
         default=list(DEFAULT_TASKS),
         choices=list(LABEL_TASKS),
     )
+
+
+@dataclass
+class WordAnsweringArguments:
+    """What the programs take that ask a checkpoint questions in words."""
+
+    model_name_or_path: str = argument("A LiteGPT checkpoint.")
+    data_dir: Place = argument(DATA_DIR)
+    output_dir: str = argument("Where answers, figures and report are written.")
+    split: str = argument("The split, or a slice such as test[:100].", default="test")
+    tasks: list[str] = argument(
+        "What to ask; what the rows do not tell is left out, and said.",
+        default=list(WORD_QUESTIONS),
+        choices=list(WORD_QUESTIONS),
+    )
+    template_words: bool = argument(
+        "Ask for the template reports, phrases and questions of rows that have labels and boxes alone.", default=False
+    )
+    truth: str | None = argument(
+        "What tells whether a sentence is true: facts, of template words, or labels, which are read in the reports. "
+        "By default facts with --template_words, else labels.",
+        default=None,
+        choices=list(SENTENCE_TRUTHS),
+    )
+    batch_size: Count = argument("Prompts answered together.", default=16)
+    max_new_tokens: Count = argument("The longest answer.", default=512)
+    dtype: str = argument(
+        "float32, bfloat16, ... or auto, as the weights are stored.",
+        default="auto",
+        choices=["auto", "float32", "bfloat16", "float16"],
+    )
+    cache_dir: str | None = argument(CACHE_DIR, default=None)
+    num_proc: Count = argument(NUM_PROC, default=1)
+
+
+@dataclass
+class WordEvaluationArguments(WordAnsweringArguments):
+    second_view: bool = argument(
+        "Reports of frontal radiographs from two views: with the first lateral one of the same study.", default=False
+    )
+    max_questions: Count | None = argument(
+        "Of each task about each radiograph at most so many, drawn at random.", default=None
+    )
+    prior_split: str = argument(
+        "Whose most frequent answers and mean boxes the controls give; where the data has no such split the evaluated "
+        "split's own.",
+        default="train",
+    )
+    report_models: list[str] = argument(
+        "Models of others that measure reports, too, where their packages are installed.",
+        default=[],
+        choices=["radgraph", "chexbert"],
+    )
+    cases: WholeNumber = argument("Radiographs that words.html shows.", default=8)
+
+
+@dataclass
+class WordCalibrationArguments(WordAnsweringArguments):
+    model_name_or_path: str = argument("The folder of a LiteGPT checkpoint or adapter, written to.")
+    output_dir: str = argument("Where reports and calibration_words.json are written.")
+    split: str = argument("A split that was not trained on, or a slice such as train[-300:].", default="validation")
+    tasks: list[str] = argument("What to ask.", default=["report"], choices=["report", "grounded_report"])
 
 
 @dataclass

@@ -25,7 +25,7 @@ from litegpt.common.cpus import threads_for
 from litegpt.common.files import complete_lines, each_line, write_text
 from litegpt.common.programs import Refusal
 from litegpt.datasets_scripts.rows import check_labels
-from litegpt.evaluation_scripts.arguments import EvaluationArguments
+from litegpt.evaluation_scripts.arguments import EvaluationArguments, WordAnsweringArguments
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint, load_processor
 from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
 from litegpt.processing.tasks import TASKS
@@ -34,7 +34,7 @@ from litegpt.processing.tasks import TASKS
 BESIDE_ANSWER = ("candidates", "view_findings", "detected_findings", "fused_findings")
 
 
-def load_pipeline(args: EvaluationArguments, rows: Dataset) -> ChestXrayFindingsPipeline:
+def load_pipeline(args: EvaluationArguments | WordAnsweringArguments, rows: Dataset) -> ChestXrayFindingsPipeline:
     """The pipeline of the checkpoint that is evaluated.
 
     Raises:
@@ -43,7 +43,8 @@ def load_pipeline(args: EvaluationArguments, rows: Dataset) -> ChestXrayFindings
     model, processor = load_checkpoint(args.model_name_or_path, dtype=args.dtype)
     check_labels(rows, processor)
     for task in args.tasks:
-        processor.prompt(task)  # a ValueError where the checkpoint does not know it
+        # A ValueError where the checkpoint does not know it; words in place of what it is about.
+        processor.prompt(task, TASKS[task].about if task in TASKS else None)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(threads_for(model.num_parameters()))
     return ChestXrayFindingsPipeline(model=model.eval(), processor=processor, device=device)

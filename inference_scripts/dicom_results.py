@@ -25,6 +25,7 @@ from litegpt.dicom_output.result_objects import result_objects
 from litegpt.dicom_output.result_uids import ANSWERED, ImageUids, result_uids, with_boxes_of
 from litegpt.dicom_output.source_header import SourceError, source_header
 from litegpt.processing.dicom import MAX_BYTES
+from litegpt.processing.tasks import DEFAULT_TASKS
 
 UIDS = ("study_instance_uid", "series_instance_uid", "sop_instance_uid")  # of a line
 
@@ -50,11 +51,15 @@ class DicomResults:
         folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Makes the objects of one answer that are not there.
+        """Makes the objects of one answer that are not there; of one to other questions none is made.
+
+        Free text is filed nowhere, and a report without findings would say that there are none.
 
         Raises:
             Refusal: the line has no boxes of `source`.
         """
+        if not set(DEFAULT_TASKS) <= set(line.get("tasks", DEFAULT_TASKS)):
+            return
         if line["sop_instance_uid"] is None:
             self.others += 1
             return

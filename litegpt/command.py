@@ -227,6 +227,16 @@ COMMANDS = {
     "evaluate": Command(
         "evaluation_scripts/evaluate_litegpt.py", ("EvaluationArguments",), "answers, figures, controls, a report"
     ),
+    "evaluate-words": Command(
+        "evaluation_scripts/evaluate_words.py",
+        ("WordEvaluationArguments",),
+        "phrases, reports and questions: answers, figures beside controls, a report",
+    ),
+    "calibrate-words": Command(
+        "evaluation_scripts/calibrate_words.py",
+        ("WordCalibrationArguments",),
+        "probabilities of a report's sentences that can be relied on",
+    ),
     "evaluate-cxr-clip": Command(
         "evaluation_scripts/evaluate_cxr_clip.py",
         ("CXRCLIPEvaluationArguments",),

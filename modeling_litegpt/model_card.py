@@ -20,7 +20,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from litegpt.common.templates import template
 from litegpt.datasets_scripts.preparation.dataset_card import license_name
 from litegpt.datasets_scripts.rows import data_set_facts
-from litegpt.processing.tasks import DEFAULT_TASKS, TASKS
+from litegpt.processing.tasks import DEFAULT_TASKS, TASKS, WORD_TASKS, Task
 
 if TYPE_CHECKING:  # they import torch, which takes seconds that a push need not wait
     from peft import LoraConfig
@@ -74,6 +74,23 @@ BASE_MODELS = {
     "bio_clinical_bert": BaseModel("Bio_ClinicalBERT", "emilyalsentzer/Bio_ClinicalBERT", "MIT; trained on MIMIC-III"),
     "swin_tiny": BaseModel("Swin-Tiny", "microsoft/swin-tiny-patch4-window7-224", "Apache 2.0; trained on ImageNet"),
     "resnet_50": BaseModel("ResNet-50", "microsoft/resnet-50", "Apache 2.0; trained on ImageNet"),
+}
+
+
+class Example(NamedTuple):
+    """A question string, and what an answer to it may say."""
+
+    question: str
+    answer: str
+
+
+EXAMPLES = {  # of each task in words that a pipeline is asked with a question string
+    "refer": Example("refer: enlarged heart", "whether the radiograph shows it, how probable that is, and its boxes"),
+    "describe": Example("describe: 389 532 829 758", "Cardiomegaly, in the box of these pixels"),
+    "report": Example("report", "There is cardiomegaly. There is no pleural effusion."),
+    "grounded_report": Example("grounded_report", "There is cardiomegaly., with its boxes, and so each sentence"),
+    "question": Example("question: Is there a fracture?", "No."),
+    "chat": Example('chat: [{"role": "user", "content": "Is the heart large?"}]', "Yes."),
 }
 
 
@@ -152,6 +169,8 @@ def _card(
     adapter: "LoraConfig | None" = None,
 ) -> str:
     """The card of an adapter, if one is given, or else of a checkpoint with `num_parameters`."""
+    from litegpt.processing.sentence_truth import CALIBRATION  # it imports torch, as the processor's module has
+
     text = template(__file__, "model_card.md.jinja").render(
         this_repository=THIS_REPOSITORY,
         base_repository=BASE_REPOSITORY,
@@ -160,6 +179,8 @@ def _card(
         adapter=adapter,
         num_parameters=num_parameters,
         tasks=[TASKS[name] for name in DEFAULT_TASKS],
+        words=trained_in_words(config),
+        calibrated_sentences=processor.sentence_calibration != CALIBRATION,
         base_models=_base_models(config),
         trainings=_training_record(config),
         data_sets=recorded_data_sets(config),
@@ -169,6 +190,12 @@ def _card(
 
 def _training_record(config: "LiteGPTConfig") -> list[dict[str, Any]]:
     return config.to_dict().get("training_record") or []  # a configuration has it only where there was a training
+
+
+def trained_in_words(config: "LiteGPTConfig") -> list[tuple[Task, Example]]:
+    """The tasks in words that the training record names, each with an example."""
+    asked = {name for entry in _training_record(config) for name in entry["tasks"]}
+    return [(task, EXAMPLES[name]) for name, task in WORD_TASKS.items() if name in asked]
 
 
 def _base_models(config: "LiteGPTConfig") -> list[BaseModel] | None:

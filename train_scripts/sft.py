@@ -338,6 +338,7 @@ def trained_weights(data_args: DataArguments, model_args: ModelConfig, detector:
     """What the model card says was trained."""
     rest = "LoRA on the language model, its new tokens" if model_args.use_peft else "language model"
     boxes = "" if data_args.pseudo_boxes is None else "; on boxes that a classifier's maps drew"
+    boxes += "; on template words" if data_args.template_words else ""
     towers = ", towers" if data_args.train_towers else ""
     return f"projector, {rest}{towers}{', detector' if detector else ''}{boxes}"
 

@@ -304,11 +304,11 @@ def picture(
         truths, answers: the row's boxes, `{"label": name, "box": xyxy in [0, 1]}`.
         texts: the whole answer, and the true one.
     """
-    image = _small(row["image"], SIDE)
+    image = small_picture(row["image"], SIDE)
     boxes = [*(("true", box) for box in truths), *(("answered", box) for box in answers)]
-    rectangles = [_rectangle(origin, item, image.size, _is_in_case(item, case)) for origin, item in boxes]
+    rectangles = [rectangle_of(origin, item, image.size, _is_in_case(item, case)) for origin, item in boxes]
     words = placed_words(rectangles, image.size)
-    return Picture(case, row["image_id"], *image.size, _data_url(image), rectangles, words, *texts)
+    return Picture(case, row["image_id"], *image.size, data_url(image), rectangles, words, *texts)
 
 
 def map_pictures(
@@ -325,28 +325,30 @@ def map_pictures(
     numbers = sorted(range(len(findings)), key=lambda number: -findings[number]["score"])[:MAPS_SHOWN]
     if not numbers:
         return []
-    small = _small(image, MAP_SIDE)
+    small = small_picture(image, MAP_SIDE)
     pictures = []
     for number, grid in zip(numbers, maps.grids(image, line, numbers), strict=True):
         finding = findings[number]
         picture_of_map = coloured(small, enlarged(grid, small.size), float(grid.min()), float(grid.max()))
         boxes = [("true", truth) for truth in truths if truth["label"] == finding["label"]] + [("answered", finding)]
-        rectangles = [_rectangle(origin, item, small.size, True) for origin, item in boxes]
-        data_url = _data_url(picture_of_map)
+        rectangles = [rectangle_of(origin, item, small.size, True) for origin, item in boxes]
         pictures.append(
-            MapPicture(finding["label"], finding["score"], *small.size, data_url, rectangles, maps.meaning)
+            MapPicture(
+                finding["label"], finding["score"], *small.size, data_url(picture_of_map), rectangles, maps.meaning
+            )
         )
     return pictures
 
 
-def _small(image: Image.Image, side: int) -> Image.Image:
+def small_picture(image: Image.Image, side: int) -> Image.Image:
     """A radiograph in grey, at most `side` pixels wide and high."""
     image = image.convert("L")
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return image
 
 
-def _data_url(image: Image.Image) -> str:
+def data_url(image: Image.Image) -> str:
+    """The picture as a JPEG that stands in a page."""
     file = io.BytesIO()
     image.save(file, format="JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
@@ -389,8 +391,9 @@ def _is_in_case(item: dict[str, Any], case: Case) -> bool:
     return item["label"] == case.label and item["box"] in (case.true_box, case.answered_box)
 
 
-def _rectangle(
+def rectangle_of(
     origin: Literal["true", "answered"], item: dict[str, Any], size: tuple[int, int], is_in_case: bool
 ) -> Rectangle:
+    """{"label", "box"}, xyxy in [0, 1], in pixels of a picture of that width and height."""
     x1, y1, x2, y2 = (value * pixels for value, pixels in zip(item["box"], 2 * size, strict=True))
     return Rectangle(item["label"], origin, is_in_case, x1, y1, max(0.0, x2 - x1), max(0.0, y2 - y1))

@@ -42,7 +42,7 @@ class Plot(NamedTuple):
 
 
 class PageSection(NamedTuple):
-    """A section as the page has it: its blocks, then its plots, then the gallery's groups.
+    """A section as the page has it: its blocks, then its plots, then the gallery's groups, then `html`.
 
     `right_above` is the IoU above which the gallery's boxes are right; None where it has none.
     """
@@ -53,6 +53,7 @@ class PageSection(NamedTuple):
     plots: Sequence[Plot] = ()
     groups: Sequence[Group] = ()
     right_above: float | None = None
+    html: Markup = Markup()
 
 
 def html_report(

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import evaluate
@@ -17,6 +17,9 @@ from pycocoevalcap.cider.cider import Cider
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenize import tokenize
 from sacrebleu.metrics import BLEU
+
+from litegpt.metrics.intervals import Figures
+from litegpt.metrics.ratios import ratio, weight_rows
 
 _DESCRIPTION = """\
 How much of the true answer's wording an answer has: ROUGE-1, -2, -L and -Lsum, BLEU-1 to -4, METEOR and CIDEr. Boxes,
@@ -110,6 +113,63 @@ def text_scores(predictions: Sequence[str], references: Sequence[str]) -> dict[s
     }
 
 
+class TextOverlaps(NamedTuple):
+    """The overlap of each of n answers with its true one, for samples in which each image has a weight."""
+
+    rouge_l: np.ndarray  # (n,) F1
+    meteor_without_synonyms: np.ndarray  # (n,)
+    cider: np.ndarray  # (n,) n-grams weigh by how rare they are among all n references
+    bleu: np.ndarray  # (n, 10) matched n-grams of 1 to 4 words, all of them, and words of answer and reference
+
+
+def text_overlaps(predictions: Sequence[str], references: Sequence[str]) -> TextOverlaps:
+    """The overlaps of n pairs, boxes taken out; each distinct pair is read once.
+
+    Raises:
+        ValueError: there are none, or the two have different lengths.
+    """
+    if not references:
+        raise ValueError("There are no answers to score.")
+    predictions, references = ([_BOX.sub("", text) for text in texts] for texts in (predictions, references))
+    pairs = list(zip(predictions, references, strict=True))
+    scorer, metric = RougeScorer(["rougeL"], tokenizer=_RougeTokenizer()), _bleu_metric()
+    of_pair = {
+        pair: (
+            scorer.score(pair[1], pair[0])["rougeL"].fmeasure,
+            _meteor(Counter([pair]), _NoSynonyms()),
+            _bleu_counts(metric, *pair),
+        )
+        for pair in set(pairs)
+    }
+    rouge, meteor, bleu = (np.array([of_pair[pair][column] for pair in pairs]) for column in range(3))
+    return TextOverlaps(rouge, meteor, _ciders(pairs), bleu)
+
+
+def overlap_figures(overlaps: TextOverlaps, images: np.ndarray, weights: np.ndarray) -> Figures:
+    """The figures of texts for each row of weights; the same numbers as `text_scores` where each image counts once.
+
+    Args:
+        images: (n,) index of the image of each text.
+        weights: (rows, images), how often each image counts.
+
+    Returns:
+        (rows,) each: ("rouge_l",), ("bleu4",), ("meteor_without_synonyms",), ("cider",).
+    """
+    rows = weight_rows(weights, np.shape(weights)[-1])[:, images]
+    sums = rows @ overlaps.bleu
+    matched, there = sums[:, :4], sums[:, 4:8]
+    with np.errstate(divide="ignore"):  # without a match of four words BLEU is 0
+        precision = np.exp(np.log(ratio(matched, there, otherwise=0)).mean(axis=-1))
+    brevity = np.exp(np.minimum(0, 1 - ratio(sums[:, 9], sums[:, 8], otherwise=np.inf)))
+    count = rows.sum(axis=-1)
+    return {
+        ("rouge_l",): ratio(rows @ overlaps.rouge_l, count),
+        ("bleu4",): np.where(count > 0, precision * brevity, np.nan),
+        ("meteor_without_synonyms",): ratio(rows @ overlaps.meteor_without_synonyms, count),
+        ("cider",): ratio(rows @ overlaps.cider, count),
+    }
+
+
 # Without their boxes most answers repeat (two thirds of VinDr-CXR's are "... No finding."), so each function below
 # reads each distinct pair or text once, and weighs it.
 
@@ -126,14 +186,9 @@ def _rouge(pairs: Pairs) -> dict[str, float]:
 
 def _bleu(pairs: Pairs) -> dict[str, float]:
     """BLEU of the corpus: sums of counts. Those of four orders have in them those of fewer."""
-    # `force`: an answer that ends in " ." is no sign of text that was split into tokens.
-    metric = BLEU(smooth_method="none", force=True)
-    correct, total, lengths = np.zeros(4, int), np.zeros(4, int), np.zeros(2, int)
-    for (prediction, reference), images in pairs.items():
-        counted = metric.corpus_score([prediction], [[reference]])
-        correct += images * np.array(counted.counts)
-        total += images * np.array(counted.totals)
-        lengths += images * np.array([counted.sys_len, counted.ref_len])
+    metric = _bleu_metric()
+    counts = sum(images * _bleu_counts(metric, *pair) for pair, images in pairs.items())
+    correct, total, lengths = counts[:4], counts[4:8], counts[8:]
     scores = {}
     for order in (1, 2, 3, 4):
         score = BLEU.compute_bleu(
@@ -142,6 +197,17 @@ def _bleu(pairs: Pairs) -> dict[str, float]:
         # The library's logarithms leave equal texts 4e-16 above one.
         scores[f"bleu{order}"] = min(1.0, score / 100)
     return scores
+
+
+def _bleu_metric() -> BLEU:
+    # `force`: an answer that ends in " ." is no sign of text that was split into tokens.
+    return BLEU(smooth_method="none", force=True)
+
+
+def _bleu_counts(metric: BLEU, prediction: str, reference: str) -> np.ndarray:
+    """(10,) int: as `TextOverlaps.bleu` has them."""
+    counted = metric.corpus_score([prediction], [[reference]])
+    return np.array([*counted.counts, *counted.totals, counted.sys_len, counted.ref_len])
 
 
 def _meteor(pairs: Pairs, synonyms: Any) -> float:
@@ -158,13 +224,20 @@ def _meteor(pairs: Pairs, synonyms: Any) -> float:
 
 
 def _cider(pairs: Pairs) -> float:
-    """CIDEr-D; n-grams weigh by how rare they are among the references. COCO leaves punctuation and case out too."""
-    predictions, references = zip(*pairs.elements(), strict=True)
+    return float(_ciders(list(pairs.elements())).mean())
+
+
+def _ciders(pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+    """(n,) CIDEr-D; n-grams weigh by how rare they are among the references.
+
+    COCO leaves punctuation and case out, too.
+    """
+    predictions, references = zip(*pairs, strict=True)
     words = [
         {i: [" ".join(re.findall(r"\w+", text.lower()))] for i, text in enumerate(texts)}
         for texts in (references, predictions)
     ]
-    return float(Cider().compute_score(*words)[0])
+    return np.asarray(Cider().compute_score(*words)[1], dtype=np.float64)
 
 
 def _mean(scores: Sequence[float], pairs: Pairs) -> float:

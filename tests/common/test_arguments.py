@@ -138,3 +138,33 @@ def test_an_address_is_taken_where_an_option_says_so_and_refused_elsewhere(capsy
         parse([Places], [*words, "s3://user:secret@bucket/out"], "litegpt test", "")
     sentence = "litegpt test: --output_dir is on this machine: it takes no address such as s3://bucket/out.\n"
     assert capsys.readouterr().err == sentence
+
+
+@dataclass
+class Asked:
+    files: list[str] = argument("Files.", positional=True)
+    tasks: list[str] = argument("What to ask.", default=["identify"], choices=["identify", "vqa"])
+    box: list[float] | None = argument("Of what.", default=None, nargs=4)
+    names: list[str] | None = argument("Any.", default=None)
+
+
+@pytest.mark.parametrize(
+    ("words", "files", "box"),
+    [
+        (["--tasks", "vqa", "identify", "a.png", "b.png"], ["a.png", "b.png"], None),
+        (["--task", "vqa", "a.png"], ["a.png"], None),  # a beginning of the option
+        (["--box", "1", "2", "3", "4", "a.png"], ["a.png"], [1, 2, 3, 4]),
+        (["--box", "1", "2", "3", "4", "5"], ["5"], [1, 2, 3, 4]),
+        (["a.png", "--tasks", "vqa"], ["a.png"], None),
+        (["a.png", "--names", "b.png"], ["a.png"], None),  # they may be anything
+    ],
+)
+def test_files_may_stand_behind_a_list_that_cannot_have_them(words, files, box):
+    (arguments,) = parse([Asked], words, "litegpt test", "A test.")
+    assert arguments.files == files and arguments.box == box
+
+
+def test_a_mistyped_value_of_a_list_is_named_though_a_file_stands_behind_it(capsys):
+    with pytest.raises(SystemExit):
+        parse([Asked], ["--tasks", "vpa", "a.png"], "litegpt test", "A test.")
+    assert "invalid choice: 'vpa'" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from litegpt.common.overlay import (
     box_corners,
     colour_of_label,
     contact_sheet,
+    has_boxes,
     is_drawn,
     name_places,
     overlay,
@@ -159,3 +160,43 @@ def test_a_saved_picture_says_of_itself_that_it_is_drawn(tmp_path):
 def test_a_contact_sheet_is_as_high_as_its_highest_picture():
     sheet = contact_sheet([overlay(Image.new("L", size), OUTPUT) for size in ((200, 100), (200, 300))])
     assert sheet.width == 800 and sheet.height > 600
+
+
+IN_WORDS = {
+    **OUTPUT,
+    "phrases": [
+        {
+            "phrase": "enlarged heart",
+            "present": 0.97,
+            "boxes": [{"score": 0.87, "box": {"xmin": 120, "ymin": 10, "xmax": 190, "ymax": 60}}],
+        }
+    ],
+    "grounded_report": [
+        {
+            "text": "There is a nodule.",
+            "probability": 0.31,
+            "verified": False,
+            "doubtful": True,
+            "boxes": [{"score": 0.4, "box": {"xmin": 110, "ymin": 70, "xmax": 150, "ymax": 95}}],
+        }
+    ],
+}
+
+
+def test_phrases_and_sentences_are_drawn_and_a_doubtful_one_is_thin_and_marked(written):
+    picture = overlay(Image.new("L", (200, 100)), IN_WORDS)
+    assert "enlarged heart 0.87" in written and "There is a nodule. 0.40" not in written
+    text = " ".join("".join(f" {piece}" for piece in written).split())
+    assert '"enlarged heart": seen, probability 0.97' in text
+    assert "0.31 There is a nodule. [doubtful]" in text and "nobody has verified" in text
+    radiograph = picture.crop((0, 0, 1024, 512))
+    sure, doubtful = (pixels_of(radiograph, words) for words in ("enlarged heart", "There is a nodule."))
+    assert 0 < doubtful < sure / 2
+    certain = [{**IN_WORDS["grounded_report"][0], "doubtful": False}]
+    again = overlay(Image.new("L", (200, 100)), {**IN_WORDS, "grounded_report": certain}).crop((0, 0, 1024, 512))
+    assert pixels_of(again, "There is a nodule.") > 2 * doubtful
+
+
+def test_what_is_drawn_counts_as_boxes():
+    assert has_boxes(OUTPUT) and has_boxes({**IN_WORDS, "findings": []})
+    assert not has_boxes({"findings": [], "phrases": [{"phrase": "a", "present": 0.1, "boxes": []}]})

@@ -105,3 +105,10 @@ def test_an_answer_that_was_not_understood_is_no_report_of_nothing():
 def test_the_local_scheme_is_declared(label):
     made = report(findings=[{"label": label, "score": 0.5, "box": {"xmin": 1, "ymin": 1, "xmax": 9, "ymax": 9}}])
     assert made.CodingSchemeIdentificationSequence[0].CodingSchemeDesignator == "99LITEGPT"
+
+
+def test_free_text_that_was_not_understood_is_no_matter_of_the_report():
+    malformed = {"identify": None, "vqa": None, "report": "it is cut off"}
+    made = report(findings=[], malformed=malformed, report=[{"text": "There is cardiomegaly."}])
+    assert "No finding is reported." in comments(made)
+    assert not any("cut off" in text or "There is" in text for text in comments(made))

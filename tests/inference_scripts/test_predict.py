@@ -278,3 +278,44 @@ def test_what_is_not_at_an_address_or_cannot_be_asked_for_is_refused_at_once(tmp
         with pytest.raises(SystemExit):
             main([*options, address])
         assert capsys.readouterr().err == f"litegpt predict: {sentence}\n"
+
+
+def test_other_questions_are_answered_drawn_and_kept_apart(tiny_checkpoint, phantom_release, tmp_path):
+    dicom = sorted((phantom_release / "test").iterdir())[0]
+    options = ["--model_name_or_path", str(tiny_checkpoint), "--output_dir", str(tmp_path)]
+    assert main(["predict", *options, str(dicom)]) == 0
+    for _ in range(2):
+        assert main(["predict", *options, "--tasks", "identify", "refer: enlarged heart", str(dicom)]) == 0
+    plain, asked = complete_lines(tmp_path / "predictions.jsonl")
+    assert plain["tasks"] == ["identify", "vqa"] and asked["tasks"] == ["identify", "refer: enlarged heart"]
+    assert list(asked["answers"]) == asked["tasks"] and asked["answers"]["identify"] == plain["answers"]["identify"]
+    assert [phrase["phrase"] for phrase in asked["phrases"]] == ["enlarged heart"]
+    assert (tmp_path / asked["overlay"]).is_file() and asked["overlay"] != plain["overlay"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--tasks", "report", "--dicom_out", "results"], "--dicom_out has findings and diagnoses, no free text"),
+        (
+            ["--tasks", "identify", "vqa", "report", "--dicom_out", "r", "--dicom_kinds", "SC"],
+            "free text is not filed",
+        ),
+        (["--tasks", "refer"], "[refer] needs its phrase"),
+        (["--tasks", "describe: 10 20 30 40"], "of many radiographs is about a box {<x1><y1><x2><y2>}"),
+    ],
+)
+def test_questions_that_cannot_be_asked_are_refused(tiny_checkpoint, tmp_path, capsys, words, sentence):
+    options = ["--model_name_or_path", str(tiny_checkpoint), "--output_dir", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        main(["predict", str(tmp_path), *options, *words])
+    assert sentence in capsys.readouterr().err
+
+
+def test_no_dicom_object_is_made_of_an_answer_to_other_questions(tiny_checkpoint, phantom_release, tmp_path):
+    pytest.importorskip("highdicom", reason='needs highdicom, of the extra dicom: pip install ".[dicom]"')
+    dicom = sorted((phantom_release / "test").iterdir())[0]
+    options = ["--model_name_or_path", str(tiny_checkpoint), "--output_dir", str(tmp_path / "out"), str(dicom)]
+    main(["predict", *options, "--tasks", "refer: nodule"])
+    assert main(["predict", *options, "--dicom_out", str(tmp_path / "dicom")]) == 0
+    assert len(list((tmp_path / "dicom").iterdir())) == 2  # SR and PR of findings and diagnoses

@@ -15,6 +15,8 @@ from pycocoevalcap.cider.cider import Cider
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 
+from litegpt.metrics.text_overlap.text_overlap import overlap_figures, text_overlaps
+
 METRIC = Path(__file__).parents[2] / "metrics" / "text_overlap"
 WORDS = "global diseases of this chest radiograph are pneumonia tuberculosis tumor copd finding".split()
 
@@ -266,3 +268,26 @@ def test_the_result_is_json_and_nothing_to_score_is_refused(metric, texts):
     json.dumps(metric.compute(predictions=texts[0], references=texts[1]))
     with pytest.raises(ValueError, match="no answers to score"):
         metric.compute(predictions=[], references=[])
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_figures_of_weighted_images_are_those_of_the_images_as_often_as_they_count(metric, seed):
+    """Also of odd texts, and where nothing counts; CIDEr's rarity of n-grams is that of all images."""
+    rng = random.Random(seed)
+    predictions = [*answers(rng, 40), *rng.choices(ODD_TEXTS, k=10)]
+    references = [*answers(rng, 40), *rng.choices(ODD_TEXTS, k=10)]
+    overlaps, images = text_overlaps(predictions, references), np.arange(50)
+    weights = np.random.default_rng(seed).integers(0, 3, (2, 50)).astype(float)
+    figures = overlap_figures(overlaps, images, np.stack([np.ones(50), *weights, np.zeros(50)]))
+    for row, weight in enumerate((np.ones(50, int), *weights.astype(int))):
+        some = [
+            [text for text, count in zip(of, weight, strict=True) for _ in range(count)]
+            for of in (predictions, references)
+        ]
+        expected = metric.compute(predictions=some[0], references=some[1])
+        names = {"rouge_l": "rougeL", "bleu4": "bleu4", "meteor_without_synonyms": "meteor_without_synonyms"}
+        for name, of_metric in (names | ({"cider": "cider"} if row == 0 else {})).items():
+            assert figures[(name,)][row] == pytest.approx(expected[of_metric], rel=1e-12, abs=1e-12), name
+    assert all(np.isnan(values[3]) for values in figures.values())
+    two_each = overlap_figures(overlaps, np.arange(50) // 2, np.ones((1, 25)))  # two reports about an image
+    assert two_each["rouge_l",] == pytest.approx(figures["rouge_l",][:1])

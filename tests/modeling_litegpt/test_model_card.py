@@ -18,6 +18,7 @@ from litegpt.modeling_litegpt import LiteGPTConfig
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint, save_checkpoint
 from litegpt.modeling_litegpt.model_card import (
     BASE_MODELS,
+    EXAMPLES,
     THIS_REPOSITORY,
     adapter_card,
     add_training,
@@ -26,6 +27,7 @@ from litegpt.modeling_litegpt.model_card import (
     training_entry,
 )
 from litegpt.processing.answers import FINDINGS_PREFIX, text_to_diagnoses
+from litegpt.processing.tasks import WORD_TASKS
 from tests.stranger import NOTHING_OF_OURS
 
 ARGUMENTS = SimpleNamespace(
@@ -92,6 +94,26 @@ def test_training_on_phantoms_is_not_called_training_on_vindr_cxr(model_and_proc
     assert row in card and card.count("| `sft.py` |") == 2
     assert card.count("The weights were trained on Phantoms") == 1
     assert ModelCard(card).data.datasets == ["phantoms-in-vindr-cxr-s-layout"]
+
+
+def test_tasks_in_words_have_examples_and_the_caution_where_they_were_trained(model_and_processor, phantom_release):
+    model, processor = model_and_processor
+    add_training(model.config, trained_on(phantom_release), steps=5)
+    card = model_card(model, processor)
+    assert "unverified" not in card and "refer: " not in card
+    add_training(model.config, {**trained_on(phantom_release), "tasks": ["refer", "report"]}, steps=5)
+    card = model_card(model, processor)
+    assert 'pipe("radiograph.dicom", tasks=["refer: enlarged heart", "report"])' in card
+    assert '"tasks": ["report"]})  # with a second view' in card and "question: " not in card
+    assert "**Free text is unverified**" in card and "which nobody has calibrated; below 0.5" in card
+    assert "| `refer: enlarged heart` | `phrases` |" in card
+    model.config.training_record[-1]["tasks"] = list(EXAMPLES)
+    for example in EXAMPLES.values():
+        assert f"`{example.question}`" in model_card(model, processor)
+
+
+def test_every_task_in_words_has_an_example():
+    assert EXAMPLES.keys() == WORD_TASKS.keys()
 
 
 def test_words_of_others_cannot_break_the_table_of_trainings(model_and_processor, phantom_release):

@@ -18,10 +18,19 @@ import torch
 from litegpt.datasets_scripts.phantom_cxr import write_release
 from litegpt.datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint, save_checkpoint
-from litegpt.processing.answers import Finding, diagnoses_to_text, findings_to_text
+from litegpt.processing.answers import (
+    Finding,
+    diagnoses_to_text,
+    findings_to_text,
+    places_to_text,
+    sentences_to_text,
+)
+from litegpt.processing.tasks import split_question
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-STEPS = 150  # enough for answers that can be parsed and that differ from radiograph to radiograph
+STEPS = 400  # enough for answers that can be parsed and that differ from radiograph to radiograph
+IN_WORDS = 6  # phantoms that are asked in words, too
+QUESTIONS = ("refer: bright area", "grounded_report", "report", "question: Is there a fracture?")
 START_LIMIT = 300  # seconds
 
 
@@ -51,24 +60,53 @@ def untrained_checkpoint(tiny_arguments, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def answering_checkpoint(untrained_checkpoint, phantoms, tmp_path_factory) -> Path:
-    """The same, trained to answer something of its own about each phantom."""
+    """The same, trained to answer something of its own about each phantom, and in words about some."""
     torch.manual_seed(0)
     torch.set_num_threads(1)  # tensors this small are slower on several, and a server runs beside them
     folder = tmp_path_factory.mktemp("serving") / "checkpoint"
     model, processor = load_checkpoint(untrained_checkpoint)
     rng = random.Random(0)
-    prompts, answers = [], []
-    for _ in phantoms:
+    of_one, of_two = [], []  # (radiographs, prompt, answer)
+    for number, phantom in enumerate(phantoms):
         findings = []
         for label in sorted(rng.sample(FINDING_LABELS, rng.randint(1, 2))):
             x, y = rng.uniform(0, 0.5), rng.uniform(0, 0.5)
             findings.append(Finding(label, (x, y, x + 0.3, y + 0.4)))
         diagnoses = rng.sample(DIAGNOSIS_LABELS[:-1], rng.randint(0, 2))
-        prompts += [processor.prompt("identify"), processor.prompt("vqa")]
-        answers += [findings_to_text(findings), diagnoses_to_text(diagnoses)]
+        of_one.append(([phantom], processor.prompt("identify"), findings_to_text(findings)))
+        of_one.append(([phantom], processor.prompt("vqa"), diagnoses_to_text(diagnoses)))
+        if number < IN_WORDS:
+            boxes = [finding.box for finding in findings] if number % 3 else []
+            said = [(f"There is {finding.label.lower()}.", [finding.box]) for finding in findings]
+            said.append(("There is no fracture.", []))
+            report = " ".join(text for text, _ in said)
+            answers = (places_to_text(boxes), sentences_to_text(said), report, ("Yes.", "No.")[number % 2])
+            for question, answer in zip(QUESTIONS, answers, strict=True):
+                of_one.append(([phantom], processor.prompt(*split_question(question)), answer))
+            two = [phantom, phantoms[number + 1]]
+            of_two.append((two, processor.prompt("report", num_images=2), f"Two views. {report}"))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    batches = [encoded(processor, of_one), encoded(processor, of_two)]
+    for step in range(STEPS):
+        inputs, labels = batches[step % 5 == 0]
+        rows = torch.randperm(len(labels))[:8]
+        images = len(inputs["pixel_values"]) // len(labels)  # of a prompt
+        numbers = (images * rows[:, None] + torch.arange(images)).flatten()
+        chosen = {name: values[numbers if "pixel" in name else rows] for name, values in inputs.items()}
+        model(**chosen, labels=labels[rows]).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    save_checkpoint(model, processor, folder)
+    return folder
+
+
+def encoded(processor, examples: list[tuple[list[Path], str, str]]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Prompts with their answers behind them, and labels that are the answers' tokens alone."""
+    images, prompts, answers = zip(*examples, strict=True)
     # Tokenized apart, as in training: what stands before an answer must not change its tokens.
     options = {"add_special_tokens": False, "padding": True, "return_tensors": "pt"}
-    inputs = processor(images=[phantom for phantom in phantoms for _ in range(2)], text=prompts, **options)
+    inputs = processor(images=list(images), text=list(prompts), **options)
     ends = processor.tokenizer(
         [answer + processor.tokenizer.eos_token for answer in answers], padding_side="right", **options
     )
@@ -76,15 +114,7 @@ def answering_checkpoint(untrained_checkpoint, phantoms, tmp_path_factory) -> Pa
     labels = torch.cat([torch.full_like(inputs["input_ids"], -100), labels], dim=1)
     for name in ("input_ids", "attention_mask"):
         inputs[name] = torch.cat([inputs[name], ends[name]], dim=1)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(STEPS):
-        rows = torch.randperm(len(answers))[:8]
-        model(**{name: values[rows] for name, values in inputs.items()}, labels=labels[rows]).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-    save_checkpoint(model, processor, folder)
-    return folder
+    return dict(inputs), labels
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
+from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessorList, pipeline
 
 from litegpt.benchmarks.node_stand_ins import NodeProcess, Sender, until
 from litegpt.command import main
@@ -14,11 +14,13 @@ from litegpt.common.files import complete_lines
 from litegpt.dicom_output.result_uids import result_uids
 from litegpt.dicom_output.source_header import source_header
 from litegpt.inference_scripts.answerers import AnswerSettings, LocalAnswerer, ServerAnswerer
-from litegpt.inference_scripts.ask_server import Client, data_url, fetch_json
+from litegpt.inference_scripts.ask_server import Client, data_url, fetch_json, with_images
 from litegpt.inference_scripts.inbox import receive
 from litegpt.processing.answers import AnswerError, text_to_diagnoses, text_to_findings
+from litegpt.processing.grounded_text import GroundedTextProcessor
 from litegpt.processing.radiograph import load_radiograph
-from litegpt.processing.tasks import DEFAULT_TASKS
+from litegpt.processing.tasks import DEFAULT_TASKS, split_question
+from tests.serving.conftest import IN_WORDS, QUESTIONS
 from tests.small_pacs import dicom_pacs
 
 MAX_NEW_TOKENS = 64
@@ -53,13 +55,14 @@ def tokens_of(client: Client, phantom: Path, task: str) -> list[int]:
     return tokens_for(client, content)
 
 
-def tokens_for(client: Client, content: list | str) -> list[int]:
+def tokens_for(client: Client, content: list | str, **constraint) -> list[int]:
     request = {
         "model": client.model,
         "messages": [{"role": "user", "content": content}],
         "max_tokens": MAX_NEW_TOKENS,
         "temperature": 0,
         "return_token_ids": True,  # vLLM's own
+        **constraint,
     }
     return fetch_json(f"{client.base_url}/chat/completions", request)["choices"][0]["token_ids"]
 
@@ -120,6 +123,81 @@ def test_who_asks_a_server_gets_what_the_checkpoint_here_answers(base_url, answe
     assert all(set(here.facts) <= set(line) and line["checkpoint_sha256"] for line in served)
 
 
+# --- Questions in words ---
+
+Asked = tuple[tuple[Path, ...], str]  # radiographs, and a question about them
+
+
+@pytest.fixture(scope="module")
+def expected_in_words(answering_checkpoint, phantoms) -> dict[Asked, list[int]]:
+    """The tokens that transformers answers greedily in float32; boxes as the pipeline holds them."""
+    model = AutoModelForImageTextToText.from_pretrained(answering_checkpoint, trust_remote_code=True).eval()
+    processor = AutoProcessor.from_pretrained(answering_checkpoint, trust_remote_code=True)
+    asked = [((phantom,), question) for phantom in phantoms[:IN_WORDS] for question in QUESTIONS]
+    asked += [((phantoms[number], phantoms[number + 1]), "report") for number in range(IN_WORDS)]
+    tokens = {}
+    for radiographs, question in asked:
+        task, about = split_question(question)
+        prompt = processor.prompt(task, about, len(radiographs))
+        options = {"add_special_tokens": False, "return_tensors": "pt"}
+        inputs = processor(images=[str(path) for path in radiographs], text=prompt, **options)
+        way = {}
+        if task == "refer":
+            way = {"custom_generate": processor.constrained_greedy()}
+        elif task == "grounded_report":
+            way = {"logits_processor": LogitsProcessorList([GroundedTextProcessor(processor.tokenizer, [True])])}
+        sequence = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False, **way)[0]
+        tokens[radiographs, question] = sequence[inputs["input_ids"].shape[1] :].tolist()
+    return tokens
+
+
+def tokens_in_words(client: Client, radiographs: tuple[Path, ...], question: str) -> list[int]:
+    task, about = split_question(question)
+    urls = [data_url(load_radiograph(path)) for path in radiographs]
+    (message,) = with_images(client.processor.messages(task, about, len(urls)), urls)
+    grammar = client.grammar(task)
+    assert (grammar is not None) == (task in ("refer", "grounded_report"))
+    constraint = {"structured_outputs": {"grammar": grammar}} if grammar else {}
+    return tokens_for(client, message["content"], **constraint)
+
+
+def test_the_test_in_words_can_fail(expected_in_words, client):
+    """Answers differ from radiograph to radiograph and end, some have boxes, and two views are told from one."""
+    texts = {key: client.processor.tokenizer.decode(tokens) for key, tokens in expected_in_words.items()}
+    for question in QUESTIONS[:3]:
+        assert len({text for (_, asked), text in texts.items() if asked == question}) > 2
+    assert sum("{<" in text for (_, question), text in texts.items() if question == QUESTIONS[0]) >= 2
+    assert any("Two views" in text for (radiographs, _), text in texts.items() if len(radiographs) == 2)
+    assert all(tokens[-1] == client.processor.tokenizer.eos_token_id for tokens in expected_in_words.values())
+
+
+def test_answers_in_words_are_transformers_token_for_token(client, expected_in_words):
+    assert {key: tokens_in_words(client, *key) for key in expected_in_words} == expected_in_words
+
+
+def test_concurrent_questions_in_words_change_no_answer(client, expected_in_words):
+    with ThreadPoolExecutor(8) as threads:
+        found = threads.map(lambda key: tokens_in_words(client, *key), expected_in_words)
+        answers = dict(zip(expected_in_words, found, strict=True))
+    assert answers == expected_in_words
+
+
+def test_who_asks_a_server_in_words_gets_what_the_checkpoint_here_answers(base_url, answering_checkpoint, phantoms):
+    """But for what a server does not tell: a sentence's probability."""
+    settings = AnswerSettings(str(answering_checkpoint), tasks=QUESTIONS)
+    here, there = LocalAnswerer(settings), ServerAnswerer(settings, base_url)
+    pictures = [load_radiograph(path) for path in phantoms[:IN_WORDS]]
+    for output, served in zip(here.outputs(pictures), there.outputs(pictures), strict=True):
+        assert served["answers"] == output["answers"] and served["malformed"] == output["malformed"]
+        for phrase, of_server in zip(output["phrases"], served["phrases"], strict=True):
+            assert of_server["present"] == pytest.approx(phrase["present"], abs=0.02)
+            assert [box["box"] for box in of_server["boxes"]] == [box["box"] for box in phrase["boxes"]]
+        for key in ("report", "grounded_report"):
+            assert [item["text"] for item in served[key]] == [item["text"] for item in output[key]]
+            assert {item["probability"] for item in served[key]} == {None}
+        assert served["replies"][0]["score"] == pytest.approx(output["replies"][0]["score"], abs=1e-3)
+
+
 def test_a_node_answers_with_the_server(base_url, answering_checkpoint, phantoms, tmp_path):
     """From C-STORE to the PACS: each radiograph's report and presentation state, with the UIDs of this checkpoint."""
     facts = ServerAnswerer(AnswerSettings(str(answering_checkpoint)), base_url).facts
@@ -136,7 +214,7 @@ def test_a_grammar_that_is_none_is_refused_and_the_flag_named(client, phantoms):
     broken = Client(client.base_url, client.processor)
     broken.grammars = {"vqa": "root ::= missing"}
     with pytest.raises(ConnectionError, match="the server refuses: 400 .*: --no-constrained$"):
-        broken.ask(data_url(load_radiograph(phantoms[0])), "vqa")
+        broken.ask([data_url(load_radiograph(phantoms[0]))], "vqa")
 
 
 def test_with_the_grammar_even_random_weights_give_well_formed_answers(untrained_url, untrained_checkpoint, phantoms):

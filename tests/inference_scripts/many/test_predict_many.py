@@ -271,3 +271,25 @@ def test_ray_writes_the_same_bytes(answered, archive, tiny_checkpoint, tmp_path)
     run = subprocess.run([*command, "--ray", "local", "--num_workers", "2"], capture_output=True, text=True)
     assert run.returncode == 1, run.stderr
     assert results(tmp_path / "out") == results(answered)
+
+
+def test_other_questions_have_their_columns_and_another_run(archive, tiny_checkpoint, tmp_path):
+    tasks = ["identify", "refer: enlarged heart", "question: Is there a fracture?"]
+    words = [archive, "--tasks", *tasks]
+    assert main(arguments(tiny_checkpoint, tmp_path / "out", *words)) == 1
+    answered = [row for row in rows(tmp_path / "out") if row["answers"]]
+    assert len(answered) == 5 and list(answered[0]["answers"]) == tasks
+    assert all(row["phrases"][0]["phrase"] == "enlarged heart" for row in answered)
+    assert "report" not in answered[0] and "replies" in answered[0] and answered[0]["diagnoses"] == []
+    with pytest.raises(SystemExit, match="planned otherwise .*tasks"):
+        main(arguments(tiny_checkpoint, tmp_path / "out", archive))
+
+
+def test_a_plan_of_an_earlier_version_asks_what_was_asked_then(answered, archive, tiny_checkpoint, tmp_path):
+    shutil.copytree(answered, tmp_path / "out")
+    plan = json.loads((tmp_path / "out" / "plan.json").read_text())
+    del plan["settings"]["tasks"]
+    (tmp_path / "out" / "plan.json").write_text(json.dumps(plan))
+    (tmp_path / "out" / "results" / "shard-000001-of-000003.parquet").unlink()
+    assert main(arguments(tiny_checkpoint, tmp_path / "out", archive)) == 1
+    assert results(tmp_path / "out") == results(answered)

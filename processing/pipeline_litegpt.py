@@ -155,13 +155,15 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
 
     def __init__(self, *args, **kwargs):
         # What a call is made with unless it says otherwise, as far as it matters before the library has it.
-        self._given = {name: kwargs.get(name) for name in ("candidates", "views", "batch_size")}
+        self._given = {name: kwargs.get(name) for name in ("candidates", "views", "batch_size", "max_new_tokens")}
         self._prompts: dict[str, dict[str, torch.Tensor]] = {}  # as the processor makes them, the same for every image
         super().__init__(*args, **kwargs)
         self.tokenizer = self.processor.tokenizer  # batches are padded with it
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         given = self._given | kwargs
+        if given["max_new_tokens"] is not None:  # the library keeps it for pipelines that hand on to `generate` alone
+            kwargs["max_new_tokens"] = given["max_new_tokens"]
         views = given["views"] or 0
         if views:  # those of one radiograph are answered together
             kwargs["batch_size"] = max(views + 1, given["batch_size"] or 1)

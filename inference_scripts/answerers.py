@@ -28,7 +28,13 @@ from litegpt.inference_scripts.ask_server import Client
 from litegpt.inference_scripts.inbox import MAX_NEW_TOKENS, Received
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint, load_processor
 from litegpt.modeling_litegpt.provenance import provenance, recorded_config
-from litegpt.processing.pipeline_litegpt import UNTRAINED_TASK, ChestXrayFindingsPipeline, Shown, as_question, was_asked
+from litegpt.processing.pipeline_litegpt import (
+    UNTRAINED_TASK,
+    ChestXrayFindingsPipeline,
+    Shown,
+    as_question,
+    was_asked,
+)
 from litegpt.processing.processing_litegpt import LiteGPTProcessor
 from litegpt.processing.tasks import DEFAULT_TASKS, WORD_TASKS, split_question
 

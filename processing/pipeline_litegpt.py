@@ -55,6 +55,7 @@ from .tasks import (
     DIAGNOSES,
     FINDINGS,
     GROUNDED_REPORT,
+    PLACES,
     REPLY,
     REPORT,
     TASKS,
@@ -65,7 +66,7 @@ from .tasks import (
     join_question,
     split_question,
 )
-from .word_answers import Question, spans_of_sentences, word_entries
+from .word_answers import Question, phrase_of_views, spans_of_sentences, word_entries
 
 TASK = "chest-xray-findings"
 UNTRAINED_DETECTOR = "the checkpoint's detector was never trained: detected_findings and fused_findings mean nothing"
@@ -135,7 +136,7 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
             or that least probability. They have scores like the answer's; at the operating point those that reach it
             stand among the findings, each of which then has its "source", "answer" or "candidate".
         views: in how many other views, slightly moved, never mirrored, each radiograph is shown beside itself. With
-            `candidates` each view has its own.
+            `candidates` each view has its own. The boxes of phrases are then those that the views say together.
         compiled: compile the passes of constrained answers: for thousands of radiographs, see `ConstrainedGreedy`.
         explain: give each finding a "map", (g, g) float32, over the whole radiograph as given: what in it speaks for
             the finding's label, `answer_maps`. True for integrated gradients, or a name of `METHODS`. The answer is
@@ -154,13 +155,15 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
 
     def __init__(self, *args, **kwargs):
         # What a call is made with unless it says otherwise, as far as it matters before the library has it.
-        self._given = {name: kwargs.get(name) for name in ("candidates", "views", "batch_size")}
+        self._given = {name: kwargs.get(name) for name in ("candidates", "views", "batch_size", "max_new_tokens")}
         self._prompts: dict[str, dict[str, torch.Tensor]] = {}  # as the processor makes them, the same for every image
         super().__init__(*args, **kwargs)
         self.tokenizer = self.processor.tokenizer  # batches are padded with it
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         given = self._given | kwargs
+        if given["max_new_tokens"] is not None:  # the library keeps it for pipelines that hand on to `generate` alone
+            kwargs["max_new_tokens"] = given["max_new_tokens"]
         views = given["views"] or 0
         if views:  # those of one radiograph are answered together
             kwargs["batch_size"] = max(views + 1, given["batch_size"] or 1)
@@ -233,7 +236,7 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         shown = [radiograph, *(view.radiograph(radiograph) for view in moved_views(views))]
         questions = [as_question(asked, radiograph) for asked in ([tasks] if isinstance(tasks, str) else tasks)]
         asked = [
-            (question, view) for question in questions for view in range(len(shown) if _has_boxes(question[0]) else 1)
+            (question, view) for question in questions for view in range(len(shown) if _is_fused(question[0]) else 1)
         ]
         pixels: dict[tuple[int, int], dict[str, tuple[torch.Tensor]]] = {}
         for index, ((task, subject), view) in enumerate(asked):
@@ -492,6 +495,11 @@ def shown_once(pixels: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor]
     return {name: values[first] for name, values in pixels.items()}, numbers
 
 
+def _is_fused(task: str) -> bool:
+    """Whether the answers about several views of a radiograph can be told as one."""
+    return _has_boxes(task) or answer_kind(task) is PLACES
+
+
 def _has_boxes(task: str) -> bool:
     kind = answer_kind(task)
     return kind is not None and kind.has_boxes
@@ -595,6 +603,9 @@ def structured_answers(
                 if answer.cut_off:
                     raise AnswerError(CUT_OFF)
                 words = word_entries((task, about), answer, processor, written_boxes)
+                if kind is PLACES and all(question in of_view for of_view in moved) and moved:
+                    views = [answer, *(of_view[question] for of_view in moved)]
+                    words = [phrase_of_views(about, views, processor, written_boxes)]
             except AnswerError as error:
                 result["malformed"][question] = str(error)
             else:

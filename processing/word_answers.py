@@ -16,12 +16,15 @@ of it (a server, a sentence without a contrary) both are None.
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from transformers.processing_utils import ProcessorMixin
 
-from .answers import NO_PLACE, PLACES_PREFIX, Place, text_to_places, text_to_sentences
+from .answers import NO_PLACE, PLACES_PREFIX, AnswerError, Place, text_to_places, text_to_sentences
+from .box_fusion import fused_views
 from .box_scores import Answer
+from .moved_views import MovedView, moved_views
 from .place_scores import scored_places
 from .report_sentences import sentence_spans
 from .sentence_truth import probability_of
@@ -65,6 +68,28 @@ def word_entries(
         verified = answer.text.rstrip(".").lower() in labels
         return [{"box": about, "text": answer.text, "score": score, "verified": verified}]
     return [{"question": about, "text": answer.text, "score": score, "verified": False}]
+
+
+def phrase_of_views(
+    phrase: str, answers: Sequence[Answer], processor: ProcessorMixin, written_boxes: bool = False
+) -> dict[str, Any]:
+    """What the answers to a radiograph and to its `moved_views` say of a phrase; a malformed one says nothing.
+
+    `present` is their mean. The boxes are those that most views agree on, fused as findings are, as many as the answer
+    to the radiograph itself gives; one, where that says none and all together say that the phrase is there.
+    """
+    seen, present = [], []
+    for view, answer in zip((MovedView(), *moved_views(len(answers) - 1)), answers, strict=True):
+        found: list[dict[str, Any]] = []
+        with suppress(AnswerError):
+            (entry,) = word_entries(("refer", phrase), answer, processor, written_boxes)
+            found = [{**box, "label": phrase, "box": view.box_back(box["box"])} for box in entry["boxes"]]
+            present += [] if entry["present"] is None else [entry["present"]]
+        seen.append(found)
+    mean = sum(present) / len(present) if present else None
+    is_there = bool(seen[0]) if mean is None else mean >= 0.5
+    boxes = fused_views(seen)[: max(1, len(seen[0]))] if is_there else []
+    return {"phrase": phrase, "present": mean, "boxes": [{"score": box["score"], "box": box["box"]} for box in boxes]}
 
 
 def spans_of_sentences(task: str, text: str) -> list[tuple[int, int]]:

@@ -21,7 +21,9 @@ from litegpt.datasets_scripts.template_words import (
 )
 from litegpt.datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS, FINDING_LABELS
 
-NODULE, HEART, EFFUSION = (FINDING_LABELS.index(label) for label in ("Nodule/Mass", "Cardiomegaly", "Pleural effusion"))
+NODULE, HEART, EFFUSION = (
+    FINDING_LABELS.index(label) for label in ("Nodule/Mass", "Cardiomegaly", "Pleural effusion")
+)
 RIGHT_UPPER, LEFT_LOWER, LEFT_LOWER_TOO = (0.2, 0.1, 0.3, 0.2), (0.7, 0.6, 0.8, 0.7), (0.6, 0.65, 0.7, 0.7)
 OTHER_LABELS = ["Lung_mass", "COPD", "Enlarged heart"]
 
@@ -52,14 +54,18 @@ def test_what_is_no_template_sentence_says_nothing_that_is_known(sentence):
 
 def test_the_left_of_the_picture_is_the_patients_right():
     assert place_of(RIGHT_UPPER) == "right upper zone" and place_of(LEFT_LOWER) == "left lower zone"
-    assert place_of((0.1, 0.4, 0.9, 0.5)) == "both middle zones" and place_of((0.4, 0.4, 0.9, 0.5)) == "left middle zone"
+    assert (
+        place_of((0.1, 0.4, 0.9, 0.5)) == "both middle zones" and place_of((0.4, 0.4, 0.9, 0.5)) == "left middle zone"
+    )
     assert not any(map(has_places, ("Aortic enlargement", "Cardiomegaly", "Enlarged PA", "Mediastinal shift")))
     assert has_places("Pleural effusion")
 
 
 def test_a_report_goes_through_the_checklist_and_adds_what_else_there_is_in_the_labels_order():
     edema = FINDING_LABELS.index("Edema")
-    told = words([(NODULE, LEFT_LOWER), (edema, (0.2, 0.3, 0.8, 0.6)), (NODULE, RIGHT_UPPER), (NODULE, LEFT_LOWER_TOO)])
+    told = words(
+        [(NODULE, LEFT_LOWER), (edema, (0.2, 0.3, 0.8, 0.6)), (NODULE, RIGHT_UPPER), (NODULE, LEFT_LOWER_TOO)]
+    )
     texts = [sentence["text"] for sentence in told["sentences"]]
     assert told["report_findings"] == " ".join(texts)
     facts = [fact_of(text) for text in texts]
@@ -74,7 +80,9 @@ def test_a_report_goes_through_the_checklist_and_adds_what_else_there_is_in_the_
 
 def test_phrases_have_all_their_boxes_and_as_many_say_what_is_not_there():
     for number in range(30):  # whatever was drawn by lot
-        told = words([(NODULE, LEFT_LOWER), (NODULE, RIGHT_UPPER), (HEART, (0.3, 0.5, 0.7, 0.8))], image_id=str(number))
+        told = words(
+            [(NODULE, LEFT_LOWER), (NODULE, RIGHT_UPPER), (HEART, (0.3, 0.5, 0.7, 0.8))], image_id=str(number)
+        )
         boxes = {phrase["phrase"]: phrase["boxes"] for phrase in told["phrase"]}
         present = {phrase for phrase, of_phrase in boxes.items() if of_phrase}
         assert present == {
@@ -94,7 +102,9 @@ def test_phrases_have_all_their_boxes_and_as_many_say_what_is_not_there():
 def test_a_normal_radiograph_is_asked_for_what_it_does_not_show():
     told = words([], ["No finding"])
     assert len(told["phrase"]) == 2 and not any(phrase["boxes"] for phrase in told["phrase"])
-    assert all(fact_of(sentence["text"]) == Fact(fact_of(sentence["text"]).label, False) for sentence in told["sentences"])
+    assert all(
+        fact_of(sentence["text"]) == Fact(fact_of(sentence["text"]).label, False) for sentence in told["sentences"]
+    )
     answers = {pair["question"]: pair["answer"] for pair in told["qa"]}
     assert answers.pop(WHICH_FINDINGS) == "none" and set(answers.values()) == {"no"} and len(answers) == 2
 
@@ -104,7 +114,10 @@ def test_closed_questions_are_balanced_and_open_ones_tell_place_and_labels():
     closed = [pair["answer"] for pair in told["qa"] if pair["closed"]]
     assert sorted(closed) == ["no", "no", "yes", "yes"]
     answers = {pair["question"]: pair["answer"] for pair in told["qa"]}
-    assert answers["Is there a nodule or mass?"] == "yes" and answers["Where is the nodule or mass?"] == "right upper zone"
+    assert (
+        answers["Is there a nodule or mass?"] == "yes"
+        and answers["Where is the nodule or mass?"] == "right upper zone"
+    )
     assert answers[WHICH_FINDINGS] == "nodule or mass, pleural effusion"
 
 

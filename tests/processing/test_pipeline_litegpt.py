@@ -375,6 +375,14 @@ def test_without_the_constraint_the_answer_is_that_of_plain_greedy_generate(load
     assert answer == processor.tokenizer.decode(sequence, skip_special_tokens=True)
 
 
+def test_the_longest_answer_may_be_given_once_for_all(loaded, radiographs):
+    options = {"model": loaded[0], "processor": loaded[1], "constrained": False, "tasks": ["vqa"]}
+    short, long = (ChestXrayFindingsPipeline(**options)(radiographs[0], max_new_tokens=n) for n in (2, 12))
+    pipe = ChestXrayFindingsPipeline(**options, max_new_tokens=2)
+    assert pipe(radiographs[0]) == short != long
+    assert pipe(radiographs[0], max_new_tokens=12) == long
+
+
 def test_only_the_asked_tasks_are_answered(loaded, radiographs):
     pipe = ChestXrayFindingsPipeline(model=loaded[0], processor=loaded[1])
     assert set(pipe(radiographs[0], tasks=["vqa"], max_new_tokens=40)["answers"]) == {"vqa"}
@@ -526,8 +534,13 @@ def test_a_turned_radiograph_s_map_lies_as_its_file_does(explaining, orientation
 
 
 def test_an_answer_without_findings_or_in_no_language_is_not_explained(loaded, radiographs):
-    pipe = ChestXrayFindingsPipeline(model=loaded[0].eval(), processor=loaded[1])
-    result = pipe(radiographs[0], explain=True)  # untrained, it answers that there is none
+    model, processor = loaded
+    pipe = ChestXrayFindingsPipeline(model=model.eval(), processor=processor)
+    (nothing,) = processor.tokenizer.convert_tokens_to_ids(["No▁finding"])
+    likely = torch.nn.functional.one_hot(torch.tensor(nothing), model.config.text_config.vocab_size) * 1000
+    preferring = model.lm_head.register_forward_hook(lambda module, hidden, logits: logits + likely)
+    result = pipe(radiographs[0], explain=True)
+    preferring.remove()
     assert result["findings"] == [] and result["malformed"]["identify"] is None
     plain = pipe(radiographs[0], explain=True, constrained=False, max_new_tokens=8)
     assert plain["findings"] == [] and plain["malformed"]["identify"] is not None

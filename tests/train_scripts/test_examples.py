@@ -180,7 +180,11 @@ def test_a_second_view_needs_studies(told, processor):
 
 @pytest.mark.parametrize(
     ("weights", "reason"),
-    [({"report": 1}, "report is not one of"), ({"refer": 0}, "must be a number above 0"), ({"refer": True}, "above 0")],
+    [
+        ({"report": 1}, "report is not one of"),
+        ({"refer": 0}, "must be a number above 0"),
+        ({"refer": True}, "above 0"),
+    ],
 )
 def test_weights_of_unknown_tasks_and_of_nothing_are_refused(weights, reason):
     with pytest.raises(ValueError, match=f"task_weights: .*{reason}"):

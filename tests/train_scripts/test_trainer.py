@@ -234,7 +234,12 @@ def test_a_weight_of_a_task_without_examples_is_refused():
 def test_an_interrupted_run_with_weights_goes_on_to_the_same_weights(
     tiny_checkpoint, phantom_release, cache_dir, tmp_path
 ):
-    options = {"save_strategy": "steps", "save_steps": 2, "template_words": True, "tasks": ["identify", "refer", "report"]}
+    options = {
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "template_words": True,
+        "tasks": ["identify", "refer", "report"],
+    }
     options["task_weights"] = {"refer": 2.0}
     train(tmp_path / "out", tiny_checkpoint, phantom_release, cache_dir, **options)
     expected = load_checkpoint(tmp_path / "out" / "checkpoint")[0].state_dict()

@@ -147,9 +147,7 @@ def test_a_full_disk_does_not_end_the_run(tiny_checkpoint, phantom_release, cach
 
 
 @pytest.mark.parametrize("tasks", [["identify", "refer", "report"], ["refer", "question"]])
-def test_tasks_about_words_count_by_their_loss(
-    tasks, tiny_checkpoint, phantom_release, cache_dir, tmp_path, capsys
-):
+def test_tasks_about_words_count_by_their_loss(tasks, tiny_checkpoint, phantom_release, cache_dir, tmp_path, capsys):
     options = {"validation_split": "test[:4]", "eval_strategy": "steps", "eval_steps": 2, "max_steps": 2}
     options |= {"tasks": tasks, "template_words": True, "save_strategy": "steps", "save_steps": 2}
     train(tmp_path, tiny_checkpoint, phantom_release, cache_dir, **options)

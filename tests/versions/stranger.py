@@ -56,6 +56,7 @@ def main(radiograph: str, output: str, *checkpoints: str) -> None:
     step("generate", plain_generation, checkpoint)
     step("constrained", constrained_generation, checkpoint)
     step("findings pipeline", findings_pipeline, checkpoint)
+    step("questions in words", questions_in_words, checkpoint)
     step("answer maps", answer_maps, checkpoint)
     step("chat pipeline", chat_pipeline, checkpoint)
     step("save", saving, checkpoint)
@@ -153,6 +154,25 @@ def findings_pipeline(checkpoint: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         again.save_pretrained(folder)
         same(pipeline("chest-xray-findings", model=folder, **TRUST)(RADIOGRAPH), answer)
+
+
+def questions_in_words(checkpoint: str) -> None:
+    tasks = ["refer: a mass", "describe: {<10><20><30><40>}", "report", "grounded_report", "question: Is it large?"]
+    given = [{"images": [RADIOGRAPH] * count, "tasks": tasks} for count in (1, 2)]
+    pipe = pipeline("chest-xray-findings", model=checkpoint, **TRUST)
+    alone = [pipe(one, max_new_tokens=64) for one in given]
+    same([list(answer["answers"]) for answer in alone], [tasks] * 2)
+    same([answer["answers"] for answer in pipe(given, batch_size=4, max_new_tokens=64)], [a["answers"] for a in alone])
+    model, processor, _ = loaded(checkpoint)
+    truth = importlib.import_module(".sentence_truth", type(processor).__module__.rpartition(".")[0])
+    inputs = processor(
+        images=RADIOGRAPH, text=processor.prompt("report"), add_special_tokens=False, return_tensors="pt"
+    )
+    pixels = {name: inputs.pop(name) for name in ("pixel_values", "aux_pixel_values")}
+    image = model.get_image_features(**pixels, return_dict=True)
+    inputs["mm_encoder_outputs"] = {"image": image}
+    ((odds,),) = truth.sentence_log_odds(model, processor, inputs, ["No effusion."], [[(0, 12)]])
+    same(bool(np.isfinite(odds)), True)
 
 
 def answer_maps(checkpoint: str) -> None:

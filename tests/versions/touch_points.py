@@ -71,7 +71,9 @@ TOUCH_POINTS = {
     "transformers.DynamicCache.crop": "wrong guesses are forgotten",
     "transformers.DynamicCache.get_seq_length": "a cache that holds something is refused",
     "transformers.DynamicCache.update": "the prompts' part of a cache",
-    "transformers.PreTrainedConfig._attn_implementation": "flash attention takes no mask of a trie: sdpa instead",
+    "transformers.PreTrainedConfig._attn_implementation": "flash attention takes no mask of a tree: sdpa instead",
+    "transformers.PreTrainedTokenizerFast.added_tokens_decoder": "tokens that write no text of a grounded report",
+    "transformers.PreTrainedTokenizerFast.all_special_tokens": "tokens that no question may hold",
     "transformers.PreTrainedTokenizerFast.backend_tokenizer": "decodes a token without its special meaning",
 }
 # Hooks that only a server asks for: no class of the library need have them.

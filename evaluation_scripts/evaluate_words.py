@@ -44,6 +44,7 @@ from litegpt.evaluation_scripts.sentence_facts import sentence_truths, truth_of_
 from litegpt.evaluation_scripts.sentence_scores import (
     ToldSentence,
     borrowed_reports,
+    chance,
     sentence_counts,
     sentence_statistic,
     told_sentences,
@@ -317,7 +318,9 @@ def sentence_truth(
         if not of_own:
             continue
         threshold = calibration["threshold"]
-        statistics = {"another_image": [sentence_statistic(of_third, threshold)]} if of_third else {}
+        statistics = {"chance": [chance]}
+        if of_third:
+            statistics["another_image"] = [sentence_statistic(of_third, threshold)]
         figures = compared(sentence_statistic(of_own, threshold), statistics, len(rows), patients)
         result[name] = {**sentence_counts(of_own), "figures": as_json(figures)}
     return result

@@ -103,6 +103,7 @@ CONTROLS = {
     "noise": "asked about noise",
     "black": "asked about a black picture",
     "another_image": "believed of another image",
+    "chance": "chance",
 }
 RULE = (
     "The rule: a figure exceeds its controls where the lower bound of the 95 % interval of its difference to each of "
@@ -244,7 +245,7 @@ def _verdict_of_sentences(truth: Mapping[str, Any]) -> Iterator[str]:
     for name in (name for name in SENTENCES if name in truth):
         sentences = [f"**{SENTENCES[name]}**, {truth[name]['sentences']:,}, true or false?"]
         figures = {figure: truth[name]["figures"][figure] for figure in ("auroc", "auroc_affirmed", "auroc_denied")}
-        for answer, words in ((True, "Above the control"), (False, "**Not above the control**")):
+        for answer, words in ((True, "Above the controls"), (False, "**Not above the controls**")):
             parts = [
                 f"{SENTENCE_FIGURES[figure]} {_against(value)}"
                 for figure, value in figures.items()
@@ -316,7 +317,7 @@ def _sentence_blocks(truth: Mapping[str, Any]) -> Iterator[str | Table]:
         f"How well the probabilities that are stated of sentences tell true from false ones (`[{truth['task']}]`). "
         f"What is true is told by {how}; sentences of which it cannot be said are left out. A sentence below a "
         f"probability of {calibration['threshold']:.3f} is marked as doubtful. A sentence that denies something is "
-        "mostly true: look at those that affirm, and at the control, which believes the same sentences about a third "
+        "mostly true: look at those that affirm, and at the control that believes the same sentences about a third "
         "radiograph."
     )
     if "answered" not in truth and "borrowed" not in truth:

@@ -129,8 +129,8 @@ def test_the_report_opens_with_what_exceeds_its_controls_and_what_does_not():
     assert "**Not above every control**" in text and "2 answers cannot be read and count as wrong" in text
     assert "those of `train`" in text and "they know its answers" in text
     assert "below a probability of 0.750 is marked as doubtful" in text and "3 without a probability" in text
-    assert "Above the control: AUROC of all sentences 0.800 against 0.500 (believed of another image)." in text
-    assert "**Not above the control**: AUROC of sentences that affirm something 0.600 against 0.500" in text
+    assert "Above the controls: AUROC of all sentences 0.800 against 0.500 (believed of another image)." in text
+    assert "**Not above the controls**: AUROC of sentences that affirm something 0.600 against 0.500" in text
     assert "template words, whose truth is known" in text and "Research software" in text
     assert verdict({"tasks": {}}).startswith("**Whether the answers follow the image cannot be told**")
 

@@ -106,8 +106,8 @@ def questions(
     """All that a row tells of a task, in the row's order; nothing where it does not tell the answer.
 
     identify, grounding, vqa: from findings and diagnoses, see `answer`.
-    refer: from `phrase`; where that is missing or null from the `sentences` that have boxes. Boxes stand from left to right, or by
-        position.
+    refer: from `phrase`; where that is missing or null from the `sentences` that have boxes. Boxes stand from left to
+        right, or by position.
     describe: the label of each finding's box; of rows without findings the phrase of each box.
     report, question: from `report_findings` and `qa`.
     grounded_report: from `sentences`; < and > are written in words, { and } as parentheses.

@@ -4,8 +4,8 @@
     rows[0]["report_findings"]                  # "There is no aortic enlargement. There is cardiomegaly. ..."
     fact_of("There is no pleural effusion.")    # Fact("Pleural effusion", present=False, places=())
 
-A report affirms or denies a checklist of frequent labels, and affirms what else there is, in the order of the labels. A
-place is a zone of the chest as a reader sees it: the left of the picture is the patient's right. What a row does not
+A report affirms or denies a checklist of frequent labels, and affirms what else there is, in the order of the labels.
+A place is a zone of the chest as a reader sees it: the left of the picture is the patient's right. What a row does not
 tell (a diagnosis without a box) is not said: such a radiograph has no words.
 """
 

@@ -10,7 +10,8 @@ rules read in it and in the radiograph's own report (`--truth labels`; what thes
 log-odds of the sentences against their contraries come
 
 - slope and intercept, with which log-odds become probabilities (Platt scaling, `metrics/sentence_truth.py`),
-- the lowest probability from which on 95 % of the sentences are true: those below it are marked as doubtful.
+- the lowest probability from which on 95 % of the sentences are true or, where nearly as many are true anyway, half of
+  the share of false ones is gone: those below it are marked as doubtful.
 
 Where fewer than 30 of the sentences that it writes are true, or false, those of another radiograph's true report are
 taken beside them, and it is said. All is written into the checkpoint's processor_config.json (`sentence_calibration`),
@@ -76,9 +77,10 @@ def main(args: WordCalibrationArguments) -> None:
     print(
         f"{output_dir / 'calibration_words.json'}: slope {result['slope']:.3f}, intercept {result['intercept']:.3f}; "
         + (
-            f"no probability keeps {PRECISION:.0%} true sentences: all are marked as doubtful."
+            "no probability keeps enough true sentences: all are marked as doubtful."
             if point is None
-            else f"doubtful below {point['threshold']:.3f}, which keeps {point['recall']:.0%} of the true sentences."
+            else f"doubtful below {point['threshold']:.3f}: {point['recall']:.0%} of the true sentences are kept, "
+            f"and of what is kept {point['precision']:.1%} is true."
         )
     )
 
@@ -147,12 +149,13 @@ def calibration(written: Sequence[ToldSentence], borrowed: Sequence[ToldSentence
         )
     stated = probabilities(log_odds, fitted)
     before = probabilities(log_odds, SentenceCalibration(CALIBRATION["slope"], CALIBRATION["intercept"]))
-    point = operating_point(stated, is_true)
+    least = max(PRECISION, 1 - (1 - is_true.mean()) / 2)
+    point = operating_point(stated, is_true, least)
     return {
         "note": "Chosen on this split: on others expect a higher ECE, and fewer true sentences above the threshold.",
         **fitted._asdict(),
         "threshold": MARK_ALL if point is None else point.threshold,
-        "operating_point": point and point._asdict(),
+        "operating_point": point and point._asdict() | {"precision_asked": least},
         "sentences": {
             "written": len(written),
             "borrowed": len(sentences) - len(written),

@@ -44,6 +44,7 @@ from litegpt.evaluation_scripts.sentence_facts import sentence_truths, truth_of_
 from litegpt.evaluation_scripts.sentence_scores import (
     ToldSentence,
     borrowed_reports,
+    chance,
     sentence_counts,
     sentence_statistic,
     told_sentences,
@@ -87,8 +88,9 @@ def main(args: WordEvaluationArguments) -> None:
 
     wanted = [key_of(one) for of_task in asked.values() for one in of_task]
     lines = answer_words(args, wanted, rows, output_dir / "word_predictions.jsonl", pipe, others)
-    pictures, sample = control_images(processor), control_sample(one.image for of in asked.values() for one in of)
-    blind_lines = control_lines(args, asked, sample, pictures, output_dir / "word_controls.jsonl", pipe)
+    samples = {task: control_sample(one.image for one in of_task) for task, of_task in asked.items()}
+    pictures = control_images(processor)
+    blind_lines = control_lines(args, asked, samples, pictures, output_dir / "word_controls.jsonl", pipe)
 
     reading = Reading(tuple(label_names(rows)["finding"]) if args.template_words else None, tuple(args.report_models))
     patients = patients_of(rows)
@@ -97,19 +99,19 @@ def main(args: WordEvaluationArguments) -> None:
         learnt = [] if worded_prior is None else word_questions(worded_prior, task)
         given = [given_answer(lines[key_of(one)]) for one in of_task]
         figures = beside_controls(of_task, given, learnt or of_task, reading, len(rows), patients)
-        add_sampled(figures, of_task, given, blind_lines, sample, reading, patients)
+        add_sampled(figures, of_task, given, blind_lines, samples[task], reading, patients)
         tasks[task] = {
             "questions": len(of_task),
             "radiographs": len({one.image for one in of_task}),
             "malformed": sum(one.malformed is not None for one in given),
             "prior": str(prior.split) if learnt else None,
+            "control_radiographs": len(samples[task]),
             "figures": as_json(figures),
         }
     doubts = {doubt for line in lines.values() for doubt in line.get("warnings", ())}
     metrics = {
         "tasks": tasks,
         "sentence_truth": sentence_truth(args, rows, asked, lines, output_dir, pipe, patients),
-        "control_radiographs": len(sample),
         "template_words": args.template_words,
         "two_views": len(others),
         "untrained": {task: doubt for task in asked if (doubt := UNTRAINED_TASK.format(task=task)) in doubts},
@@ -163,28 +165,31 @@ def questions_of_tasks(
 def control_lines(
     args: WordEvaluationArguments,
     asked: Mapping[str, Sequence[WordQuestion]],
-    sample: Sequence[int],
+    samples: Mapping[str, Sequence[int]],
     pictures: Dataset,
     path: Path,
     pipe: Callable[[], ChestXrayFindingsPipeline],
 ) -> dict[str, Lines]:
-    """By control what the questions about the sample are answered when they are asked about no radiograph.
+    """By control what the questions about some images are answered when they are asked about no radiograph.
 
     Args:
-        pictures: of `control_images`; the i-th of the sample has the i-th picture of noise, over and over.
+        samples: by task the images.
+        pictures: of `control_images`; the i-th image of a sample has the i-th picture of noise, over and over.
     """
-    shown: dict[str, dict[int, int]] = {"noise": {}, "black": {}}
-    noise = [number for number, name in enumerate(pictures["image_id"][:]) if name != "black"]
-    black = pictures["image_id"][:].index("black")
-    for place, image in enumerate(sample):
-        shown["noise"][image], shown["black"][image] = noise[place % len(noise)], black
-    keys = [key_of(one) for of_task in asked.values() for one in of_task if one.image in shown["black"]]
-    answered = answer_words(
-        args, [(of[image], task, about) for of in shown.values() for image, task, about in keys], pictures, path, pipe
-    )
+    names = pictures["image_id"][:]
+    shown = {
+        "noise": [number for number, name in enumerate(names) if name != "black"],
+        "black": [names.index("black")],
+    }
+    instead: dict[tuple[str, Key], Key] = {}
+    for task, sample in samples.items():
+        place = {image: number for number, image in enumerate(sample)}
+        for key in (key_of(one) for one in asked[task] if one.image in place):
+            for control, numbers in shown.items():
+                instead[control, key] = (numbers[place[key[0]] % len(numbers)], *key[1:])
+    answered = answer_words(args, instead.values(), pictures, path, pipe)
     return {
-        control: {(image, task, about): answered[of[image], task, about] for image, task, about in keys}
-        for control, of in shown.items()
+        control: {key: answered[of] for (name, key), of in instead.items() if name == control} for control in shown
     }
 
 
@@ -313,7 +318,9 @@ def sentence_truth(
         if not of_own:
             continue
         threshold = calibration["threshold"]
-        statistics = {"another_image": [sentence_statistic(of_third, threshold)]} if of_third else {}
+        statistics = {"chance": [chance]}
+        if of_third:
+            statistics["another_image"] = [sentence_statistic(of_third, threshold)]
         figures = compared(sentence_statistic(of_own, threshold), statistics, len(rows), patients)
         result[name] = {**sentence_counts(of_own), "figures": as_json(figures)}
     return result

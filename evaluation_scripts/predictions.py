@@ -43,8 +43,8 @@ def load_pipeline(args: EvaluationArguments | WordAnsweringArguments, rows: Data
     model, processor = load_checkpoint(args.model_name_or_path, dtype=args.dtype)
     check_labels(rows, processor)
     for task in args.tasks:
-        # A ValueError where the checkpoint does not know it; words in place of what it is about.
-        processor.prompt(task, TASKS[task].about if task in TASKS else None)
+        if task not in TASKS or TASKS[task].about is None:
+            processor.prompt(task)  # a ValueError where the checkpoint does not know it
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(threads_for(model.num_parameters()))
     return ChestXrayFindingsPipeline(model=model.eval(), processor=processor, device=device)

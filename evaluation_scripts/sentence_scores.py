@@ -7,7 +7,9 @@
 
 In: answers, truths by row (`sentence_facts.py`), and log-odds (`word_predictions.sentence_beliefs`). Out: sentences
 with a probability and a truth, and figures of them for any weights of the images. The control is the belief in the
-same sentences about a third radiograph: what is left there comes of the sentences, not of the picture.
+same sentences about a third radiograph: what is left there comes of the sentences, not of the picture. A checkpoint
+writes what it believes of the radiograph, so a third one's may rank its own sentences worse than chance: 0.5 stands
+beside it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -120,6 +122,13 @@ def sentence_statistic(told: Iterable[ToldSentence], threshold: float) -> Statis
         }
 
     return statistic
+
+
+def chance(weights: np.ndarray) -> Figures:
+    """The figures of `sentence_statistic` for beliefs that are drawn by lot; NaN where they depend on the lot."""
+    half, unknown = np.full(len(weights), 0.5), np.full(len(weights), np.nan)
+    names = ("auroc", "auroc_affirmed", "auroc_denied", "ece", "doubtful_of_false", "doubtful_of_true")
+    return {(name,): half if name.startswith("auroc") else unknown for name in names}
 
 
 def sentence_counts(told: Sequence[ToldSentence]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A tokenizer for tiny models, trained on the answers' own language.
 
-In: a data set's labels. Out: a tokenizer of some 600 tokens, to which a label and a coordinate are one token each, and
+In: a data set's labels. Out: a tokenizer of some 550 tokens, to which a label and a coordinate are one token each, and
 a word of template reports, phrases and questions too.
 
     tokenizer = train_tokenizer(["Cardiomegaly", ...], ["COPD", ..., "No finding"])
@@ -37,7 +37,8 @@ MAX_WORDS = 2000  # of other texts than templates
 WORD_SCORE, FALLBACK_SCORE = -15.0, -20.0
 
 _PIECES = Regex(
-    rf" ?\w+ diseases of this chest radiograph are | ?{PLACES_PREFIX}|<\d{{1,3}}>| ?<p>|</p>(?: \{{)?| ?\{{|\}},?|[.,?:]"
+    rf" ?\w+ diseases of this chest radiograph are | ?{PLACES_PREFIX}"
+    r"|<\d{1,3}>| ?<p>|</p>(?: \{)?| ?\{|\},?|[.,?:]"
 )
 _WORD = re.compile(r"▁?\w+|▁?[^\w▁]")
 _FIRST_WORD = re.compile(r"(?:^|[.?!] )(\w+)")
@@ -46,11 +47,11 @@ _FIRST_WORD = re.compile(r"(?:^|[.?!] )(\w+)")
 def train_tokenizer(
     finding_labels: Sequence[str], diagnosis_labels: Sequence[str], words: Iterable[str] = ()
 ) -> PreTrainedTokenizerFast:
-    """A tokenizer of some 600 tokens to which a label, a coordinate and a stock phrase are one token each.
+    """A tokenizer of some 550 tokens to which a label, a coordinate and a stock phrase are one token each.
 
     Its vocabulary is the pieces that answers and prompts are made of, so sequences are short and the head is small;
-    and the words of template reports, phrases and questions, and others. Any other text falls back to bytes, so nothing
-    is unknown to it.
+    and the words of template reports, phrases and questions, and others. Any other text falls back to bytes, so
+    nothing is unknown to it.
 
     Args:
         words: others, as `frequent_words` gives them.

@@ -73,7 +73,7 @@ def word_entries(
 def phrase_of_views(
     phrase: str, answers: Sequence[Answer], processor: ProcessorMixin, written_boxes: bool = False
 ) -> dict[str, Any]:
-    """What the answers to a radiograph and its `moved_views` say of a phrase together; a malformed one says nothing.
+    """What the answers to a radiograph and to its `moved_views` say of a phrase; a malformed one says nothing.
 
     `present` is their mean. The boxes are those that most views agree on, fused as findings are, as many as the answer
     to the radiograph itself gives; one, where that says none and all together say that the phrase is there.

@@ -1,8 +1,10 @@
 """Rows -> training examples -> the model's tensors.
 
-examples = training_examples(rows, views, range(len(views)), arguments, processor)
-examples[0]    # {"view": 0, "second_view": -1, "task": "refer", "about": "nodule or mass", "answer": "...", "length": 82}
-batch = ChatCollator(processor, store, views, features=None)([examples[0], examples[1]])
+    examples = training_examples(rows, views, range(len(views)), arguments, processor)
+    examples[0]    # {"view": 0, "second_view": -1, "task": "refer", "about": "edema", "answer": "...", "length": 82}
+    batch = ChatCollator(processor, store, views, features=None)([examples[0], examples[1]])
+
+An example is a question about one radiograph, or two of one study, and its true answer.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -143,7 +145,7 @@ def _in_parts(items: Iterable[dict], size: int) -> Iterator[list[dict]]:
 
 
 def _length_counter(processor: LiteGPTProcessor) -> Callable[[dict[str, Any]], int]:
-    """Tokens of an example's whole sequence; what is alike, as most phrases and answers of templates, is counted once."""
+    """Tokens of an example's whole sequence; what is alike, as most phrases of templates, is counted once."""
 
     @lru_cache(maxsize=100_000)
     def of_prompt(task: str, about: str | None, num_images: int) -> int:

@@ -209,6 +209,8 @@ def refuse_what_does_not_fit(
     """Ends the program where options do not go together."""
     if data_args.cache_features:
         raise Refusal("cache_features: TRL's GRPOTrainer hands on pixels alone.")
+    if data_args.template_words:
+        raise Refusal("template_words: no task about words is asked here.")
     if data_args.total_batch_size is not None:
         raise Refusal("total_batch_size: here it is generation_batch_size, sampled answers of all processes.")
     if is_fsdp_enabled() or is_deepspeed_zero3_enabled():

@@ -29,6 +29,7 @@ from litegpt.common.arguments import parse
 from litegpt.common.programs import Refusal, program
 from litegpt.modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
 from litegpt.modeling_litegpt.adapters import add_adapter
+from litegpt.processing.processing_litegpt import LITEGPT_TOKENS
 from litegpt.train_scripts.arguments import MemoryArguments
 from litegpt.train_scripts.sft import lora_config
 
@@ -157,7 +158,8 @@ def model_without_values(
             tower.requires_grad_(False)
         if with_lora:
             # Which rows are the new tokens' does not matter here.
-            tokenizer = SimpleNamespace(convert_tokens_to_ids=lambda tokens: list(range(len(tokens))))
+            known = {token: row for row, token in enumerate(LITEGPT_TOKENS)}
+            tokenizer = SimpleNamespace(get_vocab=lambda: known)
             arguments = ModelConfig(lora_r=lora_r, lora_alpha=16)
             lora = lora_config(arguments, SimpleNamespace(tokenizer=tokenizer))
             model = add_adapter(model, lora, trained_dtype=torch.float32)

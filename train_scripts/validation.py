@@ -54,9 +54,8 @@ class ValidationAnswers(TrainerCallback):
         left_out = [task for task in tasks if task not in LABEL_TASKS]
         tasks = [task for task in tasks if task in LABEL_TASKS]
         if left_out and trainer.is_world_process_zero():
-            print(
-                f"Validation answers {', '.join(tasks) or 'nothing'}; of {', '.join(left_out)} it shows the loss alone."
-            )
+            asked = ", ".join(tasks) or "nothing"
+            print(f"Validation answers {asked}; of {', '.join(left_out)} it shows the loss alone.")
         truths = list(rows.remove_columns("image"))
         answers = {task: [true_answer(row, task, self.labels) for row in truths] for task in tasks}
         # By task: the rows that tell the answer.

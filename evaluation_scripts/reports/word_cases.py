@@ -90,6 +90,8 @@ def drawn_cases(
 ) -> list[WordCase]:
     """Up to `count` radiographs, drawn at random from those that were asked about, the same in every run.
 
+    At least half of them have boxes, where so many do: most radiographs are normal, and look alike.
+
     Args:
         said: warnings that stand elsewhere on the page.
     """
@@ -97,8 +99,18 @@ def drawn_cases(
     for task, questions in asked.items():
         for one in questions:
             of_image.setdefault(one.image, {}).setdefault(task, []).append(one)
-    drawn = sorted(random.Random(0).sample(sorted(of_image), min(count, len(of_image))))
-    return [word_case(rows[image], of_image[image], lines, said) for image in drawn]
+    shuffled = random.Random(0).sample(sorted(of_image), len(of_image))
+    with_boxes = [image for image in shuffled if any(map(_has_boxes, sum(of_image[image].values(), [])))]
+    first = with_boxes[: (count + 1) // 2]
+    drawn = [*first, *(image for image in shuffled if image not in first)][:count]
+    return [word_case(rows[image], of_image[image], lines, said) for image in sorted(drawn)]
+
+
+def _has_boxes(one: WordQuestion) -> bool:
+    """Whether the true answer to a question tells of a box."""
+    if one.task == "grounded_report":
+        return any(sentence["boxes"] for sentence in one.truth)
+    return one.task == "describe" or one.task == "refer" and bool(one.truth)
 
 
 def word_case(

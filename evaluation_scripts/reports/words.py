@@ -91,6 +91,10 @@ SENTENCE_FIGURES = {
     "doubtful_of_false": "marked as doubtful, of the false ones",
     "doubtful_of_true": "marked as doubtful, of the true ones (less is better)",
 }
+SENTENCES = {
+    "answered": "Sentences that the checkpoint wrote",
+    "borrowed": "Sentences of another radiograph's true report",
+}
 CONTROLS = {
     "shuffled": "another image's answer",
     "most_frequent": "the most frequent answer",
@@ -99,12 +103,13 @@ CONTROLS = {
     "noise": "asked about noise",
     "black": "asked about a black picture",
     "another_image": "believed of another image",
+    "chance": "chance",
 }
 RULE = (
     "The rule: a figure exceeds its controls where the lower bound of the 95 % interval of its difference to each of "
     "them, on the same resampled radiographs, is above 0; beside it stands the control of the smallest difference. "
     "Controls have not seen the image: the answer to the same question about another image, the most frequent true "
-    "answer given to all, answers to pictures of noise and a black one (of the questions of {sample} radiographs). "
+    "answer given to all, answers to pictures of noise and a black one (to the questions about some radiographs). "
     "To exceed them is more than chance, not a good figure."
 )
 
@@ -141,7 +146,9 @@ def html_report(
     sections = [PageSection(section.name, section.title, section.blocks) for section in word_sections(metrics)]
     if num_cases:
         html = cases_html(drawn_cases(asked, lines, rows, num_cases, metrics["untrained"].values()))
-        sections.append(PageSection("cases", "Some radiographs, drawn at random", html=html))
+        sections.append(
+            PageSection("cases", "Some radiographs, drawn at random, half of them among those with boxes", html=html)
+        )
     return template(__file__, "report.html.jinja").render(
         title=TITLE,
         introduction=introduction(metrics, model, data),
@@ -158,12 +165,13 @@ def introduction(metrics: Mapping[str, Any], model: str, data: str) -> list[str]
     data_set, run, bootstrap = metrics["data_set"], metrics["run"], metrics["bootstrap"]
     paragraphs = [verdict(metrics)]
     paragraphs += [_verdict_of_task(task, scores) for task, scores in metrics["tasks"].items()]
+    paragraphs += _verdict_of_sentences(metrics["sentence_truth"] or {})
     if metrics["untrained"]:
         tasks = ", ".join(f"`[{task}]`" for task in metrics["untrained"])
         paragraphs.append(f"**The checkpoint was never trained to answer {tasks}: these answers mean nothing.**")
     if run["caution"]:
         paragraphs.append(f"**Caution about this checkpoint**: {run['caution']}.")
-    paragraphs.append(RULE.format(sample=metrics["control_radiographs"]))
+    paragraphs.append(RULE)
     words = "; template words, whose truth is known" if metrics["template_words"] else ""
     views = f"; {metrics['two_views']:,} reports from two views" if metrics["two_views"] else ""
     paragraphs.append(
@@ -222,13 +230,7 @@ def _verdict_of_task(task: str, scores: Mapping[str, Any]) -> str:
     told, figures = judged(task, scores["figures"]), scores["figures"]
     sentences = [f"**{TASK_TITLES[task]}** (`[{task}]`, {scores['questions']:,} questions)."]
     for answer, words in ((True, "Above every control"), (False, "**Not above every control**")):
-        parts = []
-        for name in (name for name, value in told.items() if value is answer):
-            control, difference = nearest(figures[name])
-            parts.append(
-                f"{FIGURES[task][name]} {number(figures[name]['value'])} against {number(difference['control'])} "
-                f"({CONTROLS[control]})"
-            )
+        parts = [f"{FIGURES[task][name]} {_against(figures[name])}" for name, value in told.items() if value is answer]
         if parts:
             sentences.append(f"{words}: {'; '.join(parts)}.")
     if not told:
@@ -236,6 +238,28 @@ def _verdict_of_task(task: str, scores: Mapping[str, Any]) -> str:
     if scores["malformed"]:
         sentences.append(f"{scores['malformed']:,} answers cannot be read and count as wrong.")
     return " ".join(sentences)
+
+
+def _verdict_of_sentences(truth: Mapping[str, Any]) -> Iterator[str]:
+    """Whether stated probabilities tell true sentences from false ones, in words."""
+    for name in (name for name in SENTENCES if name in truth):
+        sentences = [f"**{SENTENCES[name]}**, {truth[name]['sentences']:,}, true or false?"]
+        figures = {figure: truth[name]["figures"][figure] for figure in ("auroc", "auroc_affirmed", "auroc_denied")}
+        for answer, words in ((True, "Above the controls"), (False, "**Not above the controls**")):
+            parts = [
+                f"{SENTENCE_FIGURES[figure]} {_against(value)}"
+                for figure, value in figures.items()
+                if exceeds(value) is answer
+            ]
+            if parts:
+                sentences.append(f"{words}: {'; '.join(parts)}.")
+        yield " ".join(sentences)
+
+
+def _against(figure: Mapping[str, Any]) -> str:
+    """A figure against its nearest control: "0.710 against 0.386 (always None)"."""
+    control, difference = nearest(figure)
+    return f"{number(figure['value'])} against {number(difference['control'])} ({CONTROLS[control]})"
 
 
 def _signed(interval: Sequence[float]) -> str:
@@ -261,7 +285,8 @@ def _blocks(task: str, scores: Mapping[str, Any]) -> Iterator[str | Table]:
     )
     yield (
         f"{scores['questions']:,} questions about {scores['radiographs']:,} radiographs; {scores['malformed']:,} "
-        f"answers cannot be read. Most frequent answers and mean boxes {learnt}."
+        f"answers cannot be read. Most frequent answers and mean boxes {learnt}. Noise and black pictures stand in "
+        f"the place of {scores['control_radiographs']:,} radiographs."
     )
     yield figure_table(scores["figures"], FIGURES[task])
 
@@ -292,15 +317,12 @@ def _sentence_blocks(truth: Mapping[str, Any]) -> Iterator[str | Table]:
         f"How well the probabilities that are stated of sentences tell true from false ones (`[{truth['task']}]`). "
         f"What is true is told by {how}; sentences of which it cannot be said are left out. A sentence below a "
         f"probability of {calibration['threshold']:.3f} is marked as doubtful. A sentence that denies something is "
-        "mostly true: look at those that affirm, and at the control, which believes the same sentences about a third "
+        "mostly true: look at those that affirm, and at the control that believes the same sentences about a third "
         "radiograph."
     )
     if "answered" not in truth and "borrowed" not in truth:
         yield "There is no sentence of which it is known."
-    for name, words in (
-        ("answered", "Sentences that the checkpoint wrote"),
-        ("borrowed", "Sentences of another radiograph's true report"),
-    ):
+    for name, words in SENTENCES.items():
         if name in truth:
             of = truth[name]
             left_out = f"; {of['without_probability']:,} without a probability" if of["without_probability"] else ""

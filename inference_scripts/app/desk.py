@@ -3,6 +3,7 @@
     desk = Desk(LocalAnswerer(AnswerSettings("outputs/demo/checkpoint")), uploads=Path("/tmp/private"))
     desk.receive({"session": "s", "path": "/tmp/private/1/a.dicom", "name": "a.dicom"})    # {"token": ..., ...}
     desk.answer({"token": token})          # {"shown": ...}, as `results.py` makes it
+    desk.words({"token": token, "task": "refer", "about": "enlarged heart"})   # {"rows": ..., "question": ...}
     desk.pixels({"token": token, "deep": True})
 
 Everything is a dictionary, as JSON has it. What a person can mend comes back as {"error": sentence}, with
@@ -25,7 +26,7 @@ from litegpt.common.overlay import DISCLAIMER, is_drawn
 from litegpt.inference_scripts.answerers import Answerer, LocalAnswerer, ServerAnswerer
 from litegpt.inference_scripts.app import downloads
 from litegpt.inference_scripts.app.heat import finding_map
-from litegpt.inference_scripts.app.results import ANSWERED, is_calibrated, shown_answer
+from litegpt.inference_scripts.app.results import ANSWERED, is_calibrated, shown_answer, shown_words
 from litegpt.inference_scripts.app.shelf import Radiograph, Shelf
 from litegpt.inference_scripts.app.values import pixels_message, values_behind
 from litegpt.inference_scripts.ask_server import data_url, fetch_json
@@ -34,10 +35,12 @@ from litegpt.inference_scripts.inbox import Received, receive
 from litegpt.processing.chat_pipeline_litegpt import RadiographTextPipeline
 from litegpt.processing.dicom import MAX_BYTES, RadiographError, unusable
 from litegpt.processing.radiograph import in_standard_view
+from litegpt.processing.tasks import TASKS, WORD_TASKS, join_question
 
 GONE = "It is no longer in this server's memory: drop the file again."
 NEW_TOKENS = 256  # of the answer to a question of one's own
 MOST_VIEWS = 8
+IN_WORDS = ("refer", "question", "report", "grounded_report")  # tasks that the page offers
 
 Message = dict[str, Any]
 
@@ -87,7 +90,8 @@ class Desk:
             "local": local,
             "server": None if local else self.answerer.clients[0].base_url,
             "most_views": MOST_VIEWS if local else 0,
-            "tasks": [{"name": name, "words": words} for name, words in self.processor.instructions.items()],
+            "tasks": [{"name": name, "words": words} for name, words in own_questions(self.processor).items()],
+            "words": [task for task in IN_WORDS if self.answerer.was_asked(task)],
             "examples": [path.name for path in self.examples],
             "minutes": round(self.shelf.seconds / 60),
         }
@@ -183,6 +187,7 @@ class Desk:
         radiograph.line = self.line(
             radiograph.received, bool(asked.get("candidates")), min(int(asked.get("views") or 0), MOST_VIEWS)
         )
+        radiograph.words = {}
         shown = shown_answer(radiograph.line, self.processor)
         return {"shown": shown, "seconds": round(time.monotonic() - start, 2)}
 
@@ -198,6 +203,23 @@ class Desk:
             else:
                 (output,) = self.answerer.outputs([received.picture])
         return {**received.facts, **self.facts, **beside, **output}
+
+    @_in_a_sentence
+    def words(self, asked: Message) -> Message:
+        """The answer to one of `IN_WORDS`, as `shown_words` has it."""
+        radiograph = self.shelf.get(asked["token"])
+        task, about = str(asked["task"]), str(asked.get("about") or "").strip()
+        if task not in IN_WORDS or not self.answerer.was_asked(task):
+            raise ValueError(f"The checkpoint was not trained to answer [{task}].")
+        needed = TASKS[task].about
+        if needed and not about:
+            raise ValueError(f"The {needed} is empty.")
+        question = join_question(task, about if needed else None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they are in the picture's info, and go with the answer
+            (output,) = self.answerer.outputs([radiograph.received.picture], tasks=[question])
+        radiograph.words[question] = output
+        return shown_words(question, output)
 
     @_in_a_sentence
     def explain(self, asked: Message) -> Message:
@@ -250,10 +272,19 @@ class Desk:
         return {"name": made.name, "type": made.type, "data": base64.b64encode(made.data).decode()}
 
 
+def own_questions(processor: Any) -> dict[str, str]:
+    """The checkpoint's tasks that are about the radiograph alone, by name, with their words."""
+    return {
+        name: words
+        for name, words in processor.instructions.items()
+        if name not in TASKS or (TASKS[name].about is None and name not in WORD_TASKS)
+    }
+
+
 def question_note(text: str, processor: Any) -> str | None:
     """What speaks against the answer to a question; None of a task's own, as the checkpoint was trained with."""
     known = ", ".join(f"[{task}]" for task in processor.instructions)
-    for task, words in processor.instructions.items():
+    for task, words in own_questions(processor).items():
         if text == f"[{task}] {words}":
             return None
     if text.startswith("[") and text[1:].partition("]")[0] not in processor.instructions:

@@ -4,6 +4,7 @@
     download.name, download.type, download.data       # "a_overlay.png", "image/png", b"..."
 
 Nothing is written to the disk. The DICOM objects carry the patient's tags, as a PACS needs them; nothing else does.
+They have findings and diagnoses; what was asked in words is in the JSON and on the picture alone.
 """
 
 import json
@@ -13,7 +14,7 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from litegpt.common.overlay import overlay, png_bytes
-from litegpt.inference_scripts.app.results import ANSWERED, filed_line
+from litegpt.inference_scripts.app.results import ANSWERED, filed_line, with_words
 from litegpt.inference_scripts.app.shelf import Radiograph
 
 DICOM_KINDS = {"SR": "structured_report", "PR": "presentation_state"}
@@ -39,9 +40,11 @@ def made(kind: str, radiograph: Radiograph, processor: Any, source: str = ANSWER
     """
     line, stem = radiograph.line, PurePath(radiograph.line["file"]).stem
     if kind == "json":
-        return Download(f"{stem}.json", "application/json", (json.dumps(line, indent=1) + "\n").encode())
+        asked = with_words(line, radiograph.words)
+        return Download(f"{stem}.json", "application/json", (json.dumps(asked, indent=1) + "\n").encode())
     if kind == "overlay":
-        drawn = overlay(radiograph.received.picture, line, processor.score_thresholds)
+        asked = with_words(line, radiograph.words)
+        drawn = overlay(radiograph.received.picture, asked, processor.score_thresholds)
         return Download(f"{stem}_overlay.png", "image/png", png_bytes(drawn))
     if kind not in DICOM_KINDS:
         raise ValueError(f"there is no download {kind!r}; there are {', '.join(KINDS)}.")

@@ -82,6 +82,7 @@ async function answer(entry) {
   const reply = await ask("answer", {token: entry.token, candidates: id("candidates").checked, views});
   if (reply.error) return fail(entry, reply.error);
   Object.assign(entry, {state: "answered", shown: reply.shown, seconds: reply.seconds, chosen: null, heat: null});
+  Object.assign(entry, {said: [], pinned: null, pointed: null});
   if (entry === state.current) showCurrent();
 }
 
@@ -202,6 +203,8 @@ function showCurrent() {
     id("source").value = state.source;
     id("source-box").hidden = keys.length < 2;
     fill(id("diagnoses"), shown.diagnoses.map(diagnosisRow));
+    id("asking").textContent = "";
+    showSaid();
     id("no-finding").textContent =
       shown.no_finding === null || shown.no_finding === undefined
         ? ""
@@ -257,6 +260,14 @@ function showFindings() {
 
 function showOutlines() {
   const from = source();
+  // What is pointed at in the answers in words stands alone on the radiograph.
+  const words = state.current && (state.current.pointed || state.current.pinned);
+  if (words) {
+    viewer.choose(null);
+    viewer.setOutlines(words.outlines);
+    id("stage").setAttribute("aria-label", "Radiograph, outlined: " + words.text);
+    return;
+  }
   const chosen = state.current && state.current.chosen;
   // A row that is chosen shows its outline even below the threshold.
   const rows = from ? from.rows.filter((row) => isVisible(row) || row.number === chosen) : [];
@@ -278,6 +289,8 @@ function findingRow(row) {
     made("span", {class: "lg-value"}, (visible ? "" : "hidden ") + score),
   ]);
   button.addEventListener("click", () => {
+    entry.pinned = null;
+    showSaid();
     entry.chosen = entry.chosen === row.number ? null : row.number;
     showFindings();
     focusRow(row.number);
@@ -370,6 +383,71 @@ function listRow(entry) {
   ]);
   button.addEventListener("click", () => select(entry));
   return made("li", {}, [button]);
+}
+
+// --- Questions in words ----------------------------------------------------------------------------------------------
+
+async function askWords(task, asked) {
+  const entry = state.current;
+  id("asking").textContent = "Asking …";
+  const reply = await asking(entry, (token) => ask("words", {token, task, about: asked}));
+  if (!reply.error) {
+    entry.said = [reply, ...entry.said.filter((one) => one.question !== reply.question)];
+    entry.pinned = (task === "refer" && reply.rows.find((row) => row.outlines.length)) || null;
+  }
+  if (entry !== state.current) return;
+  id("asking").textContent = reply.error || "";
+  showSaid();
+  showOutlines();
+}
+
+// Every question with its answer, the last one first.
+function showSaid() {
+  const entry = state.current;
+  const said = (entry && entry.said) || [];
+  fill(
+    id("said"),
+    said.map((one) => {
+      const name = {report: "Report", grounded_report: "Report with boxes"}[one.task] || one.about;
+      const parts = [made("h3", {}, one.task === "refer" ? "“" + name + "”" : name)];
+      if (one.malformed) parts.push(made("p", {class: "lg-caution-text"}, "Not understood: " + one.malformed));
+      parts.push(made("ul", {class: "lg-rows"}, one.rows.map((row) => saidRow(entry, one, row))));
+      return made("div", {class: "lg-said", "data-task": one.task}, parts);
+    }),
+  );
+}
+
+function saidRow(entry, one, row) {
+  const share = row.probability === null ? "" : percent(row.probability);
+  const words = one.task === "refer" ? row.marks.join(", ") : row.text;
+  const marks = one.task === "refer" ? [] : row.marks.map((mark) => made("span", {class: "lg-tag"}, mark));
+  const parts = [
+    ...(row.outlines.length ? [svgSample(row.outlines[0])] : []),
+    made("span", {class: "lg-label"}, [words, ...marks]),
+    made("span", {class: "lg-value"}, share),
+  ];
+  const doubtful = row.marks.includes("doubtful");
+  const item = made("li", {class: doubtful ? "lg-doubtful" : ""});
+  if (!row.outlines.length) {
+    item.append(made("div", {class: "lg-row"}, parts));
+    return item;
+  }
+  const button = made("button", {type: "button", class: "lg-row", "aria-pressed": String(entry.pinned === row)}, parts);
+  const point = (to) => () => {
+    entry.pointed = to;
+    showOutlines();
+  };
+  button.addEventListener("pointerenter", point(row));
+  button.addEventListener("pointerleave", point(null));
+  button.addEventListener("click", () => {
+    entry.pointed = null;
+    entry.pinned = entry.pinned === row ? null : row;
+    for (const other of id("said").querySelectorAll(".lg-row[aria-pressed]")) other.setAttribute("aria-pressed", "false");
+    button.setAttribute("aria-pressed", String(entry.pinned === row));
+    showOutlines();
+  });
+  item.append(button);
+  return item;
 }
 
 // --- Heat map, questions, files to take away -------------------------------------------------------------------------
@@ -506,6 +584,20 @@ function begin() {
   const tasks = about.tasks.map((task) => made("option", {value: "[" + task.name + "] " + task.words}, "[" + task.name + "]"));
   fill(id("tasks"), [made("option", {value: ""}, "your own"), ...tasks]);
   id("tasks").addEventListener("change", () => (id("question").value = id("tasks").value));
+
+  id("ask-box").hidden = !about.words.length;
+  id("unverified").hidden = !about.words.some((task) => task !== "refer");
+  for (const [name, task] of [["refer", "refer"], ["question-in-words", "question"]]) {
+    id(name).hidden = !about.words.includes(task);
+    id(name).addEventListener("submit", (event) => {
+      event.preventDefault();
+      askWords(task, id(name).querySelector("input").value);
+    });
+  }
+  for (const button of element.querySelectorAll("[data-words]")) {
+    button.hidden = !about.words.includes(button.dataset.words);
+    button.addEventListener("click", () => askWords(button.dataset.words, ""));
+  }
 
   const drop = id("drop");
   for (const kind of ["dragover", "drop"]) {

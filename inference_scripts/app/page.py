@@ -41,7 +41,7 @@ LAUNCH: dict[str, Any] = {
 
 def page(desk: Desk) -> gr.Blocks:
     """The page of a desk; what a closed page has opened is forgotten."""
-    asked = {"answer": desk.answer, "explain": desk.explain, "question": desk.question}
+    asked = {"answer": desk.answer, "words": desk.words, "explain": desk.explain, "question": desk.question}
 
     def ask(event: gr.EventData) -> dict[str, Any]:
         message = event.message

@@ -10,13 +10,13 @@ operating points. Out: plain values, as JSON has them. A finding can be told fro
 the dashes of its outline: one of the three is enough.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from litegpt.common.overlay import colour_of_label
 from litegpt.dicom_output.result_uids import ANSWERED, with_boxes_of
 from litegpt.processing.answers import NO_FINDING
-from litegpt.processing.tasks import ANSWER_KINDS
+from litegpt.processing.tasks import ANSWER_KINDS, GROUNDED_REPORT, PLACES, REPLY, REPORT, split_question
 
 # Whose boxes: a line's key -> what the page calls them, and which of the processor's operating points are theirs.
 SOURCES = {
@@ -26,6 +26,7 @@ SOURCES = {
     "detected_findings": ("the detector", "detector_thresholds"),
     "fused_findings": ("answer and detector together", "fused_thresholds"),
 }
+LONGEST = 40  # characters of a sentence beside its box; in the list it stands whole
 DASHES = ("", "9 4", "2 4", "14 4 2 4", "5 3")  # SVG's stroke-dasharray, in pixels of the screen
 
 
@@ -104,6 +105,74 @@ def warnings(line: Mapping[str, Any]) -> list[str]:
     """What is doubtful about this radiograph, or not understood of its answer."""
     malformed = [f"The answer to [{task}] is not understood: {why}" for task, why in line["malformed"].items() if why]
     return [*malformed, *line["warnings"]]
+
+
+# --- Questions in words ---------------------------------------------------------------------------------------------
+
+
+def shown_words(question: str, output: Mapping[str, Any]) -> dict[str, Any]:
+    """All that the page shows of the answer to a question in words: rows, each with the outlines of its boxes.
+
+    Args:
+        question: "refer: enlarged heart", as the pipeline has been asked.
+        output: of the pipeline.
+    """
+    task, about = split_question(question)
+    rows = []
+    for item in output.get("phrases", ()):
+        seen = "seen" if item["boxes"] else "not seen"
+        rows.append(words_row(item["phrase"], item["present"], item["boxes"], [seen]))
+    for item in output.get("replies", ()):
+        rows.append(words_row(item["text"] or "(an empty answer)", None, (), ["unverified"]))
+    for key in (REPORT.output, GROUNDED_REPORT.output):
+        for item in output.get(key, ()):
+            marks = ["doubtful"] if item["doubtful"] else []
+            rows.append(words_row(item["text"], item["probability"], item.get("boxes", ()), marks))
+    return {
+        "question": question,
+        "task": task,
+        "about": about,
+        "rows": rows,
+        "malformed": next((why for why in output["malformed"].values() if why), None),
+    }
+
+
+def words_row(
+    text: str, probability: float | None, boxes: Sequence[Mapping[str, Any]], marks: list[str]
+) -> dict[str, Any]:
+    """A phrase, a reply or a sentence; `marks`: what is to be known of it, in a word each."""
+    outlines = [
+        {
+            "number": number,
+            "label": text if len(text) <= LONGEST else text[: LONGEST - 1].rstrip() + "…",
+            "score": box["score"],
+            "box": dict(box["box"]),
+            "colour": colour_of_label(text),
+            "dash": DASHES[1] if "doubtful" in marks else "",
+        }
+        for number, box in enumerate(boxes, 1)
+    ]
+    return {"text": text, "probability": probability, "marks": marks, "outlines": outlines}
+
+
+def with_words(line: Mapping[str, Any], words: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """A line with what was asked in words beside, as if all had been asked at once.
+
+    Args:
+        words: by question, what the pipeline returned to each.
+    """
+    merged = {**line, "tasks": [*line["tasks"], *words]} if words else dict(line)
+    for output in words.values():
+        for name in ("answers", "probabilities", "malformed"):
+            merged[name] = {**merged[name], **output[name]}
+        for kind in (PLACES, REPLY, REPORT, GROUNDED_REPORT):
+            if kind.output in output:
+                merged[kind.output] = [*merged.get(kind.output, ()), *output[kind.output]]
+        merged["warnings"] = list(dict.fromkeys([*merged["warnings"], *output["warnings"]]))
+    return merged
+
+
+# --- What is filed ---------------------------------------------------------------------------------------------------
 
 
 def is_calibrated(processor: Any) -> bool:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from litegpt.inference_scripts.inbox import Received
@@ -30,11 +30,13 @@ class Radiograph:
         data: its file.
         received: its picture, and what a line says of it.
         line: the answer to it, where there is one yet.
+        words: what the pipeline returned to each question in words, by question.
     """
 
     data: bytes
     received: Received
     line: dict[str, Any] | None = None
+    words: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:

@@ -98,7 +98,10 @@ WORDS = {
     ],
     "report_findings": "A nodule.\n\n No effusion. ",
     "report_impression": "Cancer?",
-    "qa": [{"question": "Is  it big?", "answer": "no", "closed": True}, {"question": "Why?", "answer": "", "closed": False}],
+    "qa": [
+        {"question": "Is  it big?", "answer": "no", "closed": True},
+        {"question": "Why?", "answer": "", "closed": False},
+    ],
     "chat": [
         {"role": "user", "text": "Hello"},
         {"role": "assistant", "text": "Good day."},

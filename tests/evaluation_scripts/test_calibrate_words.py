@@ -45,6 +45,14 @@ def test_a_known_calibration_is_found_and_enough_of_what_is_kept_is_true():
     }
 
 
+def test_where_most_sentences_are_true_anyway_half_of_the_false_share_goes():
+    sentences = told(4000, intercept=8.0)
+    share = np.mean([one.is_true for one in sentences])
+    point = calibration(sentences, [])["operating_point"]
+    assert share > 0.95 and point["precision_asked"] == pytest.approx((1 + share) / 2)
+    assert point["precision"] >= point["precision_asked"] and point["kept"] < 4000
+
+
 def test_few_false_sentences_are_added_to_from_other_reports_and_it_is_said(capsys):
     written = [one._replace(is_true=True) for one in told(100)]
     result = calibration(written, told(400))

@@ -5,6 +5,7 @@ from litegpt.evaluation_scripts.sentence_facts import facts_truth
 from litegpt.evaluation_scripts.sentence_scores import (
     ToldSentence,
     borrowed_reports,
+    chance,
     sentence_counts,
     sentence_statistic,
     told_sentences,
@@ -55,6 +56,7 @@ def test_what_affirms_and_what_denies_is_ranked_apart_too():
         )
     ]
     figures = sentence_statistic(told, threshold=0.5)(np.ones((1, 10)))
+    assert figures.keys() == chance(np.ones((1, 10))).keys()
     assert figures["auroc",] > 0.85 and figures["auroc_affirmed",] == figures["auroc_denied",] == 0.5
     assert figures["doubtful_of_false",] == pytest.approx(9 / 11) and figures["doubtful_of_true",] == pytest.approx(
         1 / 19

@@ -227,6 +227,10 @@ def test_a_new_token_starts_as_the_mean_of_the_pieces_that_the_original_tokenize
         "[identify]",
         "[vqa]",
         "[grounding]",
+        "[refer]",
+        "[describe]",
+        "[report]",
+        "[grounded_report]",
     }
     for weight in ("model.language_model.embed_tokens.weight", "lm_head.weight"):
         for token, texts in pieces.items():

@@ -102,9 +102,8 @@ def test_words_change_no_token_of_answers_and_prompts():
         few, many = ([str(token) for token in tokenizer.tokenize(text)] for tokenizer in tokenizers)
         assert few == many
     parts = [token.strip("▁") for token in tokenizers[0].tokenize(answers[0])]
-    assert parts[:8] == [
-        "Local▁diseases▁of▁this▁chest▁radiograph▁are", "<p>", "Aortic▁enlargement", "</p>▁{", "<0>", "<50>", "<100>", "<100>",
-    ]  # fmt: skip
+    assert parts[0] == "Local▁diseases▁of▁this▁chest▁radiograph▁are"
+    assert parts[1:8] == ["<p>", "Aortic▁enlargement", "</p>▁{", "<0>", "<50>", "<100>", "<100>"]
     assert len(parts) == 1 + 8 * len(FINDING_LABELS) + 1
 
 

@@ -192,6 +192,7 @@ def test_two_processes_share_a_group_of_answers(tiny_checkpoint, phantom_release
         ({"reward_functions": ["box_f2"]}, "there is no box_f2"),
         ({"reward_weights": [1.0, 2.0]}, "2 for 1 reward_functions"),
         ({"cache_features": True}, "hands on pixels alone"),
+        ({"template_words": True}, "no task about words"),
         ({"total_batch_size": 8}, "generation_batch_size"),
         ({"max_steps": -1}, "say how many steps"),
         ({"max_completion_length": 5}, "may take"),

@@ -6,6 +6,7 @@ from torch.profiler import profile
 from trl import ModelConfig
 
 from litegpt.modeling_litegpt import LiteGPTConfig, LiteGPTForConditionalGeneration
+from litegpt.processing.processing_litegpt import LITEGPT_TOKENS
 from litegpt.train_scripts.arguments import DataArguments
 from litegpt.train_scripts.memory_per_gpu import (
     FSDP2,
@@ -96,7 +97,7 @@ def test_the_peak_of_a_step_is_what_a_real_step_allocates(setting, checkpointing
 
 class FakeProcessor:
     class tokenizer:
-        convert_tokens_to_ids = staticmethod(lambda tokens: list(range(len(tokens))))
+        get_vocab = staticmethod(lambda: {token: row for row, token in enumerate(LITEGPT_TOKENS)})
 
 
 def test_weights_gradients_and_optimizer_are_those_of_a_real_model(tiny_checkpoint):

@@ -94,6 +94,11 @@ def test_the_radiographs_are_the_same_in_every_run_and_no_more_than_there_are():
     first, again = (drawn_cases({"question": questions}, many, rows, 5) for _ in range(2))
     assert [one.image_id for one in first] == [one.image_id for one in again] and len(first) == 5
     assert len(drawn_cases({"question": questions}, many, rows, 50)) == 20
+    # Half of them have a box, where there are so few.
+    phrase = asked["refer"][0]
+    boxed = {"question": questions, "refer": [phrase._replace(image=image) for image in (3, 7)]}
+    many |= {(image, *phrase[1:3]): lines[0, "refer", "large heart"] for image in (3, 7)}
+    assert {"image3", "image7"} < {one.image_id for one in drawn_cases(boxed, many, rows, 4)}
 
 
 def test_the_page_marks_what_is_doubtful():

@@ -44,6 +44,7 @@ def metrics(**changes):
                 "radiographs": 300,
                 "malformed": 0,
                 "prior": "train",
+                "control_radiographs": 50,
                 "figures": {
                     "balanced": ABOVE,
                     "no_box_correct": figure(0.9, none=(1.0, -0.2)),
@@ -55,6 +56,7 @@ def metrics(**changes):
                 "radiographs": 5,
                 "malformed": 2,
                 "prior": None,
+                "control_radiographs": 5,
                 "figures": {"closed_accuracy": ABOVE, "open_exact": UNKNOWN},
             },
         },
@@ -67,10 +69,14 @@ def metrics(**changes):
                 "true": 80,
                 "images": 10,
                 "without_probability": 3,
-                "figures": {"auroc": figure(0.8, another_image=(0.5, 0.2)), "doubtful_of_false": figure(0.6)},
+                "figures": {
+                    "auroc": figure(0.8, another_image=(0.5, 0.2)),
+                    "auroc_affirmed": figure(0.6, another_image=(0.5, -0.2)),
+                    "auroc_denied": figure(None),
+                    "doubtful_of_false": figure(0.6),
+                },
             },
         },
-        "control_radiographs": 50,
         "template_words": True,
         "two_views": 0,
         "untrained": {},
@@ -123,6 +129,8 @@ def test_the_report_opens_with_what_exceeds_its_controls_and_what_does_not():
     assert "**Not above every control**" in text and "2 answers cannot be read and count as wrong" in text
     assert "those of `train`" in text and "they know its answers" in text
     assert "below a probability of 0.750 is marked as doubtful" in text and "3 without a probability" in text
+    assert "Above the controls: AUROC of all sentences 0.800 against 0.500 (believed of another image)." in text
+    assert "**Not above the controls**: AUROC of sentences that affirm something 0.600 against 0.500" in text
     assert "template words, whose truth is known" in text and "Research software" in text
     assert verdict({"tasks": {}}).startswith("**Whether the answers follow the image cannot be told**")
 

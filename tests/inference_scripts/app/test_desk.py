@@ -4,6 +4,7 @@ import base64
 import json
 import shutil
 from io import BytesIO
+from types import SimpleNamespace
 
 import pydicom
 import pytest
@@ -128,4 +129,32 @@ def test_a_question_gets_the_models_words_and_what_speaks_against_them(desk, ans
     assert desk.question({"token": token, "text": " "}) == {"error": "The question is empty."}
     assert "error" in desk.question({"token": token, "text": "What is this? <image>"})
     assert "own questions alone ([" in question_note("Is the heart large?", desk.processor)
-    assert "does not know [refer]" in question_note("[refer] the heart", desk.processor)
+    assert "does not know [caption]" in question_note("[caption] the heart", desk.processor)
+
+
+def test_a_phrase_is_found_and_stands_in_what_is_taken_away_but_not_in_what_is_filed(desk, answered):
+    token, _ = answered
+    assert desk.about()["words"] == ["refer", "question", "report", "grounded_report"]
+    reply = desk.words({"token": token, "task": "refer", "about": " enlarged heart "})
+    (row,) = reply["rows"]
+    assert reply["question"] == "refer: enlarged heart" and row["text"] == "enlarged heart"
+    assert 0 <= row["probability"] <= 1 and row["marks"] == (["seen"] if row["outlines"] else ["not seen"])
+    line = json.loads(base64.b64decode(desk.download({"token": token, "kind": "json"})["data"]))
+    assert line["tasks"] == ["identify", "vqa", "refer: enlarged heart"]
+    assert [phrase["phrase"] for phrase in line["phrases"]] == ["enlarged heart"]
+    assert "phrases" not in desk.shelf.get(token).line
+    desk.words({"token": token, "task": "refer", "about": "enlarged heart"})
+    assert len(desk.shelf.get(token).words) == 1  # asked again it is the same question
+    desk.answer({"token": token})
+    assert desk.shelf.get(token).words == {}
+
+
+def test_what_cannot_be_asked_in_words_is_a_sentence(desk, answered, monkeypatch):
+    token, _ = answered
+    assert desk.words({"token": token, "task": "refer", "about": " "}) == {"error": "The phrase is empty."}
+    assert "cannot stand in" in desk.words({"token": token, "task": "refer", "about": "<image>"})["error"]
+    assert "not trained to answer [chat]" in desk.words({"token": token, "task": "chat", "about": "x"})["error"]
+    training = SimpleNamespace(training_record=[{"tasks": ["identify", "refer"]}])
+    monkeypatch.setattr(desk.answerer, "_training", training)
+    assert desk.about()["words"] == ["refer"]
+    assert "not trained to answer [report]" in desk.words({"token": token, "task": "report"})["error"]

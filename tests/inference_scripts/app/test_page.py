@@ -325,3 +325,27 @@ def test_without_gradio_the_program_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(app.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match='pip install "gradio<7"'):
         app.main(AppArguments("nothing"))
+
+
+def test_a_phrase_is_drawn_where_it_is_said_to_be_and_a_report_is_called_unverified(page):
+    findings = outlines(page)
+    assert page.locator("[data-id=unverified]").is_visible()
+    page.locator("[data-id=refer] input").fill("enlarged heart")
+    page.keyboard.press("Enter")
+    said = page.locator("[data-id=said] [data-task=refer]")
+    said.wait_for()
+    assert "“enlarged heart”" in said.inner_text() and "seen" in said.inner_text()
+    row = said.locator("button.lg-row")
+    if row.count():  # it has boxes: they stand alone until they are let go
+        assert row.get_attribute("aria-pressed") == "true"
+        assert "enlarged heart" in page.locator(".lg-name text").first.text_content()
+        row.click()
+        page.mouse.move(0, 0)
+    assert outlines(page) == findings
+    page.locator("[data-words=report]").click()
+    page.locator("[data-task=report]").wait_for()
+    assert page.locator("[data-id=said] > div").first.get_attribute("data-task") == "report"
+    with page.expect_download() as got:
+        page.locator("[data-download=json]").click()
+    line = json.loads(Path(got.value.path()).read_text())
+    assert line["phrases"] and "report" in line["answers"]

@@ -4,7 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from litegpt.inference_scripts.app.results import at_operating_point, filed_line, is_calibrated, shown_answer
+from litegpt.inference_scripts.app.results import (
+    at_operating_point,
+    filed_line,
+    is_calibrated,
+    shown_answer,
+    shown_words,
+    with_words,
+)
 
 BOX = {"xmin": 1, "ymin": 2, "xmax": 30, "ymax": 40}
 
@@ -111,3 +118,46 @@ def test_what_is_filed_is_what_the_pipeline_gives_at_the_operating_point(answere
         options = {"threshold": "operating_point", "candidates": candidates}
         expected = answerer.pipe(received.picture, **options)
         assert {key: filed[key] for key in expected} == expected
+
+
+OUTPUT = {
+    "answers": {"grounded_report": "..."},
+    "probabilities": {"grounded_report": {}},
+    "malformed": {"grounded_report": None},
+    "warnings": ["never trained"],
+    "findings": [],
+    "diagnoses": [],
+    "grounded_report": [
+        {
+            "text": "Edema.",
+            "probability": 0.9,
+            "verified": False,
+            "doubtful": False,
+            "boxes": [{"score": 0.5, "box": BOX}],
+        },
+        {"text": "A nodule.", "probability": 0.2, "verified": False, "doubtful": True, "boxes": []},
+    ],
+}
+
+
+def test_sentences_are_rows_with_their_outlines_and_doubtful_ones_are_marked():
+    shown = shown_words("grounded_report", OUTPUT)
+    first, second = shown["rows"]
+    assert first["outlines"][0]["box"] == BOX and first["probability"] == 0.9 and first["marks"] == []
+    assert second["outlines"] == [] and second["marks"] == ["doubtful"] and shown["malformed"] is None
+
+
+def test_a_reply_is_marked_unverified_and_a_malformed_answer_says_why():
+    reply = {"question": "A fracture?", "text": "No.", "score": 0.9, "verified": False}
+    shown = shown_words("question: A fracture?", {"malformed": {"question: A fracture?": None}, "replies": [reply]})
+    assert shown["about"] == "A fracture?" and shown["rows"][0]["marks"] == ["unverified"]
+    shown = shown_words("report", {"malformed": {"report": "it is cut off"}, "report": []})
+    assert shown["rows"] == [] and shown["malformed"] == "it is cut off"
+
+
+def test_answers_in_words_stand_beside_the_others_of_a_line(line):
+    line = {**line, "tasks": ["identify", "vqa"], "warnings": ["it is dark"]}
+    merged = with_words(line, {"grounded_report": OUTPUT})
+    assert merged["tasks"][-1] == "grounded_report" and set(merged["answers"]) == {*line["answers"], "grounded_report"}
+    assert merged["findings"] == line["findings"] and merged["warnings"] == ["it is dark", "never trained"]
+    assert merged["grounded_report"] == OUTPUT["grounded_report"] and with_words(line, {}) == line

@@ -385,6 +385,13 @@ class LiteGPTForConditionalGeneration(LiteGPTPreTrainedModel, GenerationMixin):
                 kwargs["answer_streamer"] = kwargs.pop("streamer")
         return super().generate(*args, **kwargs)
 
+    def prepare_inputs_for_generation(self, *args, is_first_iteration: bool | None = False, **kwargs):
+        """The library's; before transformers 5.24 it would show the image again with every further token."""
+        inputs = super().prepare_inputs_for_generation(*args, is_first_iteration=is_first_iteration, **kwargs)
+        if not is_first_iteration and kwargs.get("use_cache", True):
+            inputs.pop("mm_encoder_outputs", None)
+        return inputs
+
     def get_image_features(
         self,
         pixel_values: torch.FloatTensor | None = None,

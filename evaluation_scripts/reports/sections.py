@@ -21,7 +21,7 @@ from litegpt.evaluation_scripts.reports.published_figures import (
     TEXT_SCORES,
     paper_figures,
 )
-from litegpt.processing.tasks import ANSWER_KINDS, DIAGNOSES, FINDINGS, LABEL_TASKS, AnswerKind, Task
+from litegpt.processing.tasks import ANSWER_KINDS, DIAGNOSES, FINDINGS, TASKS, AnswerKind, Task
 
 AVERAGES = ("micro", "macro", "macro_present", "weighted", "samples")
 CONTROLS = ("shuffled", "noise", "black")
@@ -258,13 +258,13 @@ def shown_controls(metrics: dict[str, Any]) -> tuple[str, ...]:
 
 
 def asked_tasks(metrics: dict[str, Any]) -> list[Task]:
-    """The tasks that `metrics` has scores of, in the order of `LABEL_TASKS`."""
-    return [task for task in LABEL_TASKS.values() if task.name in metrics]
+    """The tasks that `metrics` has scores of, in the order of `TASKS`."""
+    return [task for task in TASKS.values() if task.name in metrics and task.kind in ANSWER_KINDS]
 
 
 def headline_task(metrics: dict[str, Any], kind: AnswerKind) -> Task | None:
     """The task that the figures on top of metrics.json are of: with several of a kind, the last one asked."""
-    tasks = [task for name in metrics if (task := LABEL_TASKS.get(name)) and task.kind is kind]
+    tasks = [TASKS[name] for name in metrics if name in TASKS and TASKS[name].kind is kind]
     return tasks[-1] if tasks else None
 
 

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -384,6 +385,14 @@ class LiteGPTForConditionalGeneration(LiteGPTPreTrainedModel, GenerationMixin):
             if kwargs.get("streamer") is not None:
                 kwargs["answer_streamer"] = kwargs.pop("streamer")
         return super().generate(*args, **kwargs)
+
+    @wraps(GenerationMixin.prepare_inputs_for_generation)  # the library reads its parameters
+    def prepare_inputs_for_generation(self, *args, is_first_iteration=False, **kwargs):
+        # Releases that do not encode images before they generate would show them again with every further token.
+        inputs = super().prepare_inputs_for_generation(*args, is_first_iteration=is_first_iteration, **kwargs)
+        if not is_first_iteration and kwargs.get("use_cache", True):
+            inputs.pop("mm_encoder_outputs", None)
+        return inputs
 
     def get_image_features(
         self,

@@ -5,6 +5,7 @@
     negated("No pneumothorax is seen.")                      # "Pneumothorax is seen."
     negated("The heart is enlarged.")                        # "The heart is not enlarged."
     negated("The heart is enlarged, and there is no effusion.")  # None: two statements
+    contraries("No mass.")                                   # ["There is mass.", "There is a mass."]
 
 The contrary is what the model's belief in a sentence is held against (`sentence_truth.py`). It need not be how a
 person would put it, but it has to be said with the same words, so that what differs is the statement. Where a thing is
@@ -15,6 +16,7 @@ denied its place is left out: "no effusion in the left base" would leave the oth
 import re
 from collections.abc import Callable
 
+END_MARKS = ".!?"
 _END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][)\"']))\s+(?=\S)")
 _NUMBER = re.compile(r"(?:^|\s)(\d{1,2}\.)$")  # "1." of a list is no sentence of its own
 _ABBREVIATION = re.compile(r"(?:^|[\s(])(?:[A-Z]|Drs?|Mrs?|Ms|St|vs|cf|approx|resp|ca|e\.g|i\.e|a\.m|p\.m)\.$")
@@ -133,7 +135,7 @@ def negated(sentence: str) -> str | None:
     """The contrary of a sentence; None where it has no word, makes two statements or none about the image."""
     sentence = sentence.strip()
     head = _HEAD.match(sentence)[0]
-    body = sentence[len(head) :].rstrip(".!?").rstrip()
+    body = sentence[len(head) :].rstrip(END_MARKS).rstrip()
     if sentence.endswith("?") or _ADVICE.match(body) or _TWO_STATEMENTS.fullmatch(body):
         return None
     for pattern, contrary in RULES:
@@ -141,3 +143,19 @@ def negated(sentence: str) -> str | None:
         if match is not None:
             return head + contrary(match) + sentence[len(head) + len(body) :]
     return None
+
+
+def contraries(sentence: str) -> list[str]:
+    """All forms of a sentence's contrary: what "no" denies is also said with an article. None, where it has none."""
+    contrary = negated(sentence)
+    if contrary is None:
+        return []
+    if bare := re.fullmatch(r"(.*\bThere (?:is|was) )(?!(?:an?|any|some|the|no) )(.+)", contrary):
+        return [contrary, f"{bare[1]}{_article(bare[2])} {bare[2]}"]
+    if sentence.lower().startswith("no ") and re.match(r"[\w -]+ (?:is|was|has) ", contrary):
+        return [contrary, f"{_capital(_article(contrary))} {_small(contrary)}"]
+    return [contrary]
+
+
+def _article(thing: str) -> str:
+    return "an" if thing[:1].lower() in tuple("aeiou") else "a"

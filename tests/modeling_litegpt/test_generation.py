@@ -189,6 +189,18 @@ def test_stored_patch_features_take_the_place_of_pixels(model, inputs, answers):
 
 
 @encodes_images_first
+def test_the_image_is_shown_with_the_prompt_alone(model, inputs):
+    """Also by releases of transformers that do not know `mm_encoder_outputs` and would hand it on with every token."""
+    more = {"mm_encoder_outputs": {"image": None}, CACHE: DynamicCache()}
+    for options, is_shown in (
+        ({"is_first_iteration": True}, True),
+        ({"is_first_iteration": False}, False),
+        ({"is_first_iteration": False, "use_cache": False}, True),
+    ):
+        prepared = model.prepare_inputs_for_generation(inputs["input_ids"], **more, **options)
+        assert ("mm_encoder_outputs" in prepared) == is_shown
+
+
 def test_an_assistant_model_changes_nothing(model, processor, radiographs, answers):
     text = model.config.text_config
     set_seed(0)

@@ -11,8 +11,10 @@ import pytest
 from transformers import LogitsProcessor, LogitsProcessorList, set_seed
 
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint
+from litegpt.processing import pipeline_litegpt, word_answers
 from litegpt.processing.answers import sentences_to_text
 from litegpt.processing.box_scores import Answer
+from litegpt.processing.moved_views import MovedView
 from litegpt.processing.pipeline_litegpt import CUT_OFF, ChestXrayFindingsPipeline, Shown, structured_answers
 from tests.processing.chest_picture import chest  # 240 x 300
 from tests.small_dicom import small_dicom
@@ -307,19 +309,42 @@ def test_the_constraint_holds_boxes_whatever_the_model_would_like(loaded):
     assert result["malformed"]["grounded_report"] in (None, CUT_OFF)
 
 
-def test_moved_views_candidates_maps_and_the_detector_are_of_findings(detector_checkpoint):
+def test_candidates_maps_and_the_detector_are_of_findings(detector_checkpoint):
     model, processor = load_checkpoint(detector_checkpoint)
-    options = {"views": 1, "candidates": 0.02, "explain": "attention", "max_new_tokens": 100}
+    options = {"candidates": 0.02, "explain": "attention", "max_new_tokens": 100}
     tasks = ["identify", *QUESTIONS]
     with inclined(model.eval(), processor, SAID):
         pipe = ChestXrayFindingsPipeline(model=model, processor=processor)
         plain, result = pipe(chest(), tasks=tasks, max_new_tokens=100), pipe(chest(), tasks=tasks, **options)
     assert plain["answers"] == result["answers"]
-    assert result["view_findings"] and result["candidates"] and "detected_findings" in result
+    assert result["candidates"] and "detected_findings" in result
     assert all("map" in finding for finding in result["findings"])
     for name in ("phrases", "descriptions", "replies", "report", "grounded_report"):
         same(plain[name], result[name])
     assert "map" not in json.dumps(result["phrases"] + result["grounded_report"])
+
+
+def test_moved_views_tell_findings_and_phrases_together_and_nothing_else(pipe):
+    tasks = ["identify", "refer: a mass", "describe: {<10><20><30><40>}", "report", "grounded_report"]
+    plain, result = pipe(chest(), tasks=tasks), pipe(chest(), tasks=tasks, views=2)
+    assert plain["answers"] == result["answers"] and result["view_findings"]
+    for name in ("descriptions", "report", "grounded_report"):
+        same(plain[name], result[name])
+    (before,), (after,) = plain["phrases"], result["phrases"]
+    assert before["present"] != pytest.approx(after["present"], abs=1e-9) and 0 < after["present"] < 1
+    assert bool(after["boxes"]) == (after["present"] >= 0.5) and len(after["boxes"]) <= max(1, len(before["boxes"]))
+
+
+def test_views_that_are_moved_by_nothing_change_nothing_about_a_phrase(pipe, monkeypatch):
+    for module in (pipeline_litegpt, word_answers):
+        monkeypatch.setattr(module, "moved_views", lambda number: [MovedView()] * number)
+    options = {"tasks": ["refer: a mass"], "relative_boxes": True, "written_boxes": True}
+    (before,), (after,) = (pipe(chest(), **options, views=views)["phrases"] for views in (0, 2))
+    assert after["present"] == pytest.approx(before["present"]) and before["present"] > 0.5
+    # Boxes that overlap a little stay two in an answer, and are one in views.
+    assert 0 < len(after["boxes"]) <= len(before["boxes"])
+    best = max(before["boxes"], key=lambda box: box["score"])
+    assert max(box["score"] for box in after["boxes"]) == pytest.approx(best["score"], abs=1e-4)
 
 
 def test_answers_of_a_server_have_no_scores(loaded):

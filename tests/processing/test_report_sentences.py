@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from litegpt.processing.report_sentences import negated, sentence_spans
+from litegpt.processing.report_sentences import contraries, negated, sentence_spans
 
 CONTRARIES = {
     # What is there, and what is not
@@ -73,6 +73,25 @@ CONTRARIES = {
 @pytest.mark.parametrize("sentence", CONTRARIES)
 def test_a_sentence_has_the_contrary_that_a_reader_would_expect(sentence):
     assert negated(sentence) == CONTRARIES[sentence]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "forms"),
+    [
+        ("No mass.", ["There is mass.", "There is a mass."]),
+        ("There is no effusion", ["There is effusion", "There is an effusion"]),
+        ("1. There was no mass.", ["1. There was mass.", "1. There was a mass."]),
+        ("No mass is seen.", ["Mass is seen.", "A mass is seen."]),
+        ("No masses are seen.", ["Masses are seen."]),
+        ("There are no masses.", ["There are masses."]),
+        ("There is not an effusion.", ["There is an effusion."]),
+        ("There is a mass.", ["There is no mass."]),
+        ("The heart is large.", ["The heart is not large."]),
+        ("Please compare.", []),
+    ],
+)
+def test_what_is_denied_has_its_contrary_with_an_article_too(sentence, forms):
+    assert contraries(sentence) == forms
 
 
 def test_what_is_denied_twice_is_said_again():

@@ -9,7 +9,7 @@ from transformers import set_seed
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint
 from litegpt.processing import sentence_truth
 from litegpt.processing.answers import text_to_sentences
-from litegpt.processing.report_sentences import negated, sentence_spans
+from litegpt.processing.report_sentences import contraries, sentence_spans
 from litegpt.processing.sentence_truth import probability_of, sentence_log_odds
 
 REPORT = "The heart is enlarged. No effusion. There is a mass, which is new. Please compare. Edema."
@@ -46,21 +46,20 @@ def log_probability(loaded, images, task, text, start):
     return logits.log_softmax(dim=-1).gather(1, torch.tensor(tokens)[:, None])[start:, 0].sum().item()
 
 
-def expected(loaded, images, answer, spans, task="report", contrary_of=negated):
-    processor, odds = loaded[1], []
+def expected(loaded, images, answer, spans, task="report", contraries_of=contraries):
+    odds = []
     for start, end in spans:
-        contrary = contrary_of(answer[start:end])
-        if contrary is None:
+        denied = contraries_of(answer[start:end])
+        # Neither the sentence nor its contraries have ended.
+        texts = [answer[:start] + text.rstrip(".") for text in (answer[start:end], *denied)]
+        tokens = list(map(loaded[1].answer_ids, texts))
+        if not denied:
             odds.append(None)
             continue
-        texts = answer[:end], answer[:start] + contrary
-        said, denied = map(processor.answer_ids, texts)
-        # Tokens that both begin with have the same probability.
-        same = next(n for n, (one, other) in enumerate(zip(said, denied, strict=False)) if one != other)
-        odds.append(
-            log_probability(loaded, images, task, texts[0], same)
-            - log_probability(loaded, images, task, texts[1], same)
-        )
+        # Tokens that all begin with have the same probability.
+        same = next(n for n, those in enumerate(zip(*tokens, strict=False)) if len(set(those)) > 1)
+        said, *others = (log_probability(loaded, images, task, text, same) for text in texts)
+        odds.append(said - math.log(sum(math.exp(other - max(others)) for other in others)) - max(others))
     return odds
 
 
@@ -123,7 +122,9 @@ def test_sentences_of_a_grounded_report_stand_between_their_marks(loaded, radiog
     ],
 )
 def test_one_that_only_goes_on_behind_the_other_is_not_compared(loaded, radiographs, monkeypatch, sentence, contrary):
-    monkeypatch.setattr(sentence_truth, "negated", lambda text: contrary if text == sentence else negated(text))
+    monkeypatch.setattr(
+        sentence_truth, "contraries", lambda text: [contrary] if text == sentence else contraries(text)
+    )
     answer, spans = f"Edema. {sentence}", [(0, 6), (7, 7 + len(sentence))]
     ids = [loaded[1].answer_ids(f"Edema. {text}") for text in (sentence, contrary)]
     assert ids[0][: len(ids[1])] == ids[1][: len(ids[0])]
@@ -131,14 +132,24 @@ def test_one_that_only_goes_on_behind_the_other_is_not_compared(loaded, radiogra
     assert given[0] is not None and given[1] is None
 
 
+def test_forms_of_a_contrary_that_cannot_be_compared_are_left_out(loaded, radiographs, monkeypatch):
+    forms = {"all": ["Edema seen", "COPD.", "Pneumonia."], "some": ["COPD.", "Pneumonia."]}
+    odds = []
+    for those in forms.values():
+        monkeypatch.setattr(sentence_truth, "contraries", lambda text, those=those: those)
+        odds += sentence_log_odds(*loaded, inputs_of(loaded, [radiographs[:1]]), ["Edema."], [[(0, 6)]])
+    close(odds[0], odds[1])
+    close(odds[1], expected(loaded, radiographs[:1], "Edema.", [(0, 6)], contraries_of=lambda text: forms["some"]))
+
+
 def test_a_sentence_that_differs_from_its_first_token_on_is_compared_behind_the_prompt(
     loaded, radiographs, monkeypatch
 ):
-    monkeypatch.setattr(sentence_truth, "negated", lambda text: "COPD.")
-    said, denied = map(loaded[1].answer_ids, ("Pneumonia.", "COPD."))
+    monkeypatch.setattr(sentence_truth, "contraries", lambda text: ["COPD."])
+    said, denied = map(loaded[1].answer_ids, ("Pneumonia", "COPD"))
     assert said[0] != denied[0]
     (given,) = sentence_log_odds(*loaded, inputs_of(loaded, [radiographs[:1]]), ["Pneumonia."], [[(0, 10)]])
-    close(given, expected(loaded, radiographs[:1], "Pneumonia.", [(0, 10)], contrary_of=lambda text: "COPD."))
+    close(given, expected(loaded, radiographs[:1], "Pneumonia.", [(0, 10)], contraries_of=lambda text: ["COPD."]))
 
 
 def test_without_contraries_nothing_is_read(loaded, radiographs):

@@ -28,7 +28,8 @@ from litegpt.inference_scripts.ask_server import Client
 from litegpt.inference_scripts.inbox import MAX_NEW_TOKENS, Received
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint, load_processor
 from litegpt.modeling_litegpt.provenance import provenance, recorded_config
-from litegpt.processing.pipeline_litegpt import UNTRAINED_TASK, ChestXrayFindingsPipeline, was_asked
+from litegpt.processing.answers import box_to_text
+from litegpt.processing.pipeline_litegpt import PIXEL_BOX, UNTRAINED_TASK, ChestXrayFindingsPipeline, was_asked
 from litegpt.processing.processing_litegpt import LiteGPTProcessor
 from litegpt.processing.tasks import DEFAULT_TASKS, WORD_TASKS, split_question
 
@@ -106,6 +107,8 @@ class Answerer:
         """
         for asked in tasks:
             task, about = split_question(asked)
+            if task == "describe" and PIXEL_BOX.fullmatch(about):  # each radiograph tells whether it has this box
+                about = box_to_text((0, 0, 1, 1))
             self.processor.messages(task, about)
 
     def outputs(self, pictures: Sequence[Pictures], tasks: Sequence[str] | None = None) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ labels are held against the rows' by `check_labels`.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import datasets
@@ -38,6 +38,7 @@ from litegpt.datasets_scripts.annotations import BOXED_TEXTS
 from litegpt.datasets_scripts.preparation.dataset_card import license_name
 from litegpt.datasets_scripts.preparation.prepare import load, load_release
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, Release
+from litegpt.processing.tasks import LABEL_TASKS
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds that a preparation need not wait
     from litegpt.processing.processing_litegpt import LiteGPTProcessor
@@ -180,12 +181,17 @@ def _check_number(image_id: str, what: str, number: int | None, count: int) -> N
         raise ValueError(f"{image_id}: the {what} number {number} is not one of 0 to {count - 1}.")
 
 
-def check_labels(rows: datasets.Dataset, processor: "LiteGPTProcessor") -> None:
+def check_labels(rows: datasets.Dataset, processor: "LiteGPTProcessor", tasks: Collection[str] | None = None) -> None:
     """Refuses rows whose class numbers mean other labels than the checkpoint's.
+
+    Args:
+        tasks: what the rows are asked. What is told in words alone needs no labels; None: labels are told.
 
     Raises:
         ValueError: the labels differ.
     """
+    if tasks is not None and not any(task in LABEL_TASKS or task == "describe" for task in tasks):
+        return
     names = (rows.features["findings"].feature["label"].names, rows.features["diagnoses"].feature.names)
     if names != (list(processor.finding_labels), list(processor.diagnosis_labels)):
         raise ValueError("The data set's labels are not those that the checkpoint was made for.")

@@ -116,6 +116,9 @@ class WordEvaluationArguments(WordAnsweringArguments):
     second_view: bool = argument(
         "Reports of frontal radiographs from two views: with the first lateral one of the same study.", default=False
     )
+    views: WholeNumber = argument(
+        "Where phrases are, told by so many moved views of each radiograph beside itself.", default=0
+    )
     max_questions: Count | None = argument(
         "Of each task about each radiograph at most so many, drawn at random.", default=None
     )

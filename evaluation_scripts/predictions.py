@@ -41,7 +41,9 @@ def load_pipeline(args: EvaluationArguments | WordAnsweringArguments, rows: Data
         OSError, ValueError: the checkpoint cannot be loaded, or the rows have other labels.
     """
     model, processor = load_checkpoint(args.model_name_or_path, dtype=args.dtype)
-    check_labels(rows, processor)
+    template_words = vars(args).get("template_words", False)  # they are made of labels
+    told = [task for task in args.tasks if task != "describe" or any(rows["findings"])]
+    check_labels(rows, processor, None if template_words else told)
     for task in args.tasks:
         if task not in TASKS or TASKS[task].about is None:
             processor.prompt(task)  # a ValueError where the checkpoint does not know it

@@ -98,9 +98,16 @@ def settings(args: WordAnsweringArguments) -> dict[str, Any]:
         "split": args.split,
         "template_words": args.template_words,
         "max_new_tokens": args.max_new_tokens,
+        **pipeline_views(args),
         "temperatures": processor.score_temperatures,
         "sentence_calibration": processor.sentence_calibration,
     }
+
+
+def pipeline_views(args: WordAnsweringArguments) -> dict[str, int]:
+    """In how many moved views radiographs are shown, where that is asked for."""
+    views = vars(args).get("views", 0)  # reports, by which sentences are calibrated, have none
+    return {"views": views} if views else {}
 
 
 def _outputs(
@@ -119,7 +126,8 @@ def _outputs(
             pictures = [named_picture(rows, one) for one in shown]
             yield {"images": pictures, "tasks": [join_question(task, about) for about in abouts]}
 
-    outputs = pipe(inputs(), batch_size=args.batch_size, max_new_tokens=args.max_new_tokens, relative_boxes=True)
+    options = {"batch_size": args.batch_size, "max_new_tokens": args.max_new_tokens, **pipeline_views(args)}
+    outputs = pipe(inputs(), relative_boxes=True, **options)
     yield from zip(by_row, outputs, strict=True)
 
 

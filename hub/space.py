@@ -22,6 +22,7 @@ SDK_VERSION = "6.31.0"  # of Gradio: the first of the versions that setup.py all
 # What the page imports, from the ground up.
 FOLDERS = (
     "processing",
+    "metrics",
     "dicom_output",
     "common",
     "datasets_scripts",

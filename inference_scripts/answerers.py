@@ -28,11 +28,17 @@ from litegpt.inference_scripts.ask_server import Client
 from litegpt.inference_scripts.inbox import MAX_NEW_TOKENS, Received
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint, load_processor
 from litegpt.modeling_litegpt.provenance import provenance, recorded_config
-from litegpt.processing.answers import box_to_text
-from litegpt.processing.pipeline_litegpt import PIXEL_BOX, UNTRAINED_TASK, ChestXrayFindingsPipeline, was_asked
+from litegpt.processing.pipeline_litegpt import (
+    UNTRAINED_TASK,
+    ChestXrayFindingsPipeline,
+    Shown,
+    as_question,
+    was_asked,
+)
 from litegpt.processing.processing_litegpt import LiteGPTProcessor
 from litegpt.processing.tasks import DEFAULT_TASKS, WORD_TASKS, split_question
 
+ANY_SIZE = (1 << 20, 1 << 20)  # no radiograph is larger
 # A radiograph; or with another view of its study behind it, which reports are told.
 Pictures = Image.Image | tuple[Image.Image, ...]
 
@@ -106,10 +112,8 @@ class Answerer:
             ValueError: the checkpoint does not know a task, or it has to be told what it is about.
         """
         for asked in tasks:
-            task, about = split_question(asked)
-            if task == "describe" and PIXEL_BOX.fullmatch(about):  # each radiograph tells whether it has this box
-                about = box_to_text((0, 0, 1, 1))
-            self.processor.messages(task, about)
+            # A box in pixels is held against each radiograph's own size.
+            self.processor.messages(*as_question(asked, Shown(ANY_SIZE)))
 
     def outputs(self, pictures: Sequence[Pictures], tasks: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """What the `chest-xray-findings` pipeline returns for each of several radiographs.

@@ -232,7 +232,7 @@ def rows_to_train(data_args: DataArguments, processor: LiteGPTProcessor, tasks: 
     """
     place = (data_args.cache_dir, data_args.num_proc)
     own = load_rows(data_args.data_dir, data_args.train_split, *place)
-    check_labels(own, processor)
+    check_labels(own, processor, None if data_args.template_words else tasks)
     if data_args.pseudo_boxes is not None:
         own, covered = with_pseudo_boxes(own, data_args.pseudo_boxes)
         print(f"{data_args.pseudo_boxes}: {coverage_text(covered)}")

@@ -388,6 +388,14 @@ def test_a_last_line_that_is_still_being_written_is_left_alone(predictions, expo
     assert predictions.read_text() == whole + '{"file": "e.dic'
 
 
+def test_answers_to_questions_in_words_alone_are_no_pictures_without_boxes(predictions, export):
+    lines = complete_lines(predictions)
+    asked = {**lines[0], "tasks": ["report"], "findings": []}
+    write_lines(predictions, [*lines[1:], asked])
+    status, folder = export("--format", "coco")
+    assert status == 0 and len(json.loads((folder / "images.json").read_text())["images"]) == 2
+
+
 def test_lines_without_a_size_and_two_answers_to_one_radiograph_are_refused(predictions, export, capsys):
     lines = complete_lines(predictions)
     write_lines(predictions, [*lines, lines[0]])

@@ -82,7 +82,9 @@ def test_the_answers_are_those_of_predict(answered, archive, tiny_checkpoint, tm
         for name in ("sha256", "answers", "malformed", "warnings", "diagnoses", "sop_instance_uid", "caution"):
             assert row[name] == line[name], name
         boxes = [{name: finding[name] for name in ("label", "score", "box")} for finding in row["findings"]]
-        assert boxes == line["findings"]
+        # They were answered in other batches: the last digits of a score may differ.
+        named = [{**found, "score": pytest.approx(found["score"], rel=1e-6)} for found in line["findings"]]
+        assert boxes == named
         assert {item["label"]: item["probability"] for item in row["probabilities"]["vqa"]} == line["probabilities"][
             "vqa"
         ]

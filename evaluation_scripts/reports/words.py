@@ -219,9 +219,10 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     told = [value for task, scores in metrics["tasks"].items() for value in judged(task, scores["figures"]).values()]
     if not told:
         return "**Whether the answers follow the image cannot be told**: no figure has a control."
+    rest = len(told) - sum(told)
+    others = f"; {rest} {'does' if rest == 1 else 'do'} not" if rest else ""
     return (
-        f"**{sum(told)} of {len(told)} figures exceed every control beyond the interval of the difference; "
-        f"{len(told) - sum(told)} do not.**"
+        f"**{sum(told)} of {len(told)} figures exceed every control beyond the interval of the difference{others}.**"
     )
 
 

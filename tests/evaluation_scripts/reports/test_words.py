@@ -124,7 +124,7 @@ def test_what_a_constant_answer_has_by_itself_is_not_judged():
 def test_the_report_opens_with_what_exceeds_its_controls_and_what_does_not():
     text = write_report(metrics(), "words/checkpoint", "phantoms")
     first = text.split("\n\n")[1]
-    assert first.startswith("**2 of 3 figures exceed every control") and "1 do not" in first
+    assert first.startswith("**2 of 3 figures exceed every control") and "1 does not" in first
     assert "Acc@IoU 0.5 of present phrases 0.800 against 0.750 (the most frequent answer)" in text
     assert "**Not above every control**" in text and "2 answers cannot be read and count as wrong" in text
     assert "those of `train`" in text and "they know its answers" in text

@@ -48,7 +48,7 @@ setup(
         "litegpt.modeling_litegpt": ["configs/*.json", "*.jinja"],
         "litegpt.modeling_towers": ["*.jinja"],
         "litegpt.metrics": ["**/*.md", "**/*.txt"],
-        "litegpt.evaluation_scripts": ["**/*.jinja"],
+        "litegpt.evaluation_scripts": ["**/*.jinja", "reports/*.css"],
         "litegpt.datasets_scripts": ["**/*.jinja"],
         "litegpt.hub": ["**/*.jinja"],
         "litegpt.inference_scripts.app": ["*.html", "*.css", "*.js"],

@@ -70,7 +70,7 @@ def answered_by_path(processor: LiteGPTProcessor, task: str, answer: str) -> dic
     turns = chat(processor, task, answer)
     plain = [{"role": turn["role"], "content": turn["content"][-1]["text"]} for turn in turns]
     inputs = {
-        "training": lambda: ours([{"view": 0, "task": task, "answer": answer}]),
+        "training": lambda: ours([{"view": 0, "second_view": -1, "task": task, "about": None, "answer": answer}]),
         "prompt and answer_ids": lambda: {
             "input_ids": [
                 prompt_ids(processor, task) + processor.answer_ids(answer) + [processor.tokenizer.eos_token_id]

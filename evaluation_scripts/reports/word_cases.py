@@ -10,6 +10,7 @@ is true. What no grammar holds is marked as unverified, a sentence below the che
 
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
@@ -141,7 +142,7 @@ def cases_html(cases: Sequence[WordCase]) -> Markup:
 
 def styles() -> Markup:
     """What the page's style sheet needs for it."""
-    return Markup(template(__file__, "word_cases.css.jinja").render())
+    return Markup(Path(__file__).with_name("word_cases.css").read_text(encoding="utf-8"))
 
 
 def _blocks(small: Image.Image, asked: Mapping[str, Sequence[WordQuestion]], lines: Lines) -> Iterator[Block]:

@@ -108,7 +108,8 @@ def test_a_training_step_lowers_the_loss(checkpoint):
     model, processor = checkpoint
     picture = processor(images=PICTURE, text=processor.prompt("identify"), return_tensors="pt")
     features = torch.zeros(1, 1)
-    batch = ChatCollator(processor, None, [], features)([{"view": 0, "task": "identify", "answer": ANSWER}])
+    example = {"view": 0, "second_view": -1, "task": "identify", "about": None, "answer": ANSWER}
+    batch = ChatCollator(processor, None, [], features)([example])
     batch = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
     batch |= {name: picture[name] for name in ("pixel_values", "aux_pixel_values")}
     trained = [*model.model.multi_modal_projector.parameters(), model.lm_head.weight]

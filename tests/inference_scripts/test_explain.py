@@ -25,7 +25,7 @@ from litegpt.modeling_towers.checkpoints import release_image_processor, save_cx
 from litegpt.modeling_towers.classifier_checkpoints import load_classifier, save_classifier
 from litegpt.modeling_towers.configuration_classifier import MAPS
 from litegpt.processing.answer_maps import DEFAULT_METHOD, METHODS, label_maps, text_maps
-from litegpt.processing.answers import text_to_findings
+from litegpt.processing.answers import findings_to_text, text_to_findings
 from litegpt.processing.box_scores import Answer
 from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline, Shown, structured_answers
 from tests.modeling_towers.test_modeling_cxr_clip import PIXELS, SIDE, new_model, new_processor
@@ -311,14 +311,16 @@ ANSWER = "Local diseases of this chest radiograph are <p>ILD</p> {<10><20><50><9
 class Reciting(ChestXrayFindingsPipeline):
     """The pipeline, with one answer to every radiograph."""
 
+    answer = ANSWER
+
     def __call__(self, radiograph):
-        turn = radiograph.info.get("turn")
-        return structured_answers({"identify": Answer(ANSWER, [], [])}, Shown(radiograph.size, turn), self.processor)
+        shown = Shown(radiograph.size, radiograph.info.get("turn"))
+        return structured_answers({"identify": Answer(self.answer, [], [])}, shown, self.processor)
 
 
 @pytest.fixture
 def explain_litegpt(tiny_checkpoint, tmp_path):
-    """Runs the program on an untrained LiteGPT checkpoint, which answers that there is no finding."""
+    """Runs the program on an untrained LiteGPT checkpoint."""
 
     def run(*radiographs, output_dir=tmp_path / "out", options=(), checkpoint=tiny_checkpoint):
         words = ["--model_name_or_path", str(checkpoint), "--output_dir", str(output_dir), *map(str, radiographs)]
@@ -383,7 +385,10 @@ def test_each_finding_of_an_answer_has_a_line_a_grid_and_a_picture_with_its_box(
     assert [line["method"] for line in more[4:]] == ["attention"] * 2
 
 
-def test_an_answer_without_findings_has_a_map_of_its_words_and_every_token_can_have_one(explain_litegpt, inbox):
+def test_an_answer_without_findings_has_a_map_of_its_words_and_every_token_can_have_one(
+    explain_litegpt, reciting, inbox, monkeypatch
+):
+    monkeypatch.setattr(Reciting, "answer", findings_to_text([]))
     status, (line, _) = explain_litegpt(inbox)
     assert status == 0 and line["explained"] == "No finding" and line["finding_box"] is line["score"] is None
     status, lines = explain_litegpt(inbox / "b.png", options=["--tokens", "--method", "attention"])

@@ -11,6 +11,8 @@ from litegpt.processing.tasks import DEFAULT_TASKS, LABEL_TASKS
 WORD_QUESTIONS = ("refer", "describe", "report", "grounded_report", "question")  # whose answers in words are scored
 SENTENCE_TRUTHS = ("facts", "labels")  # what tells whether sentences are true, see `sentence_facts.py`
 
+PRECISION = "float32, bfloat16, ... or auto, as the weights are stored."
+PRECISIONS = ["auto", "float32", "bfloat16", "float16"]
 PRIOR_SPLIT = (
     "Whose boxes the location prior is learnt from, without those of evaluated radiographs and patients; where the "
     "data has none there, the evaluated split's own, cross-fitted."
@@ -30,11 +32,7 @@ class AnsweringArguments:
     tasks: list[str] = argument("What to ask.", default=list(DEFAULT_TASKS), choices=list(LABEL_TASKS))
     batch_size: Count = argument("Prompts answered together.", default=16)
     max_new_tokens: Count = argument("The longest answer.", default=512)
-    dtype: str = argument(
-        "float32, bfloat16, ... or auto, as the weights are stored.",
-        default="auto",
-        choices=["auto", "float32", "bfloat16", "float16"],
-    )
+    dtype: str = argument(PRECISION, default="auto", choices=PRECISIONS)
     candidates: bool = argument(
         "Look for findings that the answers leave out, where answers are constrained.", default=True
     )
@@ -102,11 +100,7 @@ class WordAnsweringArguments:
     )
     batch_size: Count = argument("Prompts answered together.", default=16)
     max_new_tokens: Count = argument("The longest answer.", default=512)
-    dtype: str = argument(
-        "float32, bfloat16, ... or auto, as the weights are stored.",
-        default="auto",
-        choices=["auto", "float32", "bfloat16", "float16"],
-    )
+    dtype: str = argument(PRECISION, default="auto", choices=PRECISIONS)
     cache_dir: str | None = argument(CACHE_DIR, default=None)
     num_proc: Count = argument(NUM_PROC, default=1)
 
@@ -177,11 +171,7 @@ class CXRCLIPEvaluationArguments:
     frontal_only: bool = argument("Without radiographs that are known to be no frontal ones.", default=False)
     controls: bool = argument("Probes of the same network with random weights too, a second pass.", default=True)
     batch_size: Count = argument("Radiographs or texts encoded together.", default=64)
-    dtype: str = argument(
-        "float32, bfloat16, ... or auto, as the weights are stored.",
-        default="auto",
-        choices=["auto", "float32", "bfloat16", "float16"],
-    )
+    dtype: str = argument(PRECISION, default="auto", choices=PRECISIONS)
     cache_dir: str | None = argument(CACHE_DIR, default=None)
     num_proc: Count = argument(NUM_PROC, default=1)
 

@@ -26,13 +26,8 @@ from typing import Any
 from litegpt.common.files import replacing, write_text
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.image_files import find_files
-from litegpt.datasets_scripts.open_i import (
-    PROJECTIONS_COLUMNS,
-    PROJECTIONS_FILE,
-    REPORTS_COLUMNS,
-    REPORTS_FILE,
-    SPLITS_FILE,
-)
+from litegpt.datasets_scripts.open_i import PROJECTIONS_COLUMNS, PROJECTIONS_FILE, REPORTS_COLUMNS, REPORTS_FILE
+from litegpt.datasets_scripts.own_splits import SPLITS_FILE
 from litegpt.datasets_scripts.tables import read_csv
 
 OPEN_I, VQA_RAD = "open-i", "vqa-rad"  # sources of studies.jsonl, and the folders

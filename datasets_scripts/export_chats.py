@@ -54,13 +54,14 @@ def turns_of_row(row: dict[str, Any], tasks: Sequence[str], features: datasets.F
         features: the rows' schema, with the labels.
     """
     labels = (features["findings"].feature["label"].names, features["diagnoses"].feature.names)
+    instructions = instructions_for(labels[1])
     turns: Turns = []
     for task in tasks:
         if task == OWN_CHAT:
             turns += row.get("chat") or ()
             continue
         for asked in questions(row, task, *labels):
-            words = instructions_for(labels[1])[task].replace("{about}", asked.about or "")
+            words = instructions[task].replace("{about}", asked.about or "")
             turns += ({"role": "user", "text": words}, {"role": "assistant", "text": asked.answer})
     return turns
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from litegpt.datasets_scripts.report_texts import joined
 from litegpt.datasets_scripts.vindr_cxr import DIAGNOSIS_LABELS as VINDR_CXR_DIAGNOSES
 from litegpt.processing.answers import (
     NO_FINDING,
@@ -134,13 +135,11 @@ def questions(
             for phrase, boxes in boxes_of_phrases(row).items()
         ]
     if task == "question":
-        pairs = [(plain(pair["question"]), plain(pair["answer"])) for pair in row.get("qa") or ()]
-        return [Asked(question, reply) for question, reply in pairs if question and reply]
+        return [Asked(pair["question"], pair["answer"]) for pair in told_pairs(row)]
     if task == "grounded_report":
-        sentences = [(plain(one["text"].translate(IN_WORDS)), one["boxes"]) for one in row.get("sentences") or ()]
-        told = [(text, _in_order(boxes, box_order)) for text, boxes in sentences if text]
+        told = [(one["text"], _in_order(one["boxes"], box_order)) for one in told_sentences(row)]
         return [Asked(None, sentences_to_text(told))] if told else []
-    report = plain(row.get("report_findings") or "")
+    report = joined(row.get("report_findings") or "")
     return [Asked(None, report)] if report else []
 
 
@@ -152,14 +151,21 @@ def boxes_of_phrases(row: dict[str, Any]) -> dict[str, list[Sequence[float]]]:
         phrases = [(one["text"], one["boxes"]) for one in row.get("sentences") or () if one["boxes"]]
     boxes: dict[str, list[Sequence[float]]] = {}
     for phrase, of_phrase in phrases:
-        if plain(phrase):
-            boxes.setdefault(plain(phrase), []).extend(of_phrase)
+        if joined(phrase):
+            boxes.setdefault(joined(phrase), []).extend(of_phrase)
     return boxes
 
 
-def plain(text: str) -> str:
-    """A text on one line, with single blanks."""
-    return " ".join(text.split())
+def told_sentences(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The `sentences` of a row as a grounded report can write them, {"text", "boxes"}; without those of no word."""
+    sentences = [{**one, "text": joined(one["text"].translate(IN_WORDS))} for one in row.get("sentences") or ()]
+    return [one for one in sentences if one["text"]]
+
+
+def told_pairs(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The `qa` of a row, each text on one line; without those that lack a question or an answer."""
+    pairs = [{**pair, **{name: joined(pair[name]) for name in ("question", "answer")}} for pair in row.get("qa") or ()]
+    return [pair for pair in pairs if pair["question"] and pair["answer"]]
 
 
 def _descriptions(row: dict[str, Any], finding_labels: Sequence[str]) -> list[Asked]:
@@ -175,7 +181,7 @@ def _conversation(turns: Sequence[dict[str, str]]) -> list[Asked]:
     said: list[dict[str, str]] = []
     asked = []
     for turn in turns:
-        text = plain(turn["text"])
+        text = joined(turn["text"])
         if turn["role"] == "assistant" and text and said and said[-1]["role"] == "user":
             asked.append(Asked(json.dumps(said, ensure_ascii=False), text))
         said.append({"role": turn["role"], "content": text})

@@ -39,6 +39,7 @@ from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.annotations import ImageAnnotation
 from litegpt.datasets_scripts.arguments import PreparationArguments
 from litegpt.datasets_scripts.image_files import file_counts, find_files, image_id_of, match, paths_by_split
+from litegpt.datasets_scripts.own_splits import SPLITS, read_own_splits
 from litegpt.datasets_scripts.preparation.many_machines import run_preparation
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
 from litegpt.datasets_scripts.report_texts import joined
@@ -92,7 +93,6 @@ REPORTS_FILE, REPORTS_COLUMNS = "indiana_reports.csv", ("uid", "MeSH", "findings
 PROJECTIONS_FILE, PROJECTIONS_COLUMNS = "indiana_projections.csv", ("uid", "filename", "projection")
 XML_FOLDER = "ecgen-radiology"
 LAYOUT = f"{REPORTS_FILE} and {PROJECTIONS_FILE}, or {XML_FOLDER}/ (Open-i)"
-SPLITS_FILE, SPLITS = "splits.csv", ("train", "validation", "test")
 COLUMNS = ("study_id", "patient_id", "report_findings", "report_impression")
 
 CITATION = """\
@@ -214,7 +214,7 @@ def xml_studies(data_dir: str) -> Iterator[Study]:
         uid = root.find("uId")
         if uid is None or not uid.get("id"):
             raise ValueError(f"{path} is no report of Open-i: it has no uId with an id.")
-        number = uid.get("id", "").removeprefix("CXR")
+        number = _number_of(uid.get("id", ""))
         _add(number, uids, f"{path}: report")
         sections = {section.get("Label"): joined("".join(section.itertext())) for section in root.iter("AbstractText")}
         images = [name_of(image.get("id", "")) for image in root.findall("parentImage")]
@@ -229,28 +229,16 @@ def xml_studies(data_dir: str) -> Iterator[Study]:
         )
 
 
+def _number_of(uid: str) -> str:
+    return uid.removeprefix("CXR")
+
+
 def _add(name: str, seen: set[str], what: str) -> None:
     if not name:
         raise ValueError(f"{what} without a name.")
     if name in seen:
         raise ValueError(f"{what} {name} stands there twice.")
     seen.add(name)
-
-
-def read_splits(path: str) -> dict[str, str]:
-    """{uid: split} of one's own splits.csv.
-
-    Raises:
-        ValueError: as `read_csv`; a split is none of train, validation and test, or a study is in two.
-    """
-    split_of: dict[str, str] = {}
-    for where, row in read_csv(path, ("uid", "split")):
-        if row["split"] not in SPLITS:
-            raise ValueError(f"{where}: the split is {row['split']!r}, not one of {', '.join(SPLITS)}.")
-        uid = row["uid"].removeprefix("CXR")
-        if split_of.setdefault(uid, row["split"]) != row["split"]:
-            raise ValueError(f"{where}: study {uid} is in {split_of[uid]} too.")
-    return split_of
 
 
 def read_release(data_dir: str | os.PathLike) -> Release:
@@ -271,8 +259,7 @@ def read_release(data_dir: str | os.PathLike) -> Release:
     if not recognise(data_dir):
         raise FileNotFoundError(f"{data_dir} has neither {REPORTS_FILE} and {PROJECTIONS_FILE} nor {XML_FOLDER}/.")
     studies, without_report = kaggle_studies(data_dir) if _is_kaggles(data_dir) else (list(xml_studies(data_dir)), 0)
-    splits_path = os.path.join(data_dir, SPLITS_FILE)
-    own_splits = read_splits(splits_path) if is_file(splits_path) else None
+    own_splits = read_own_splits(data_dir, "uid", "study", _number_of)
     files = find_files(data_dir, id_of=name_of)
     if not files.paths:
         raise FileNotFoundError(f"{data_dir} has no radiographs, of Kaggle's images/ or the NLM's NLMCXR_png/.")

@@ -39,6 +39,7 @@ from litegpt.datasets_scripts.annotations import Finding, ImageAnnotation
 from litegpt.datasets_scripts.arguments import PreparationArguments
 from litegpt.datasets_scripts.corrected_boxes import read_json
 from litegpt.datasets_scripts.image_files import ImageIds, file_counts, find_files, match, paths_by_split
+from litegpt.datasets_scripts.own_splits import SPLITS
 from litegpt.datasets_scripts.picture_boxes import boxes_in_pixels
 from litegpt.datasets_scripts.preparation.demographics import known_sex
 from litegpt.datasets_scripts.preparation.many_machines import run_preparation
@@ -79,7 +80,6 @@ LABELS_BY_PADCHESTS = {plain(name): label for label, names in LABELS.items() for
 REPORTS = re.compile(r"grounded_reports_\w+\.json")
 TABLE = "master_table.csv"
 LAYOUT = f"grounded_reports_20240819.json and {TABLE} (PadChest-GR)"
-SPLITS = ("train", "validation", "test")
 SENTENCE = "sentence_en"
 
 HOMEPAGE = "https://bimcv.cipf.es/bimcv-projects/padchest-gr/"

@@ -204,11 +204,11 @@ def fact_of(sentence: str, labels: Sequence[str] = FINDING_LABELS) -> Fact | Non
 
 @lru_cache(maxsize=8)
 def _labels_by_words(labels: tuple[str, ...]) -> dict[str, str]:
-    of_words = {}
+    by_words = {}
     for label in labels:
         article, words = words_of(label)
-        of_words |= {f"{article}{words}": label, f"no {words}": label}
-    return of_words
+        by_words |= {f"{article}{words}": label, f"no {words}": label}
+    return by_words
 
 
 def template_texts(labels: Sequence[str]) -> Iterator[str]:

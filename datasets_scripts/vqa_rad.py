@@ -28,24 +28,23 @@ import os
 import re
 from typing import Any
 
-from litegpt.common.addresses import absolute, entries_of, is_file, is_folder
+from litegpt.common.addresses import absolute, entries_of, is_folder
 from litegpt.common.arguments import parse
 from litegpt.common.programs import program, refuse_bad_input
 from litegpt.datasets_scripts.annotations import ImageAnnotation
 from litegpt.datasets_scripts.arguments import PreparationArguments
 from litegpt.datasets_scripts.corrected_boxes import read_json
 from litegpt.datasets_scripts.image_files import ImageIds, file_counts, find_files, image_id_of, match, paths_by_split
+from litegpt.datasets_scripts.own_splits import SPLITS, SPLITS_FILE, read_own_splits
 from litegpt.datasets_scripts.preparation.many_machines import run_preparation
 from litegpt.datasets_scripts.preparation.release import DataSetFacts, PreparationOptions, Release
 from litegpt.datasets_scripts.report_texts import joined
-from litegpt.datasets_scripts.tables import read_csv
 
 FILE = re.compile(r"vqa[ _-]?rad.*\.json", re.IGNORECASE)
 LAYOUT = "VQA_RAD Dataset Public.json (VQA-RAD)"
 ORGAN = "CHEST"
 CLOSED = {"CLOSED": True, "OPEN": False}
 TEST = "test_"  # how the phrase_type of a question of the release's test begins
-SPLITS_FILE, SPLITS = "splits.csv", ("train", "validation", "test")
 
 CITATION = """\
 @article{lau2018dataset,
@@ -111,22 +110,6 @@ def answer_of(text: str) -> str:
     return bare if bare in ("yes", "no") else text
 
 
-def read_splits(path: str) -> dict[str, str]:
-    """{image_id: split} of one's own splits.csv.
-
-    Raises:
-        ValueError: as `read_csv`; a split is none of train, validation and test, or an image is in two.
-    """
-    split_of: dict[str, str] = {}
-    for where, row in read_csv(path, ("image_name", "split")):
-        if row["split"] not in SPLITS:
-            raise ValueError(f"{where}: the split is {row['split']!r}, not one of {', '.join(SPLITS)}.")
-        image_id = image_id_of(row["image_name"])
-        if split_of.setdefault(image_id, row["split"]) != row["split"]:
-            raise ValueError(f"{where}: image {image_id} is in {split_of[image_id]} too.")
-    return split_of
-
-
 def read_release(data_dir: str | os.PathLike) -> Release:
     """Reads the questions and finds the radiographs.
 
@@ -158,12 +141,12 @@ def read_release(data_dir: str | os.PathLike) -> Release:
             others.add(image_id)
     if not questions:
         raise ValueError(f"{found[0]} has no question on an image of the chest (image_organ {ORGAN}).")
-    splits_path = os.path.join(data_dir, SPLITS_FILE)
-    own_splits = read_splits(splits_path) if is_file(splits_path) else None
+    own_splits = read_own_splits(data_dir, "image_name", "image", image_id_of)
     split_of = {image_id: _release_split(asked) for image_id, asked in questions.items()}
     if own_splits is not None:
         split_of = {image_id: own_splits.get(image_id, "none") for image_id in questions}
         if set(split_of.values()) == {"none"}:
+            splits_path = os.path.join(data_dir, SPLITS_FILE)
             raise ValueError(f"{splits_path} names none of the images of {os.path.basename(found[0])}.")
 
     splits = [split for split in SPLITS if split in split_of.values()]
@@ -185,8 +168,8 @@ def read_release(data_dir: str | os.PathLike) -> Release:
             continue
         annotations[split].append(ImageAnnotation(image_id, (), (), optional={"qa": _qa(asked, met)}))
         if split == "test" and own_splits is None:
-            of_train = sum(not fields["phrase_type"].startswith(TEST) for _, fields in asked)
-            met["questions_of_train"] = met.get("questions_of_train", 0) + of_train
+            asked_in_train = sum(not fields["phrase_type"].startswith(TEST) for _, fields in asked)
+            met["questions_of_train"] = met.get("questions_of_train", 0) + asked_in_train
 
     files = find_files(data_dir)
     named = [image.image_id for images in annotations.values() for image in images]

@@ -31,6 +31,7 @@ from litegpt.common.arguments import parse
 from litegpt.common.files import weights_sha256, write_text
 from litegpt.common.programs import Refusal, program, refuse_bad_input
 from litegpt.datasets_scripts.rows import data_set_facts, load_rows
+from litegpt.datasets_scripts.second_views import second_views
 from litegpt.datasets_scripts.template_words import with_template_words
 from litegpt.evaluation_scripts.arguments import WordAnsweringArguments, WordEvaluationArguments
 from litegpt.evaluation_scripts.evaluate_litegpt import bootstrap_facts, control_images, versions
@@ -51,7 +52,7 @@ from litegpt.evaluation_scripts.sentence_scores import (
 )
 from litegpt.evaluation_scripts.word_controls import SHUFFLES, blind_answers, control_sample, shuffled_answers
 from litegpt.evaluation_scripts.word_predictions import Key, answer_words, sentence_beliefs
-from litegpt.evaluation_scripts.word_questions import WordQuestion, second_views, word_questions
+from litegpt.evaluation_scripts.word_questions import WordQuestion, word_questions
 from litegpt.evaluation_scripts.word_scores import Compared, Given, Reading, compared, given_answer, word_statistic
 from litegpt.metrics.intervals import Name, patient_numbers
 from litegpt.modeling_litegpt.checkpoints import load_processor

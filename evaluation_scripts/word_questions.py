@@ -2,7 +2,6 @@
 
     asked = word_questions(rows, "refer")
     asked[0]         # WordQuestion(0, "refer", "enlarged heart", "Boxes of this phrase are ...", [[0.38, 0.5, ...]])
-    second_views(rows)                   # {0: 1}: row 1 is another view of the study of row 0
 
 In: rows with the columns that `instructions.questions` reads. Out: a question each, with its image's number.
 """
@@ -11,8 +10,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from litegpt.datasets_scripts.annotations import is_lateral
-from litegpt.datasets_scripts.instructions import IN_WORDS, boxes_of_phrases, plain, questions
+from litegpt.datasets_scripts.instructions import boxes_of_phrases, questions, told_pairs, told_sentences
 from litegpt.evaluation_scripts.questions import label_names
 from litegpt.metrics.short_answers import words_of
 
@@ -70,30 +68,8 @@ def _of_row(image: int, row: dict[str, Any], task: str, labels: dict[str, list[s
         boxes = boxes_of_phrases(row)
         truths = [boxes[one.about] for one in asked]
     elif task == "grounded_report" and asked:
-        sentences = [
-            {"text": plain(one["text"].translate(IN_WORDS)), "boxes": one["boxes"]} for one in row["sentences"]
-        ]
-        truths = [[sentence for sentence in sentences if sentence["text"]]]
+        truths = [told_sentences(row)]
     elif task == "question":
-        truths = [pair["closed"] for pair in row.get("qa") or () if plain(pair["question"]) and plain(pair["answer"])]
+        truths = [pair["closed"] for pair in told_pairs(row)]
     for one, truth in zip(asked, truths, strict=True):
         yield WordQuestion(image, task, one.about, one.answer, truth)
-
-
-def second_views(rows: "Dataset") -> dict[int, int]:
-    """{a frontal row: the first lateral row of its study}, of studies that have both.
-
-    Raises:
-        ValueError: the rows do not say which study they are of.
-    """
-    if "study_id" not in rows.column_names:
-        raise ValueError("second_view: the rows have no study_id, so nobody knows which radiographs belong together.")
-    keys = [column for column in ("patient_id", "study_id") if column in rows.column_names]
-    studies = list(zip(*(rows[column][:] for column in keys), strict=True))
-    views = [view or "" for view in rows["view"][:]]
-    laterals: dict[tuple[str, ...], int] = {}
-    for number, (study, view) in enumerate(zip(studies, views, strict=True)):
-        if study[-1] and is_lateral(view):
-            laterals.setdefault(study, number)
-    frontal = (number for number, view in enumerate(views) if view and not is_lateral(view))
-    return {number: laterals[studies[number]] for number in frontal if studies[number] in laterals}

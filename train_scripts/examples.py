@@ -16,8 +16,8 @@ import torch
 from datasets import Dataset, concatenate_datasets
 
 from litegpt.common.programs import Refusal, refuse_bad_input
-from litegpt.datasets_scripts.annotations import is_lateral
 from litegpt.datasets_scripts.instructions import Asked, questions
+from litegpt.datasets_scripts.second_views import second_views
 from litegpt.processing.processing_litegpt import LiteGPTProcessor
 from litegpt.train_scripts.arguments import ExampleArguments
 from litegpt.train_scripts.radiograph_store import RadiographStore
@@ -58,7 +58,7 @@ def training_examples(
     """
     tasks = arguments.tasks
     counts = {task: [0, 0] for task in tasks}  # examples; views whose row does not tell the answer
-    seconds = second_views(rows, views, numbers) if arguments.second_view else {}
+    seconds = _second_views(rows, views, numbers) if arguments.second_view else {}
     length_of = _length_counter(processor)
 
     def examples() -> Iterator[dict[str, Any]]:
@@ -113,24 +113,20 @@ def _asked(
                 yield from ((view, task, one) for one in asked)
 
 
-def second_views(rows: Dataset, views: list[tuple[int, Movement]], numbers: Iterable[int]) -> dict[int, int]:
+def _second_views(rows: Dataset, views: list[tuple[int, Movement]], numbers: Iterable[int]) -> dict[int, int]:
     """{row of a frontal radiograph: the number of the first view of the first lateral of its study}.
 
     Raises:
         Refusal: the rows do not say which study they are of.
     """
-    if "study_id" not in rows.column_names:
-        raise Refusal("second_view: the rows have no study_id, so nobody knows which radiographs belong together.")
-    keys = [column for column in ("patient_id", "study_id") if column in rows.column_names]
-    studies = list(zip(*(rows[column][:] for column in keys), strict=True))
-    shown = rows["view"][:]
-    laterals: dict[tuple, int] = {}
+    first_view: dict[int, int] = {}
     for view in numbers:
-        row = views[view][0]
-        if studies[row][-1] and is_lateral(shown[row] or ""):
-            laterals.setdefault(studies[row], view)
-    frontal = (row for row, name in enumerate(shown) if name and not is_lateral(name))
-    return {row: laterals[studies[row]] for row in frontal if studies[row] in laterals}
+        first_view.setdefault(views[view][0], view)
+    try:
+        laterals = second_views(rows, first_view)
+    except ValueError as error:
+        raise Refusal(str(error)) from None
+    return {row: first_view[lateral] for row, lateral in laterals.items()}
 
 
 def _in_parts(items: Iterable[dict], size: int) -> Iterator[list[dict]]:

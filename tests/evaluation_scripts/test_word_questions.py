@@ -1,10 +1,9 @@
-import pytest
 from datasets import Dataset
 
 from litegpt.datasets_scripts.annotations import row_features
 from litegpt.datasets_scripts.template_words import with_template_words
 from litegpt.evaluation_scripts.arguments import WORD_QUESTIONS
-from litegpt.evaluation_scripts.word_questions import second_views, word_questions
+from litegpt.evaluation_scripts.word_questions import word_questions
 
 BOX, OTHER = [0.125, 0.25, 0.5, 0.75], [0.5, 0.25, 0.75, 0.5]
 LABELS = ("Cardiomegaly", "Nodule/Mass"), ("Pneumonia", "No finding")
@@ -68,14 +67,3 @@ def test_template_words_tell_all_tasks(rows):
     for task in WORD_QUESTIONS:
         assert word_questions(worded, task)
         assert task == "describe" or not word_questions(rows, task)
-
-
-def test_a_second_view_is_the_first_lateral_of_the_same_study():
-    def row(study, view):
-        return {"study_id": study, "view": view, "patient_id": "p"}
-
-    studies = [row("a", "PA"), row("a", "LATERAL"), row("a", "LL"), row("b", "AP"), row("", "PA"), row("", "LATERAL")]
-    rows = rows_of(*studies, columns=("study_id", "patient_id"))
-    assert second_views(rows) == {0: 1}
-    with pytest.raises(ValueError, match="no study_id"):
-        second_views(ROWS)

@@ -31,7 +31,7 @@ from litegpt.modeling_litegpt.checkpoints import load_processor
 from litegpt.processing.answer_maps import PIXELS
 from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
 from litegpt.processing.sentence_truth import sentence_log_odds
-from litegpt.processing.tasks import GROUNDED_REPORT, REPORT, TASKS, join_question
+from litegpt.processing.tasks import GROUNDED_REPORT, REPORT, TASKS, join_question, shows_study
 from litegpt.processing.word_answers import spans_of_sentences
 
 Key = tuple[int, str, str | None]  # a row's number, a task, and what a question is about
@@ -73,18 +73,13 @@ def answer_words(
             with tqdm(total=sum(map(len, by_row.values())), desc=f"Answers [{task}]", mininterval=1) as progress:
                 for number, output in _outputs(asked, rows, task, by_row, others, args):
                     for line in word_lines(image_ids[number], task, by_row[number], output):
-                        if task_is_told_views(task) and number in others:
+                        if shows_study(task) and number in others:
                             line["second_view"] = image_ids[others[number]]
                         done[line["image_id"], line["task"], line["about"]] = line
                         file.write(json.dumps(line) + "\n")
                         progress.update()
                     file.flush()
     return {(number, task, about): done[image_ids[number], task, about] for number, task, about in wanted}
-
-
-def task_is_told_views(task: str) -> bool:
-    """Whether a second view is told to the model, as the pipeline does it: of reports alone."""
-    return TASKS[task].kind in (REPORT, GROUNDED_REPORT)
 
 
 def settings(args: WordAnsweringArguments) -> dict[str, Any]:
@@ -122,7 +117,7 @@ def _outputs(
 
     def inputs() -> Iterator[dict[str, Any]]:
         for number, abouts in by_row.items():
-            shown = [number, *([others[number]] if number in others and task_is_told_views(task) else [])]
+            shown = [number, *([others[number]] if number in others and shows_study(task) else [])]
             pictures = [named_picture(rows, one) for one in shown]
             yield {"images": pictures, "tasks": [join_question(task, about) for about in abouts]}
 

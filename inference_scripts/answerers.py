@@ -29,14 +29,14 @@ from litegpt.inference_scripts.inbox import MAX_NEW_TOKENS, Received
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint, load_processor
 from litegpt.modeling_litegpt.provenance import provenance, recorded_config
 from litegpt.processing.pipeline_litegpt import (
-    UNTRAINED_TASK,
     ChestXrayFindingsPipeline,
     Shown,
     as_question,
+    untrained_tasks,
     was_asked,
 )
 from litegpt.processing.processing_litegpt import LiteGPTProcessor
-from litegpt.processing.tasks import DEFAULT_TASKS, WORD_TASKS, split_question
+from litegpt.processing.tasks import DEFAULT_TASKS, split_question
 
 ANY_SIZE = (1 << 20, 1 << 20)  # no radiograph is larger
 # A radiograph; or with another view of its study behind it, which reports are told.
@@ -200,7 +200,5 @@ class ServerAnswerer(Answerer):
         asked = self.settings.tasks if tasks is None else tasks
         radiograph, *others = shown if isinstance(shown, tuple) else (shown,)
         output = client(radiograph, asked, others)
-        names = dict.fromkeys(split_question(question)[0] for question in asked)
-        never = [task for task in names if task in WORD_TASKS and not self.was_asked(task)]
-        output["warnings"] += [UNTRAINED_TASK.format(task=task) for task in never]
+        output["warnings"] += untrained_tasks(self._training, asked)
         return output

@@ -35,10 +35,10 @@ from litegpt.processing.tasks import (
     DEFAULT_TASKS,
     GROUNDED_REPORT,
     PLACES,
-    REPORT,
     answer_kind,
     is_free_text,
     join_question,
+    shows_study,
 )
 
 UNFUSED_VIEWS = "its views are not fused: the server gave an answer without probabilities, which they are weighed by"
@@ -104,7 +104,7 @@ class Client:
         url, urls = data_url(shown), [data_url(in_standard_view(one)) for one in others]
         answers = {}
         for task, about in questions:
-            together = [url, *(urls if answer_kind(task) in (REPORT, GROUNDED_REPORT) else ())]
+            together = [url, *(urls if shows_study(task) else ())]
             answers[join_question(task, about)] = self.ask(together, task, about)
         with_boxes = [task for task, _ in questions if (kind := answer_kind(task)) is not None and kind.has_boxes]
         views = self.views if with_boxes else ()

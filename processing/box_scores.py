@@ -147,19 +147,25 @@ def box_probabilities(findings: Sequence[Finding], answer: Answer) -> list[BoxPr
     for finding in findings:
         start, end = finding.span
         label_start, label_end = finding.label_span
-        numbers = (number.span() for number in re.finditer(r"\d+", answer.text[start:end]))
         result.append(
             BoxProbabilities(
                 span_probability((previous_end, label_start), answer),
                 span_probability((label_start, label_end), answer),
-                np.stack([coordinate_probabilities((start + first, start + last), answer) for first, last in numbers]),
+                box_coordinates((start, end), answer),
             )
         )
         previous_end = end - 1  # the token that writes the last brace also says how the answer continues
     return result
 
 
-def coordinate_probabilities(span: tuple[int, int], answer: Answer) -> np.ndarray:
+def box_coordinates(span: tuple[int, int], answer: Answer) -> np.ndarray:
+    """(4, GRID + 1): of each value of the coordinates of the box that is written at `span`."""
+    start, end = span
+    numbers = (number.span() for number in re.finditer(r"\d+", answer.text[start:end]))
+    return np.stack([_coordinate((start + first, start + last), answer) for first, last in numbers])
+
+
+def _coordinate(span: tuple[int, int], answer: Answer) -> np.ndarray:
     """(GRID + 1,): of each value of the coordinate that is written at `span`."""
     tokens = tokens_that_write(span, answer.starts)
     texts = [written_text(answer.text, answer.starts, number) for number in tokens]

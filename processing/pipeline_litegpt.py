@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from types import GeneratorType
 from typing import Any, NamedTuple
@@ -64,6 +64,7 @@ from .tasks import (
     answer_kind,
     is_free_text,
     join_question,
+    shows_study,
     split_question,
 )
 from .word_answers import Question, phrase_of_views, spans_of_sentences, word_entries
@@ -240,16 +241,19 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
         ]
         pixels: dict[tuple[int, int], dict[str, tuple[torch.Tensor]]] = {}
         for index, ((task, subject), view) in enumerate(asked):
-            together = [shown[view], *(others if answer_kind(task) in (REPORT, GROUNDED_REPORT) else ())]
+            together = [shown[view], *(others if shows_study(task) else ())]
             prompt = self.processor.prompt(task, subject, len(together))
             words = self._prompts.get(prompt)
-            if (view, len(together)) not in pixels or words is None:
+            if (view, len(together)) not in pixels:
                 inputs = self.processor(images=together, text=prompt, add_special_tokens=False, return_tensors="pt")
                 # In tuples: the library would keep one image a row of the second tower's.
                 pixels[view, len(together)] = {name: (inputs.pop(name),) for name in PIXELS if name in inputs}
                 words = dict(inputs)
-                if subject is None:  # there are as many others as phrases and questions
-                    self._prompts[prompt] = words
+            elif words is None:
+                text = prompt.replace(self.processor.image_token, self.processor.expanded_image)
+                words = dict(self.tokenizer([text], add_special_tokens=False, return_tensors="pt"))
+            if subject is None:  # there are as many others as phrases and questions
+                self._prompts[prompt] = words
             kept = {"task": task, "about": subject, "view": view, "images": len(together), **about}
             yield {"is_last": index == len(asked) - 1, **kept, **words, **pixels[view, len(together)]}
 
@@ -430,9 +434,7 @@ class ChestXrayFindingsPipeline(ChunkPipeline):
             self.model.config, DETECTOR
         ):
             warnings = [*warnings, UNTRAINED_DETECTOR]
-        asked = dict.fromkeys(split_question(question)[0] for question in answers)
-        never = [task for task in asked if task in WORD_TASKS and not was_asked(self.model.config, task)]
-        warnings = [*warnings, *(UNTRAINED_TASK.format(task=task) for task in never)]
+        warnings = [*warnings, *untrained_tasks(self.model.config, answers)]
         size = None if relative_boxes else _single(outputs[0]["size"])
         shown = Shown(size, _single(outputs[0].get("turn")), warnings)
         return structured_answers(answers, shown, self.processor, threshold, written_boxes, moved)
@@ -540,6 +542,13 @@ def was_asked(config: PreTrainedConfig, task: str) -> bool:
     return not record or any(task in entry["tasks"] for entry in record)
 
 
+def untrained_tasks(config: PreTrainedConfig, questions: Iterable[str]) -> list[str]:
+    """A warning for each task in words that questions ask and the checkpoint was never trained to answer."""
+    asked = dict.fromkeys(split_question(question)[0] for question in questions)
+    never = [task for task in asked if task in WORD_TASKS and not was_asked(config, task)]
+    return [UNTRAINED_TASK.format(task=task) for task in never]
+
+
 def was_trained(config: PreTrainedConfig, part: str) -> bool:
     """Whether a checkpoint's record of its trainings names a part, such as "detector"."""
     record = getattr(config, "training_record", None) or []
@@ -603,9 +612,9 @@ def structured_answers(
                 if answer.cut_off:
                     raise AnswerError(CUT_OFF)
                 words = word_entries((task, about), answer, processor, written_boxes)
-                if kind is PLACES and all(question in of_view for of_view in moved) and moved:
-                    views = [answer, *(of_view[question] for of_view in moved)]
-                    words = [phrase_of_views(about, views, processor, written_boxes)]
+                views = [of_view[question] for of_view in moved if question in of_view]
+                if kind is PLACES and views:  # a server is asked about moved views for findings alone
+                    words = [phrase_of_views(words[0], views, processor, written_boxes)]
             except AnswerError as error:
                 result["malformed"][question] = str(error)
             else:

@@ -6,18 +6,15 @@ In: an `Answer` and the `Place`s that it writes. Out: boxes of most expected IoU
     # [((0.38, 0.52, 0.81, 0.74), 0.87)]
 """
 
-import re
 from collections.abc import Sequence
-
-import numpy as np
 
 from .answers import Place
 from .box_scores import (
     Answer,
     BoxProbabilities,
+    box_coordinates,
     box_score,
     calibrated,
-    coordinate_probabilities,
     expected_box,
     span_probability,
 )
@@ -39,10 +36,7 @@ def scored_places(
     scored = []
     for place in places:
         start, end = place.span
-        numbers = (number.span() for number in re.finditer(r"\d+", answer.text[start:end]))
-        coordinates = np.stack(
-            [coordinate_probabilities((start + first, start + last), answer) for first, last in numbers]
-        )
+        coordinates = box_coordinates((start, end), answer)
         probabilities = BoxProbabilities(span_probability((begin, start + 1), answer), 1.0, coordinates)
         box = place.box if written_boxes else expected_box(place.box, coordinates)
         scored.append((box, calibrated(box_score(box, probabilities), temperature)))

@@ -118,6 +118,11 @@ def is_free_text(task: str) -> bool:
     return kind is not None and kind.language is None
 
 
+def shows_study(task: str) -> bool:
+    """Whether further views of the study are shown beside the radiograph: for reports."""
+    return answer_kind(task) in (REPORT, GROUNDED_REPORT)
+
+
 def join_question(task: str, about: str | None = None) -> str:
     """A task and what it is about, in one string: "refer: enlarged heart"."""
     return task if about is None else f"{task}: {about}"

@@ -71,24 +71,30 @@ def word_entries(
 
 
 def phrase_of_views(
-    phrase: str, answers: Sequence[Answer], processor: ProcessorMixin, written_boxes: bool = False
+    plain: dict[str, Any], moved: Sequence[Answer], processor: ProcessorMixin, written_boxes: bool = False
 ) -> dict[str, Any]:
     """What the answers to a radiograph and to its `moved_views` say of a phrase; a malformed one says nothing.
 
     `present` is their mean. The boxes are those that most views agree on, fused as findings are, as many as the answer
     to the radiograph itself gives; one, where that says none and all together say that the phrase is there.
+
+    Args:
+        plain: the entry of the answer to the radiograph itself.
+        moved: the answers to its moved views, in their order.
     """
-    seen, present = [], []
-    for view, answer in zip((MovedView(), *moved_views(len(answers) - 1)), answers, strict=True):
-        found: list[dict[str, Any]] = []
+    phrase = plain["phrase"]
+    told = [(MovedView(), plain)]
+    for view, answer in zip(moved_views(len(moved)), moved, strict=True):
         with suppress(AnswerError):
-            (entry,) = word_entries(("refer", phrase), answer, processor, written_boxes)
-            found = [{**box, "label": phrase, "box": view.box_back(box["box"])} for box in entry["boxes"]]
-            present += [] if entry["present"] is None else [entry["present"]]
-        seen.append(found)
+            told.append((view, word_entries(("refer", phrase), answer, processor, written_boxes)[0]))
+    present = [entry["present"] for _, entry in told if entry["present"] is not None]
+    seen = [
+        [{**box, "label": phrase, "box": view.box_back(box["box"])} for box in entry["boxes"]] for view, entry in told
+    ]
+    seen += [[]] * (1 + len(moved) - len(told))  # what a malformed answer does not say counts as not seen
     mean = sum(present) / len(present) if present else None
-    is_there = bool(seen[0]) if mean is None else mean >= 0.5
-    boxes = fused_views(seen)[: max(1, len(seen[0]))] if is_there else []
+    is_there = bool(plain["boxes"]) if mean is None else mean >= 0.5
+    boxes = fused_views(seen)[: max(1, len(plain["boxes"]))] if is_there else []
     return {"phrase": phrase, "present": mean, "boxes": [{"score": box["score"], "box": box["box"]} for box in boxes]}
 
 

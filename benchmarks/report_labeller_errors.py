@@ -67,13 +67,13 @@ def table(studies: list[Study]) -> str:
         said = [{label: state for label, state in states.items() if label != ENLARGED_MEDIASTINUM} for states in said]
         scores = agreement_scores(label_agreement(said, tags))
         alone = agreement_scores(label_agreement(said, tags, uncertain=NEGATIVE))["per_label"]
-        for label, of in scores["per_label"].items():
+        for label, counts in scores["per_label"].items():
             if label != ENLARGED_MEDIASTINUM:
                 cells = (
-                    share(of["right"], of["named"]),
+                    share(counts["right"], counts["named"]),
                     share(alone[label]["right"], alone[label]["named"]),
-                    share(of["right"], of["true"]),
-                    "-" if of["f1"] is None else f"{of['f1']:.2f}",
+                    share(counts["right"], counts["true"]),
+                    "-" if counts["f1"] is None else f"{counts['f1']:.2f}",
                 )
                 lines.append(f"| {label} | {half} | {' | '.join(cells)} |")
         f1 = f"micro {scores['micro_f1']['14']:.3f}, macro {scores['macro_f1']['14']:.3f}"

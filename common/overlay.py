@@ -186,7 +186,7 @@ def _drawn_findings(
     for key, words in BOXES_IN_WORDS.items():
         for item in output.get(key, ()):
             name, doubtful = item[words], bool(item.get("doubtful"))
-            boxes += [({**box, "label": _shortened(name), "doubtful": doubtful}, name) for box in item["boxes"]]
+            boxes += [({**box, "label": shortened(name), "doubtful": doubtful}, name) for box in item["boxes"]]
     return [
         DrawnFinding(
             _with_score(drawn),
@@ -203,7 +203,8 @@ def has_boxes(output: Mapping[str, Any]) -> bool:
     return bool(_drawn_findings(output, {}, 1.0))
 
 
-def _shortened(words: str) -> str:
+def shortened(words: str) -> str:
+    """A phrase or sentence as it stands beside its box; elsewhere it stands whole."""
     return words if len(words) <= LONGEST_NAME else words[: LONGEST_NAME - 1].rstrip() + "…"
 
 

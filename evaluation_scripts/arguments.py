@@ -22,17 +22,26 @@ CXR_CLIP_TASKS = ("zero_shot", "classes", "retrieval", "probe")
 
 
 @dataclass
-class AnsweringArguments:
+class SplitArguments:
     """What the programs take that ask a checkpoint about the radiographs of a split."""
 
     model_name_or_path: str = argument("A LiteGPT checkpoint.")
     data_dir: Place = argument(DATA_DIR)
-    output_dir: str = argument("Where predictions, metrics and report are written.")
+    output_dir: str = argument("Where answers, figures and report are written.")
     split: str = argument("The split, or a slice such as test[:100].", default="test")
     tasks: list[str] = argument("What to ask.", default=list(DEFAULT_TASKS), choices=list(LABEL_TASKS))
     batch_size: Count = argument("Prompts answered together.", default=16)
     max_new_tokens: Count = argument("The longest answer.", default=512)
     dtype: str = argument(PRECISION, default="auto", choices=PRECISIONS)
+    cache_dir: str | None = argument(CACHE_DIR, default=None)
+    num_proc: Count = argument(NUM_PROC, default=1)
+
+
+@dataclass
+class AnsweringArguments(SplitArguments):
+    """Questions about labels."""
+
+    output_dir: str = argument("Where predictions, metrics and report are written.")
     candidates: bool = argument(
         "Look for findings that the answers leave out, where answers are constrained.", default=True
     )
@@ -40,8 +49,6 @@ class AnsweringArguments:
     written_boxes: bool = argument(
         "Boxes as the answers write them, on a grid of 100, in place of those of most expected IoU.", default=False
     )
-    cache_dir: str | None = argument(CACHE_DIR, default=None)
-    num_proc: Count = argument(NUM_PROC, default=1)
 
 
 @dataclass
@@ -77,13 +84,9 @@ class CalibrationArguments(AnsweringArguments):
 
 
 @dataclass
-class WordAnsweringArguments:
-    """What the programs take that ask a checkpoint questions in words."""
+class WordAnsweringArguments(SplitArguments):
+    """Questions in words."""
 
-    model_name_or_path: str = argument("A LiteGPT checkpoint.")
-    data_dir: Place = argument(DATA_DIR)
-    output_dir: str = argument("Where answers, figures and report are written.")
-    split: str = argument("The split, or a slice such as test[:100].", default="test")
     tasks: list[str] = argument(
         "What to ask; what the rows do not tell is left out, and said.",
         default=list(WORD_QUESTIONS),
@@ -98,11 +101,6 @@ class WordAnsweringArguments:
         default=None,
         choices=list(SENTENCE_TRUTHS),
     )
-    batch_size: Count = argument("Prompts answered together.", default=16)
-    max_new_tokens: Count = argument("The longest answer.", default=512)
-    dtype: str = argument(PRECISION, default="auto", choices=PRECISIONS)
-    cache_dir: str | None = argument(CACHE_DIR, default=None)
-    num_proc: Count = argument(NUM_PROC, default=1)
 
 
 @dataclass

@@ -304,14 +304,14 @@ def sentence_truth(
             ],
             [
                 one
-                for of in borrowed
-                if of.image in written
-                for one in told(of.image, written[of.image]["answer"], of.third)
+                for report in borrowed
+                if report.image in written
+                for one in told(report.image, written[report.image]["answer"], report.third)
             ],
         ),
         "borrowed": (
-            [one for of in borrowed for one in told(of.image, of.answer, of.image)],
-            [one for of in borrowed for one in told(of.image, of.answer, of.third)],
+            [one for report in borrowed for one in told(report.image, report.answer, report.image)],
+            [one for report in borrowed for one in told(report.image, report.answer, report.third)],
         ),
     }
     result: dict[str, Any] = {"task": task, "truth": kind, "calibration": calibration}

@@ -25,7 +25,7 @@ from litegpt.common.cpus import threads_for
 from litegpt.common.files import complete_lines, each_line, write_text
 from litegpt.common.programs import Refusal
 from litegpt.datasets_scripts.rows import check_labels
-from litegpt.evaluation_scripts.arguments import EvaluationArguments, WordAnsweringArguments
+from litegpt.evaluation_scripts.arguments import EvaluationArguments, SplitArguments
 from litegpt.modeling_litegpt.checkpoints import load_checkpoint, load_processor
 from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
 from litegpt.processing.tasks import TASKS
@@ -34,7 +34,7 @@ from litegpt.processing.tasks import TASKS
 BESIDE_ANSWER = ("candidates", "view_findings", "detected_findings", "fused_findings")
 
 
-def load_pipeline(args: EvaluationArguments | WordAnsweringArguments, rows: Dataset) -> ChestXrayFindingsPipeline:
+def load_pipeline(args: SplitArguments, rows: Dataset) -> ChestXrayFindingsPipeline:
     """The pipeline of the checkpoint that is evaluated.
 
     Raises:
@@ -143,13 +143,20 @@ def _relative(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _check_settings(args: EvaluationArguments, path: Path) -> None:
+def what_is_asked(args: SplitArguments) -> dict[str, Any]:
+    """The checkpoint and the data that answers are of, as their settings say it."""
     weights = sorted(Path(args.model_name_or_path).glob("*.safetensors"))
-    settings = {
+    return {
         "model": args.model_name_or_path,
         "weights": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in weights],
         "data": resolved(args.data_dir),
         "split": args.split,
+    }
+
+
+def _check_settings(args: EvaluationArguments, path: Path) -> None:
+    settings = {
+        **what_is_asked(args),
         **{name: value for name, value in pipeline_options(args).items() if name != "batch_size"},
         "temperatures": load_processor(args.model_name_or_path).score_temperatures,
     }

@@ -21,12 +21,11 @@ import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from litegpt.common.addresses import resolved
 from litegpt.common.files import complete_lines
 from litegpt.common.programs import Refusal
 from litegpt.datasets_scripts.rows import row_picture
 from litegpt.evaluation_scripts.arguments import WordAnsweringArguments
-from litegpt.evaluation_scripts.predictions import doubts_unsaid, refuse_other_settings
+from litegpt.evaluation_scripts.predictions import doubts_unsaid, refuse_other_settings, what_is_asked
 from litegpt.modeling_litegpt.checkpoints import load_processor
 from litegpt.processing.answer_maps import PIXELS
 from litegpt.processing.pipeline_litegpt import ChestXrayFindingsPipeline
@@ -85,12 +84,8 @@ def answer_words(
 def settings(args: WordAnsweringArguments) -> dict[str, Any]:
     """What answers depend on."""
     processor = load_processor(args.model_name_or_path)
-    weights = sorted(Path(args.model_name_or_path).glob("*.safetensors"))
     return {
-        "model": args.model_name_or_path,
-        "weights": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in weights],
-        "data": resolved(args.data_dir),
-        "split": args.split,
+        **what_is_asked(args),
         "template_words": args.template_words,
         "max_new_tokens": args.max_new_tokens,
         **pipeline_views(args),

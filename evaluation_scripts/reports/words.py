@@ -325,10 +325,12 @@ def _sentence_blocks(truth: Mapping[str, Any]) -> Iterator[str | Table]:
         yield "There is no sentence of which it is known."
     for name, words in SENTENCES.items():
         if name in truth:
-            of = truth[name]
-            left_out = f"; {of['without_probability']:,} without a probability" if of["without_probability"] else ""
+            told = truth[name]
+            left_out = (
+                f"; {told['without_probability']:,} without a probability" if told["without_probability"] else ""
+            )
             yield (
-                f"**{words}**: {of['sentences']:,} about {of['images']:,} radiographs, {of['true']:,} of them "
+                f"**{words}**: {told['sentences']:,} about {told['images']:,} radiographs, {told['true']:,} of them "
                 f"true{left_out}."
             )
-            yield figure_table(of["figures"], SENTENCE_FIGURES)
+            yield figure_table(told["figures"], SENTENCE_FIGURES)

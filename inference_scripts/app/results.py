@@ -13,7 +13,7 @@ the dashes of its outline: one of the three is enough.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from litegpt.common.overlay import colour_of_label
+from litegpt.common.overlay import colour_of_label, shortened
 from litegpt.dicom_output.result_uids import ANSWERED, with_boxes_of
 from litegpt.processing.answers import NO_FINDING
 from litegpt.processing.tasks import ANSWER_KINDS, GROUNDED_REPORT, PLACES, REPLY, REPORT, split_question
@@ -26,7 +26,6 @@ SOURCES = {
     "detected_findings": ("the detector", "detector_thresholds"),
     "fused_findings": ("answer and detector together", "fused_thresholds"),
 }
-LONGEST = 40  # characters of a sentence beside its box; in the list it stands whole
 DASHES = ("", "9 4", "2 4", "14 4 2 4", "5 3")  # SVG's stroke-dasharray, in pixels of the screen
 
 
@@ -144,7 +143,7 @@ def words_row(
     outlines = [
         {
             "number": number,
-            "label": text if len(text) <= LONGEST else text[: LONGEST - 1].rstrip() + "…",
+            "label": shortened(text),
             "score": box["score"],
             "box": dict(box["box"]),
             "colour": colour_of_label(text),

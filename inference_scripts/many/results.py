@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import Path
 from socket import gethostname
@@ -60,7 +60,8 @@ IN_WORDS = {  # kinds of answers in words, by the pipeline's name for them -> wh
 }
 
 
-def schema_of(tasks: Sequence[str]) -> pa.Schema:
+@lru_cache(maxsize=4)  # every row asks for it
+def schema_of(tasks: tuple[str, ...]) -> pa.Schema:
     """The columns of a run's results; `tasks`: its question strings."""
     outputs = {TASKS[split_question(asked)[0]].kind.output for asked in tasks}
     in_words = [(name, pa.list_(pa.struct(fields))) for name, fields in IN_WORDS.items() if name in outputs]
@@ -111,7 +112,7 @@ def row_of(
         facts: of the checkpoint.
         tasks: what is asked of all.
     """
-    row = {**dict.fromkeys(schema_of(tasks).names), **facts}
+    row = {**dict.fromkeys(schema_of(tuple(tasks)).names), **facts}
     if isinstance(found, Rejected):
         row |= {"kind": found.kind, "error": found.reason if found.kind is None else None}
     else:
@@ -138,7 +139,7 @@ def write_results(folder: str, name: str, rows: Sequence[dict[str, Any]], settin
         data = "".join(json.dumps(row) + "\n" for row in rows).encode()
     else:
         file = BytesIO()
-        pq.write_table(pa.Table.from_pylist(list(rows), schema_of(settings["tasks"])), file)
+        pq.write_table(pa.Table.from_pylist(list(rows), schema_of(tuple(settings["tasks"]))), file)
         data = file.getvalue()
     address = result_address(folder, name, format)
     if is_remote(address):

@@ -16,6 +16,7 @@ Smit et al., CheXbert (2020), arXiv 2004.09167.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -67,7 +68,7 @@ def radgraph_rewards(answers: Sequence[str], truths: Sequence[str]) -> dict[str,
     asked = [pair for pair in dict.fromkeys(pairs) if all(pair)]
     rewards = dict.fromkeys(pairs, (0.0, 0.0, 0.0))
     if asked:
-        scorer = radgraph.F1RadGraph(reward_level="all", model_type=RADGRAPH_MODEL)
+        scorer = _radgraph_scorer(radgraph)
         hyps, refs = (list(texts) for texts in zip(*asked, strict=True))
         by_level = scorer(hyps=hyps, refs=refs)[1]
         rewards |= dict(zip(asked, zip(*by_level, strict=True), strict=True))
@@ -98,7 +99,7 @@ def chexbert_states(texts: Sequence[str]) -> list[dict[str, str]] | None:
     if f1chexbert is None:
         return None
     distinct = list(dict.fromkeys(texts))
-    scorer = f1chexbert.F1CheXbert() if distinct else None
+    scorer = _chexbert_scorer(f1chexbert) if distinct else None
     labelled = {
         text: {
             label: STATE_OF[value]
@@ -108,6 +109,17 @@ def chexbert_states(texts: Sequence[str]) -> list[dict[str, str]] | None:
         for text in distinct
     }
     return [labelled[text] for text in texts]
+
+
+# Both load their weights when they are made, and are asked once for the answers and once for every control.
+@lru_cache(maxsize=1)
+def _radgraph_scorer(package: ModuleType) -> Any:
+    return package.F1RadGraph(reward_level="all", model_type=RADGRAPH_MODEL)
+
+
+@lru_cache(maxsize=1)
+def _chexbert_scorer(package: ModuleType) -> Any:
+    return package.F1CheXbert()
 
 
 def _pairs(answers: Sequence[str], truths: Sequence[str]) -> list[tuple[str, str]]:

@@ -326,9 +326,8 @@ def _sentence_blocks(truth: Mapping[str, Any]) -> Iterator[str | Table]:
     for name, words in SENTENCES.items():
         if name in truth:
             told = truth[name]
-            left_out = (
-                f"; {told['without_probability']:,} without a probability" if told["without_probability"] else ""
-            )
+            unknown = told["without_probability"]
+            left_out = f"; {unknown:,} without a probability" if unknown else ""
             yield (
                 f"**{words}**: {told['sentences']:,} about {told['images']:,} radiographs, {told['true']:,} of them "
                 f"true{left_out}."
